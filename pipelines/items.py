@@ -15,7 +15,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.windows import LENGTH
+from models.windows import LENGTH
 
 
 class Kind(IntEnum):

@@ -1,0 +1,26 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def missing(what: str) -> None:
+    """Skip for want of something, or fail where everything is demanded (ECGMON_REQUIRE_ALL)."""
+    if os.environ.get("ECGMON_REQUIRE_ALL"):
+        pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def mitdb() -> Path:
+    """The folder that holds the MIT-BIH Arrhythmia Database."""
+    folder = Path(os.environ.get("ECGMON_MITDB", CHECKOUT.parent / "shared" / "mitdb"))
+    if not (folder / "100.hea").exists():
+        missing(f"MIT-BIH is not at {folder}; name its folder in ECGMON_MITDB")
+    return folder
