@@ -1,0 +1,322 @@
+"""The file that a trained generator is shipped in, and the refusal of one that does not fit.
+
+A checkpoint is a safetensors file: tensors that nothing has to be unpickled for, and in the
+header's metadata all that is needed to use them: the window, the normalisation, the calibration,
+where the weights come from, and a checksum over everything.  Reading it needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from models import windows
+from models.calibration import Calibration, CalibrationError
+from models.shape import Shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.beatgan import Generator
+
+FORMAT: Final = 1
+"""Version of the metadata; another one is refused."""
+
+NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and maximum"
+"""What :func:`models.windows.scale` does, in words that are compared."""
+
+_METADATA: Final = "ecgmon"  # key of the metadata, a JSON object
+_CHECKSUM: Final = "sha256"  # key of the checksum over metadata and tensors
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing, damaged, or made for something else."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInfo:
+    """What a checkpoint says about its generator.
+
+    Attributes
+    ----------
+    name : str
+        Of the model, for people.
+    leads, width, latent : int
+        Of the generator, see :class:`models.shape.Shape`.
+    fs : int
+        Sampling frequency of a window in Hz.
+    length, before : int
+        Samples in a window, and those before the R peak.
+    band : (float, float)
+        Pass band in Hz.
+    normalisation : str
+        How a window is scaled before the generator sees it.
+    calibration : Calibration
+        From A(x) and rhythm to the score.
+    command : str
+        Command line that reproduces the file.
+    data : dict of str to str
+        SHA-256 of what the weights were trained on.
+    parameters : int
+        Trainable parameters of the generator.
+    multiply_adds : int
+        Multiply-adds for one window.
+    fingerprint : str
+        SHA-256 of the file, in hexadecimal: tells models apart in stores and metrics.
+    """
+
+    name: str
+    leads: int
+    width: int
+    latent: int
+    fs: int
+    length: int
+    before: int
+    band: tuple[float, float]
+    normalisation: str
+    calibration: Calibration
+    command: str
+    data: dict[str, str]
+    parameters: int
+    multiply_adds: int
+    fingerprint: str
+
+    @property
+    def shape(self) -> Shape:
+        """What the generator is made from."""
+        return Shape(self.leads, self.width, self.latent)
+
+
+class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The metadata as stored."""
+
+    format: int
+    name: str
+    leads: int
+    width: int
+    latent: int
+    fs: int
+    length: int
+    before: int
+    band: tuple[float, float]
+    normalisation: str
+    calibration: dict[str, Any]
+    command: str
+    data: dict[str, str]
+
+
+def default_weights() -> Path:
+    """Path of the checkpoint that is shipped with ecgmon."""
+    return Path(__file__).with_name("weights") / "default.safetensors"
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Read what a checkpoint says, and check all of it, its tensors included.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    ModelInfo
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing or not a checkpoint, is damaged, was made for other windows, or holds
+        tensors or a calibration that do not fit.
+    """
+    return _read(path)[0]
+
+
+def load_generator(path: Path, device: str = "cpu") -> tuple[Generator, ModelInfo]:
+    """Load a generator, ready to reconstruct (in evaluation mode).
+
+    Parameters
+    ----------
+    path : Path
+    device : str
+        Where torch is to put it.
+
+    Returns
+    -------
+    generator : Generator
+    info : ModelInfo
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`read_info`.
+    """
+    import torch
+
+    from models.beatgan import Generator
+
+    info, tensors = _read(path)
+    generator = Generator(info.shape)
+    state = generator.state_dict()  # with the counters of batches, which are not stored
+    state |= {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    generator.load_state_dict(state)
+    return generator.to(device).eval(), info
+
+
+def save(
+    path: Path, generator: Generator, *, name: str, calibration: Calibration, command: str, data: dict[str, str]
+) -> ModelInfo:
+    """Store a generator with all that is needed to use it, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced where it exists.
+    generator : Generator
+    name : str
+        Of the model, for people.
+    calibration : Calibration
+        Measured with this generator.
+    command : str
+        Command line that reproduces the file.
+    data : dict of str to str
+        SHA-256 of what the generator was trained on.
+
+    Returns
+    -------
+    ModelInfo
+        As read back from the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the generator can not be used, for instance because its training diverged; ``path`` is
+        then left as it was.
+    """
+    from safetensors.numpy import save as serialise
+
+    state = generator.state_dict()
+    tensors = {key: state[key].detach().cpu().numpy() for key in generator.shape.tensors}
+    metadata = {
+        "format": FORMAT,
+        "name": name,
+        "leads": generator.shape.leads,
+        "width": generator.shape.width,
+        "latent": generator.shape.latent,
+        **_window(),
+        "normalisation": NORMALISATION,
+        "calibration": calibration.to_dict(),
+        "command": command,
+        "data": data,
+    }
+    text = json.dumps(metadata, sort_keys=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(serialise(tensors, {_METADATA: text, _CHECKSUM: _checksum(text, tensors)}))
+    try:
+        info = read_info(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return info
+
+
+def _window() -> dict[str, Any]:
+    """Describe the window that this version of ecgmon cuts as a checkpoint does."""
+    return {"fs": windows.FS, "length": windows.LENGTH, "before": windows.BEFORE, "band": list(windows.BAND)}
+
+
+def _checksum(text: str, tensors: dict[str, NDArray[np.float32]]) -> str:
+    """SHA-256 over the metadata and every tensor, in the order of their names."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()
+        with safe_open(path, framework="numpy") as file:
+            stored = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint at {path}; make one with 'ecgmon train'") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} can not be read as a checkpoint: {error}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({error}); expected a checkpoint as 'ecgmon train' writes it"
+        ) from error
+    if _METADATA not in stored or _CHECKSUM not in stored:
+        raise CheckpointError(f"{path} has no ecgmon metadata; expected a checkpoint as 'ecgmon train' writes it")
+    checksum = _checksum(stored[_METADATA], tensors)
+    if checksum != stored[_CHECKSUM]:
+        raise CheckpointError(
+            f"{path} is damaged: its contents have the checksum {checksum[:12]}..., "
+            f"expected {stored[_CHECKSUM][:12]}...; get the file again"
+        )
+    try:
+        metadata = msgspec.json.decode(stored[_METADATA], type=_Metadata)
+        shape = Shape(metadata.leads, metadata.width, metadata.latent)
+        calibration = Calibration.from_dict(metadata.calibration)
+    except (msgspec.MsgspecError, ValueError, CalibrationError) as error:
+        raise CheckpointError(f"{path} has metadata that do not fit: {error}") from error
+    _check_purpose(path, metadata)
+    _check_tensors(path, shape, tensors)
+    info = ModelInfo(
+        name=metadata.name,
+        leads=shape.leads,
+        width=shape.width,
+        latent=shape.latent,
+        fs=metadata.fs,
+        length=metadata.length,
+        before=metadata.before,
+        band=metadata.band,
+        normalisation=metadata.normalisation,
+        calibration=calibration,
+        command=metadata.command,
+        data=metadata.data,
+        parameters=shape.parameters,
+        multiply_adds=shape.multiply_adds,
+        fingerprint=fingerprint,
+    )
+    return info, tensors
+
+
+def _check_purpose(path: Path, metadata: _Metadata) -> None:
+    """Refuse a model that was made for other windows than :mod:`models.windows` cuts."""
+    expected = {"format": FORMAT, **_window(), "normalisation": NORMALISATION}
+    for key, value in expected.items():
+        found = getattr(metadata, key)
+        found = list(found) if isinstance(found, tuple) else found
+        if found != value:
+            raise CheckpointError(
+                f"{path} was made for {key} {found!r}, this version of ecgmon works with {value!r}; train the model anew"
+            )
+
+
+def _check_tensors(path: Path, shape: Shape, tensors: dict[str, NDArray[np.float32]]) -> None:
+    """Refuse tensors that are not those of a generator of this shape."""
+    expected = shape.tensors
+    if differing := sorted(tensors.keys() ^ expected.keys()):
+        raise CheckpointError(
+            f"{path} does not hold the tensors of {shape}: missing or unknown is {', '.join(differing[:3])}"
+            f"{', ...' if len(differing) > 3 else ''}"  # noqa: PLR2004 - three say enough
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+            raise CheckpointError(
+                f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}, expected float32 {expected[name]}"
+            )
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: tensor {name} has values that are not finite; its training diverged")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{path}: tensor {name} has negative variances; its training diverged")

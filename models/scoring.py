@@ -1,0 +1,178 @@
+"""Run a generator over windows: A(x), and where in the window the difference lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models.checkpoint import default_weights, load_generator
+from models.windows import LENGTH, scale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TILE: Final = 32
+"""Windows that the network always runs on at once, the last tile filled up with zeros.
+
+Convolutions of another batch size may sum in another order.  With one size only, a beat's answer
+does not depend, even in its last bit, on which beats it happened to be scored with: that is what
+makes a replay repeatable at any speed and with any number of workers.
+"""
+
+
+class ScoringError(Exception):
+    """Windows of a shape or type that the model can not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """What a generator makes of windows.
+
+    Attributes
+    ----------
+    error : ndarray of float32, shape (n,)
+        A(x): mean squared difference of scaled window and reconstruction, over leads and ticks.
+        NaN for a window that holds values that are not finite.
+    ticks : ndarray of float16, shape (n, 320)
+        Squared difference per tick, mean over leads.  NaN for such a window.
+    """
+
+    error: NDArray[np.float32]
+    ticks: NDArray[np.float16]
+
+
+class Scorer:
+    """A loaded generator.
+
+    Parameters
+    ----------
+    path : Path, optional
+        Checkpoint; the shipped one where none is given.
+    device : str
+        Where torch computes, such as ``cpu`` or ``cuda:0``.
+    threads : int
+        Threads that torch computes with on a CPU.  This setting is the whole process's.
+
+    Raises
+    ------
+    models.checkpoint.CheckpointError
+        If the checkpoint can not be used.
+
+    Attributes
+    ----------
+    info : ModelInfo
+        What the checkpoint says, its calibration among it.
+
+    Notes
+    -----
+    Answers are bit for bit the same whatever the batch, on one machine, device and number of
+    threads.  Another processor may differ in the last bits.
+    """
+
+    def __init__(self, path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        generator, self.info = load_generator(path or default_weights(), device)
+        self._device = device
+        self._network = _fused(generator.encoder.stages, generator.encoder.last, generator.decoder)
+
+    def score(self, windows: NDArray[np.float32]) -> Raw:
+        """Compute A(x) and its ticks.
+
+        Parameters
+        ----------
+        windows : ndarray of float32, shape (n, leads, 320)
+            Filtered windows in mV, as the segmenter emits them.
+
+        Returns
+        -------
+        Raw
+            A window with a value that is not finite gets NaN and leaves the others alone.
+
+        Raises
+        ------
+        ScoringError
+            If the windows have another shape or type.
+        """
+        scaled, usable = self._scaled(windows)
+        ticks = np.empty((len(scaled), LENGTH), np.float32)
+        error = np.empty(len(scaled), np.float32)
+        for first, x, x_hat in self._tiles(scaled):
+            part = slice(first, first + TILE)
+            tick = np.square(x - x_hat).mean(axis=1)
+            count = len(ticks[part])
+            ticks[part] = tick[:count]
+            error[part] = tick.mean(axis=-1)[:count]
+        error[~usable] = np.nan
+        ticks[~usable] = np.nan
+        return Raw(error, ticks.astype(np.float16))
+
+    def reconstruct(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Compute what the generator sees and what it makes of it, for pictures.
+
+        Parameters
+        ----------
+        windows : ndarray of float32, shape (n, leads, 320)
+            Filtered windows in mV.
+
+        Returns
+        -------
+        scaled : ndarray of float32, shape (n, leads, 320)
+            The windows scaled to [-1, 1]; zeros for one with a value that is not finite.
+        reconstruction : ndarray of float32, shape (n, leads, 320)
+
+        Raises
+        ------
+        ScoringError
+            If the windows have another shape or type.
+        """
+        scaled, _ = self._scaled(windows)
+        reconstruction = np.empty_like(scaled)
+        for first, _, x_hat in self._tiles(scaled):
+            part = reconstruction[first : first + TILE]
+            part[:] = x_hat[: len(part)]
+        return scaled, reconstruction
+
+    def _scaled(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Scale windows; tell which are finite, and put zeros for the others."""
+        expected = (self.info.leads, LENGTH)
+        if windows.ndim != 3 or windows.shape[1:] != expected or windows.dtype != np.float32:  # noqa: PLR2004 - n, leads, ticks
+            raise ScoringError(
+                f"windows are {windows.dtype} {windows.shape}; this model takes float32 (n, {expected[0]}, {expected[1]})"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # the row is marked, which says more than a warning
+            scaled = scale(windows)
+        usable = np.logical_and.reduce(np.isfinite(windows) & np.isfinite(scaled), axis=(1, 2))
+        scaled[~usable] = 0
+        return scaled, usable
+
+    def _tiles(self, scaled: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+        """Run the network tile by tile; yields where a tile starts, the tile and its reconstruction."""
+        tile = np.zeros((TILE, *scaled.shape[1:]), np.float32)
+        for first in range(0, len(scaled), TILE):
+            part = scaled[first : first + TILE]
+            tile[: len(part)] = part
+            tile[len(part) :] = 0
+            with torch.inference_mode():
+                x_hat = self._network(torch.from_numpy(tile).to(self._device))
+            yield first, tile, x_hat.cpu().numpy()
+
+
+def _fused(*networks: nn.Module) -> nn.Sequential:
+    """Chain layers and fold every batch norm into the convolution before it: a third fewer passes over memory."""
+    layers: list[nn.Module] = []
+    for layer in nn.Sequential(*networks).modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            convolution = layers.pop()
+            assert isinstance(convolution, nn.Conv1d | nn.ConvTranspose1d)
+            layers.append(fuse_conv_bn_eval(convolution, layer, transpose=isinstance(convolution, nn.ConvTranspose1d)))
+        elif not list(layer.children()):
+            layers.append(layer)
+    return nn.Sequential(*layers).eval()
