@@ -1,7 +1,7 @@
 """The configuration's schema: every key with its type, range, unit, default and one line of documentation.
 
 This is the only place where a key is described.  Loading (:mod:`monitor.config`), the documented
-example and the reference page (:mod:`monitor.config_text`) all read it from here.
+TOML file and the reference page (:mod:`monitor.config_text`) all read it from here.
 
 The structs are frozen and compare by value.  Nothing heavy is imported, because every command
 reads the configuration before it does anything else.
@@ -38,7 +38,7 @@ def _above(gt: float, description: str, unit: str = "", *, le: float | None = No
     return Meta(description=description, gt=gt, le=le, extra={"unit": unit})
 
 
-class RuntimeSettings(Struct, frozen=True, kw_only=True):
+class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the processes meet, and how they stop."""
 
     dir: Annotated[
@@ -53,7 +53,7 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True):
     ] = 10.0
 
 
-class StoreSettings(Struct, frozen=True, kw_only=True):
+class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept, where and for how long."""
 
     path: Annotated[
@@ -75,7 +75,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     ] = "anomalous"
 
 
-class DeliverySettings(Struct, frozen=True, kw_only=True):
+class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How beats go from producers over the monitor to workers, and how much may be under way."""
 
     window_beats: Annotated[
@@ -99,7 +99,7 @@ class DeliverySettings(Struct, frozen=True, kw_only=True):
     max_streams: Annotated[int, _at_least(1, "Most streams known at once.", "streams")] = 10_000
 
 
-class WorkerSettings(Struct, frozen=True, kw_only=True):
+class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How beats are scored."""
 
     count: Annotated[int, _at_least(1, "Workers that `ecgmon run` starts.", "processes", le=1024)] = 1
@@ -114,7 +114,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     ] = 2
 
 
-class ProducerSettings(Struct, frozen=True, kw_only=True):
+class ProducerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How samples are read and beats are kept until they are stored."""
 
     chunk_seconds: Annotated[float, _above(0, "Signal read at a time.", "s", le=60)] = 0.25
@@ -129,7 +129,7 @@ class ProducerSettings(Struct, frozen=True, kw_only=True):
     ] = "wait"
 
 
-class SourceSettings(Struct, frozen=True, kw_only=True):
+class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A stream that `ecgmon run` starts."""
 
     record: Annotated[
@@ -155,7 +155,7 @@ class SourceSettings(Struct, frozen=True, kw_only=True):
     loop: Annotated[int, _at_least(0, "Times that the record is played, as one stream; 0: for ever.", "times")] = 1
 
 
-class PrioritySettings(Struct, frozen=True, kw_only=True):
+class PrioritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How urgent each kind of alert is, after IEC 60601-1-8."""
 
     asystole: Annotated[PriorityName, _text("No beat.")] = "high"
@@ -172,7 +172,7 @@ class PrioritySettings(Struct, frozen=True, kw_only=True):
     beats_dropped: Annotated[PriorityName, _text("A live source was faster than the daemon, beats were lost.")] = "low"
 
 
-class AlertSettings(Struct, frozen=True, kw_only=True):
+class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When alerts are raised and cleared; docs/alerts.md explains the rules."""
 
     score_threshold: Annotated[
@@ -233,7 +233,7 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
     priorities: PrioritySettings = PrioritySettings()
 
 
-class ExporterSettings(Struct, frozen=True, kw_only=True):
+class ExporterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP server of the metrics."""
 
     host: Annotated[
@@ -248,7 +248,7 @@ class ExporterSettings(Struct, frozen=True, kw_only=True):
     ] = 64
 
 
-class LogSettings(Struct, frozen=True, kw_only=True):
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, to standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], _text("Least severe level that is logged.")] = "info"
@@ -257,7 +257,7 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     ] = "auto"
 
 
-class Config(Struct, frozen=True, kw_only=True):
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration.  ``Config()`` is the defaults."""
 
     runtime: RuntimeSettings = RuntimeSettings()
