@@ -1,0 +1,39 @@
+"""Numeric loops compiled at first use, with their types kept for the checker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar, cast
+
+import numba
+
+Record: TypeAlias = Any
+"""An element of a structured array, or such an array: numpy's types do not know its fields."""
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function over arrays and numbers to machine code at its first call.
+
+    Parameters
+    ----------
+    function : callable
+        Written in the subset of Python that numba compiles.
+
+    Returns
+    -------
+    callable
+        With the signature of ``function``.
+
+    Notes
+    -----
+    Floating point stays strict: no reassociation, no fused multiply-add.  Results therefore do not
+    depend, even in their last bit, on how many samples a call is given.  The machine code is kept
+    beside the source or in ``NUMBA_CACHE_DIR``; where neither can be written it is made again by
+    every process, which takes some seconds.
+    """
+    try:
+        return cast("Function", numba.njit(cache=True)(function))
+    except RuntimeError:  # numba found no folder that it could keep machine code in
+        return cast("Function", numba.njit(function))

@@ -1,0 +1,576 @@
+"""Find QRS complexes in one or two leads as the samples arrive.
+
+The method, in the order of the code:
+
+1. *Envelope.*  Each lead is correlated with a complex Gabor function at 15 Hz, where QRS complexes stand
+   out most from P and T waves, wander and muscle noise (Thakor et al. 1984; Elgendi et al. 2010).  Its
+   magnitude is one smooth hump per complex, whatever the polarity or the shape of the complex.
+2. *Fusion.*  Each envelope is divided by the running height of its QRS humps, so that 1 is an ordinary
+   beat, and the leads are averaged with weights from their running signal-to-noise ratios.  A lead that does not change
+   (torn off, held over missing samples) has no weight while that lasts.
+3. *Candidates.*  Every local maximum of the fused hump is a candidate, and is judged 0.35 s later, when
+   what follows it is known too: it must be the highest within the refractory time on either side, pass an
+   adaptive threshold between the running heights of noise and of beats (Pan & Tompkins 1985), and, soon
+   after a beat, be no T wave.
+4. *Search-back.*  Where no beat came for 1.66 of the usual RR interval, the highest candidate since the
+   last beat is taken if it passes a lower threshold (Pan & Tompkins 1985).
+5. *R peak.*  The extreme of the signal near the hump, in the first lead where that can be read.
+
+Times in this module are sample indices at 360 Hz from the stream's first sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, fields
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.windows import AFTER, BEFORE, FS
+from pipelines.compiled import Record, compiled
+from pipelines.items import Flag
+
+GABOR_CENTRE: Final = 15.0
+"""Centre frequency of the QRS filter in Hz."""
+
+GABOR_WIDTH: Final = 0.035
+"""Standard deviation of the QRS filter's Gaussian in seconds; its band is 15 +- 4.5 Hz."""
+
+GABOR_HALF: Final = round(3 * GABOR_WIDTH * FS)
+"""Samples on either side of an instant that its envelope depends on."""
+
+UNCHANGED: Final = FS // 4
+"""Samples without any change after which a lead counts as dead (0.25 s)."""
+
+LAG: Final = max(GABOR_HALF, UNCHANGED + FS // 50)
+"""Samples that have to follow an instant before it is looked at: it is known by then whether the lead died."""
+
+JUDGE: Final = round(0.35 * FS)
+"""Samples from a candidate to the judgement of it."""
+
+LEARN: Final = 2 * FS
+"""Samples from which the height of a lead's QRS humps is learnt (2 s: two beats at 60/min)."""
+
+STEP_SPAN: Final = FS // 5
+"""Samples beside the end of a dead stretch whose mean tells a step of the baseline from a beat."""
+
+SEARCH_LIMIT: Final = round(1.9 * FS)
+"""Samples that a search looks back at most, so that no beat is more than 2.5 s late."""
+
+LOST: Final = 10 * FS
+"""Samples without a beat after which the heights are learnt anew."""
+
+REFINE: Final = round(0.08 * FS)
+"""Samples on either side of a hump in which its R peak is looked for."""
+
+CAPACITY: Final = 64
+"""Candidates kept; 2.5 s hold fewer, for humps of a filter this narrow are at least 40 ms apart."""
+
+HISTORY: Final = LAG + LEARN + SEARCH_LIMIT + 2 * STEP_SPAN + FS
+"""Samples kept before those of the current call."""
+
+BLOCK: Final = 4096
+"""Most samples in one call of the compiled loops; longer chunks are taken in blocks of this."""
+
+FAINTEST: Final = 0.05
+"""Least height of a candidate, as a share of an ordinary beat."""
+
+REMEMBERED: Final = 8
+"""Beats over which heights and RR intervals are averaged (Pan & Tompkins 1985)."""
+
+
+@dataclass(frozen=True)
+class QrsSettings:
+    """Figures of the decision; one set for every stream.
+
+    Attributes
+    ----------
+    threshold : float
+        Height that a candidate needs, as a share of the way from noise (0) to a beat (1).
+    refractory_seconds : float
+        No two beats are nearer than this.
+    t_wave_seconds, t_wave_share : float
+        Until this long after a beat, a candidate also needs this share of that beat's height.
+    search_back_rr : float
+        RR intervals without a beat that start a search.
+    search_back_share : float
+        Share of the threshold that suffices in a search.
+    search_back_seconds : float
+        A search leaves out this much after a beat.
+    ceiling : float
+        Heights above this multiple of an ordinary beat count as this: artefacts may be very high.
+    lead_power : float
+        A lead's weight is its signal-to-noise ratio to this power.
+    noise_rate : float
+        Weight of a new noise hump in the running height of noise.
+    """
+
+    threshold: float = 0.25
+    refractory_seconds: float = 0.2
+    t_wave_seconds: float = 0.36
+    t_wave_share: float = 0.5
+    search_back_rr: float = 1.66
+    search_back_share: float = 0.5
+    search_back_seconds: float = 0.36
+    ceiling: float = 2.0
+    lead_power: float = 2.0
+    noise_rate: float = 0.1
+
+
+_SETTINGS: Final = np.dtype([(field.name, "f8") for field in fields(QrsSettings)])
+
+DETECTION: Final = np.dtype([("sample", "i8"), ("ready", "i8"), ("flags", "u2"), ("restart", "u1"), ("noise", "f4")])
+"""One detected beat.
+
+=======  ==============================================================================================
+sample   R peak
+ready    last sample that the detection depends on
+flags    bits of :class:`pipelines.items.Flag`
+restart  1 where the signal was lost between this beat and the one before
+noise    share of the first lead's envelope around the beat that is higher than a clean signal's, 0..1
+=======  ==============================================================================================
+"""
+
+LOUDNESS: Final = np.dtype([("second", "i8"), ("ready", "i8"), ("share", "f4")])
+"""One second of the first lead: the share of it at which its envelope is higher than a clean signal's, 0..1."""
+
+_STATE: Final = np.dtype(
+    [
+        ("received", "i8"),  # samples so far
+        ("instant", "i8"),  # next instant to look at
+        ("learnt", "u1"),
+        ("learnt_until", "i8"),  # last sample that the present heights were learnt from
+        ("last_beat", "i8"),
+        ("last_height", "f8"),
+        ("beats", "i8"),
+        ("dead", "i8"),  # instants since the last beat at which no lead was alive
+        ("noise", "f8"),  # running height of fused noise humps
+        ("noise_peak", "f8"),  # highest noise hump since the last beat
+        ("rr", "f8"),  # usual RR interval in samples
+        ("before", "f8"),  # fused height one and two instants ago
+        ("before_that", "f8"),
+        ("added", "i8"),  # candidates added and judged so far
+        ("judged", "i8"),
+        ("loud", "i8"),  # instants of the current second at which the first lead was loud
+    ]
+)
+
+_CANDIDATE: Final = np.dtype([("sample", "i8"), ("height", "f8")])
+
+
+@cache
+def gabor() -> NDArray[np.float32]:
+    """Even and odd part of the QRS filter.
+
+    Returns
+    -------
+    ndarray of float32, shape (2, 2 * GABOR_HALF + 1)
+        Scaled to a gain of 1 at the centre frequency; the even part is free of any constant.  Not writeable.
+    """
+    time = np.arange(-GABOR_HALF, GABOR_HALF + 1) / FS
+    bell = np.exp(-0.5 * (time / GABOR_WIDTH) ** 2)
+    even = bell * np.cos(2 * np.pi * GABOR_CENTRE * time)
+    even -= bell * even.sum() / bell.sum()
+    odd = bell * np.sin(2 * np.pi * GABOR_CENTRE * time)
+    gain = even @ np.cos(2 * np.pi * GABOR_CENTRE * time)
+    parts = np.stack((even, odd)).astype(np.float32) / np.float32(gain)
+    parts.flags.writeable = False
+    return parts
+
+
+@compiled
+def correlate(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Correlate ``signal`` with ``taps`` into ``out``, tap by tap, so that every output adds up in the same order."""
+    n = out.shape[0]
+    for i in range(n):
+        out[i] = signal[i] * taps[0]
+    for k in range(1, taps.shape[0]):
+        tap = taps[k]
+        for i in range(n):
+            out[i] += signal[i + k] * tap
+
+
+@compiled
+def _envelope(signal: NDArray[np.float32], gabor: NDArray[np.float32], envelope: NDArray[np.float32], n: int) -> None:
+    """Compute the newest ``n`` values of the envelope, which ends ``GABOR_HALF`` samples before the signal."""
+    odd = np.empty(n, np.float32)
+    first = signal.shape[1] - n - 2 * GABOR_HALF
+    for lead in range(signal.shape[0]):
+        even = envelope[lead, envelope.shape[1] - n :]
+        correlate(signal[lead, first:], gabor[0], even)
+        correlate(signal[lead, first:], gabor[1], odd)
+        for i in range(n):
+            even[i] = np.sqrt(even[i] * even[i] + odd[i] * odd[i])
+
+
+@compiled
+def _middle_mean(values: NDArray[np.float64]) -> float:
+    """Mean of the middle half: as steady as a mean, as hard to mislead as a median."""
+    ordered = np.sort(values)
+    quarter = ordered.size // 4
+    total = 0.0
+    for i in range(quarter, ordered.size - quarter):
+        total += ordered[i]
+    return total / (ordered.size - 2 * quarter)
+
+
+@compiled
+def _set_gains(
+    settings: Record, level: NDArray[np.float64], noise: NDArray[np.float64], gain: NDArray[np.float64]
+) -> None:
+    """Weigh each lead by its signal-to-noise ratio; leads whose level is not known yet get nothing."""
+    for lead in range(level.size):
+        gain[lead] = 0.0
+        if level[lead] > 0:
+            gain[lead] = (level[lead] / (noise[lead] + 0.01 * level[lead])) ** settings.lead_power
+
+
+@compiled
+def _fuse(
+    settings: Record,
+    envelope: NDArray[np.float32],
+    dead: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    i: int,
+    ignored: int,
+) -> float:
+    """Fused height at buffer position ``i``; -1 where no lead can say anything."""
+    total = 0.0
+    weights = 0.0
+    for lead in range(level.size):
+        if gain[lead] > 0 and dead[lead, i] == 0 and lead != ignored:
+            total += gain[lead] * min(envelope[lead, i] / level[lead], settings.ceiling)
+            weights += gain[lead]
+    return total / weights if weights > 0 else -1.0
+
+
+@compiled
+def _mark_dead(unchanged: NDArray[np.int32], dead: NDArray[np.uint8]) -> None:
+    """Mark, at the end of ``dead``, every sample that lies in a stretch of a lead without change."""
+    n = unchanged.shape[1]
+    first = dead.shape[1] - n
+    for lead in range(dead.shape[0]):
+        for i in range(first, first + n):
+            run = unchanged[lead, i - first]
+            dead[lead, i] = run >= UNCHANGED
+            if run >= UNCHANGED and dead[lead, i - 1] == 0:
+                for j in range(i - UNCHANGED, i):
+                    dead[lead, j] = 1
+
+
+@compiled
+def _steps(signal: NDArray[np.float32], dead: NDArray[np.uint8], lead: int, i: int) -> bool:
+    """Tell whether the hump at ``i`` is the baseline's step where a lead dies or comes back.
+
+    A beat beside a dead stretch returns to the level it started from; a step does not.
+    """
+    for edge in range(i - STEP_SPAN // 2, i + STEP_SPAN // 2):
+        if dead[lead, edge] != dead[lead, edge + 1]:
+            held = signal[lead, edge] if dead[lead, edge] else signal[lead, edge + 1]
+            first = edge + 1 + STEP_SPAN // 2 if dead[lead, edge] else edge + 1 - STEP_SPAN
+            mean = 0.0
+            for j in range(first, first + STEP_SPAN // 2):
+                mean += signal[lead, j]
+            mean /= STEP_SPAN // 2
+            farthest = 0.0
+            for j in range(i - STEP_SPAN // 2, i + STEP_SPAN // 2):
+                farthest = max(farthest, abs(signal[lead, j] - held))
+            if abs(mean - held) > 0.3 * farthest:
+                return True
+    return False
+
+
+@compiled
+def _r_peak(signal: NDArray[np.float32], dead: NDArray[np.uint8], i: int) -> int:
+    """Position of the R peak of the hump at ``i``."""
+    lead = 0
+    for other in range(signal.shape[0] - 1, -1, -1):
+        if dead[other, i] == 0:
+            lead = other
+    mean = 0.0
+    for j in range(i - REFINE, i + REFINE + 1):
+        mean += signal[lead, j]
+    mean /= 2 * REFINE + 1
+    best = i
+    for j in range(i - REFINE, i + REFINE + 1):
+        if abs(signal[lead, j] - mean) > abs(signal[lead, best] - mean):
+            best = j
+    return best
+
+
+LOUD: Final = 0.3
+"""Envelope, as a share of an ordinary QRS hump, above which an instant counts as loud."""
+
+CREST: Final = 4.0
+"""Least ratio of highest to median envelope in a stretch from which QRS heights may be learnt.
+
+The envelope of Gaussian noise is Rayleigh distributed: its highest value in two seconds is about 2.5
+medians.  Where beats can be seen it is 6 and more.
+"""
+
+
+@compiled
+def _learn(
+    envelope: NDArray[np.float32],
+    dead: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    i: int,
+) -> bool:
+    """Learn the heights of QRS humps from the ``LEARN`` samples from ``i`` on; tell whether any lead showed them."""
+    found = False
+    for lead in range(level.size):
+        level[lead] = 0.0
+        alive = 0
+        for j in range(i, i + LEARN):
+            alive += 1 - dead[lead, j]
+        if 2 * alive < LEARN:
+            continue
+        highest = envelope[lead, i : i + LEARN].max()
+        median = np.median(envelope[lead, i : i + LEARN])
+        if highest > CREST * median:
+            level[lead] = 0.7 * highest
+            noise[lead] = 0.1 * level[lead]
+            heights[lead, :] = level[lead]
+            found = True
+    return found
+
+
+@compiled
+def _scan(
+    settings: Record,
+    state: Record,
+    signal: NDArray[np.float32],
+    envelope: NDArray[np.float32],
+    dead: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    intervals: NDArray[np.float64],
+    candidates: Record,
+    detections: Record,
+    seconds: Record,
+) -> tuple[int, int]:
+    """Look at every instant that can be looked at; return the numbers of detections and seconds written."""
+    leads = level.size
+    base = state.received - signal.shape[1]  # sample index of buffer position 0
+    end = state.received - LAG
+    found = 0
+    passed = 0
+    while state.instant < end:
+        t = state.instant
+        i = t - base
+        all_dead = True
+        for lead in range(leads):
+            if dead[lead, i] == 0:
+                all_dead = False
+        if not all_dead:
+            known = False
+            for lead in range(leads):
+                if level[lead] > 0 and dead[lead, i] == 0:
+                    known = True
+            if state.learnt == 0 or not known:
+                if t + LEARN > end:
+                    break
+                if state.learnt_until < t:
+                    state.learnt_until = t + LEARN
+                    state.learnt = 1
+                    state.noise = 0.1
+                    _learn(envelope, dead, level, noise, heights, i)
+                    _set_gains(settings, level, noise, gain)
+        else:
+            state.dead += 1
+        state.instant = t + 1
+        ready = max(t, state.learnt_until) + LAG
+
+        # The second's loudness, for its quality.
+        if level[0] <= 0 or envelope[0, i] > LOUD * level[0]:
+            state.loud += 1
+        if (t + 1) % FS == 0:
+            seconds[passed].second = t // FS
+            seconds[passed].ready = ready
+            seconds[passed].share = state.loud / FS
+            state.loud = 0
+            passed += 1
+
+        # Candidates.
+        height = _fuse(settings, envelope, dead, level, gain, i, -1)
+        if state.before > state.before_that and state.before >= height and state.before > FAINTEST:
+            candidates[state.added % CAPACITY].sample = t - 1
+            candidates[state.added % CAPACITY].height = state.before
+            state.added += 1
+        state.before_that = state.before
+        state.before = height
+
+        chosen = -1
+        flags = 0
+        if state.judged < state.added and candidates[state.judged % CAPACITY].sample <= t - JUDGE:
+            number = state.judged
+            state.judged += 1
+            sample = candidates[number % CAPACITY].sample
+            since = sample - state.last_beat
+            refractory = settings.refractory_seconds * FS
+            for lead in range(leads):
+                if dead[lead, sample - base] == 0 and _steps(signal, dead, lead, sample - base):
+                    candidates[number % CAPACITY].height = _fuse(
+                        settings, envelope, dead, level, gain, sample - base, lead
+                    )
+            own = candidates[number % CAPACITY].height
+            surpassed = since < refractory
+            for other in range(max(0, state.added - CAPACITY), state.added):
+                if other != number and abs(candidates[other % CAPACITY].sample - sample) < refractory:
+                    surpassed = surpassed or candidates[other % CAPACITY].height > own
+            if surpassed:
+                continue
+            needed = state.noise + settings.threshold * (1 - state.noise)
+            if since < settings.t_wave_seconds * FS:
+                needed = max(needed, settings.t_wave_share * state.last_height)
+            if own >= needed:
+                chosen = number
+            else:
+                state.noise += settings.noise_rate * (min(max(own, 0.0), 1.0) - state.noise)
+                for lead in range(leads):
+                    if level[lead] > 0 and dead[lead, sample - base] == 0:
+                        hump = min(envelope[lead, sample - base], level[lead])
+                        noise[lead] += settings.noise_rate * (hump - noise[lead])
+                _set_gains(settings, level, noise, gain)
+        elif state.beats > 0 and t - state.last_beat > settings.search_back_rr * state.rr + JUDGE:
+            highest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
+            for number in range(max(0, state.added - CAPACITY), state.judged):
+                sample = candidates[number % CAPACITY].sample
+                if (
+                    sample > state.last_beat + settings.search_back_seconds * FS
+                    and sample > t - SEARCH_LIMIT
+                    and candidates[number % CAPACITY].height > highest
+                ):
+                    chosen = number
+                    highest = candidates[number % CAPACITY].height
+                    flags = Flag.SEARCHED_BACK.value
+
+        if chosen >= 0:
+            sample = candidates[chosen % CAPACITY].sample
+            interval = sample - state.last_beat
+            restart = state.beats == 0 or state.dead > FS // 2
+            if not restart and interval < 2 * FS:
+                intervals[state.beats % REMEMBERED] = interval
+                state.rr = _middle_mean(intervals)
+            for lead in range(leads):
+                if dead[lead, sample - base] == 0:
+                    hump = envelope[lead, sample - base]
+                    if level[lead] > 0:
+                        heights[lead, state.beats % REMEMBERED] = min(max(hump, 0.3 * level[lead]), 2.0 * level[lead])
+                        level[lead] = _middle_mean(heights[lead])
+                    else:  # this lead could not be read when the others were learnt
+                        heights[lead, :] = hump
+                        level[lead] = hump
+                        noise[lead] = 0.3 * hump
+            _set_gains(settings, level, noise, gain)
+            loud = 0
+            for j in range(sample - base - BEFORE, min(sample - base + AFTER, i + 1)):
+                if level[0] <= 0 or envelope[0, j] > LOUD * level[0]:
+                    loud += 1
+            if sample <= state.learnt_until:
+                flags |= Flag.LEARNING.value
+            detections[found].sample = _r_peak(signal, dead, sample - base) + base
+            detections[found].ready = ready
+            detections[found].flags = flags
+            detections[found].restart = restart
+            detections[found].noise = loud / (BEFORE + AFTER)
+            found += 1
+            state.last_beat = sample
+            state.last_height = candidates[chosen % CAPACITY].height
+            state.beats += 1
+            state.dead = 0
+        elif t - state.last_beat - state.dead > LOST and t - state.learnt_until > LOST:
+            state.learnt = 0
+    return found, passed
+
+
+class QrsDetector:
+    """Detect beats in one or two leads at 360 Hz.
+
+    Parameters
+    ----------
+    leads : int
+        Leads that are looked at together.
+    settings : QrsSettings
+        Figures of the decision.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        All that the detector remembers, of fixed sizes; a copy put back in place restores it.
+    """
+
+    def __init__(self, leads: int, settings: QrsSettings) -> None:
+        self._settings = np.array([astuple(settings)], _SETTINGS)[0]
+        state = np.zeros(1, _STATE)
+        state["last_beat"] = -(10**9)
+        state["rr"] = 0.8 * FS
+        self.arrays: dict[str, NDArray[Any]] = {
+            "state": state,
+            "signal": np.zeros((leads, HISTORY), np.float32),
+            "envelope": np.zeros((leads, HISTORY - GABOR_HALF), np.float32),
+            "dead": np.zeros((leads, HISTORY), np.uint8),
+            "level": np.zeros(leads),
+            "noise": np.zeros(leads),
+            "gain": np.zeros(leads),
+            "heights": np.zeros((leads, REMEMBERED)),
+            "intervals": np.full(REMEMBERED, 0.8 * FS),
+            "candidates": np.zeros(CAPACITY, _CANDIDATE),
+        }
+
+    def push(
+        self, signal: NDArray[np.float32], unchanged: NDArray[np.int32]
+    ) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        """Take the next samples.
+
+        Parameters
+        ----------
+        signal : ndarray of float32, shape (leads, n)
+            Samples at 360 Hz, without NaN; ``n`` at most :data:`BLOCK`.
+        unchanged : ndarray of int32, shape (leads, n)
+            For how many samples each lead has had the same value.
+
+        Returns
+        -------
+        detections : ndarray of DETECTION, shape (m,)
+            Beats that these samples decided, in order of time.
+        loudness : ndarray of LOUDNESS, shape (k,)
+            Seconds that were looked at to their ends.
+        """
+        arrays = self.arrays
+        n = signal.shape[1]
+        if arrays["state"]["received"][0] == 0 and n:
+            arrays["signal"][:] = signal[:, :1]
+        history = np.concatenate((arrays["signal"], signal), axis=1)
+        dead = np.concatenate((arrays["dead"], np.empty(signal.shape, np.uint8)), axis=1)
+        envelope = np.concatenate((arrays["envelope"], np.empty(signal.shape, np.float32)), axis=1)
+        arrays["state"]["received"] += n
+        detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
+        loudness = np.empty(n // FS + 2 + LEARN // FS, LOUDNESS)
+        _mark_dead(unchanged, dead)
+        _envelope(history, gabor(), envelope, n)
+        found, passed = _scan(
+            self._settings,
+            arrays["state"][0],
+            history,
+            envelope,
+            dead,
+            arrays["level"],
+            arrays["noise"],
+            arrays["gain"],
+            arrays["heights"],
+            arrays["intervals"],
+            arrays["candidates"],
+            detections,
+            loudness,
+        )
+        for name, now in (("signal", history), ("dead", dead), ("envelope", envelope)):
+            arrays[name][:] = now[:, n:]
+        return detections[:found], loudness[:passed]
