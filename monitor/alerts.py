@@ -14,6 +14,7 @@ All times are stream time: seconds from the stream's first sample.
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import pairwise
 from math import inf, isnan
 from typing import TYPE_CHECKING, Final, Self
 
@@ -442,7 +443,7 @@ class AlertEngine:
             if AlertKind.EXTREME_BRADYCARDIA in state.active:
                 if span <= self._slow_over:
                     self._clear(changes, AlertKind.EXTREME_BRADYCARDIA)
-            elif span > self._slow:
+            elif span > self._slow and self._slow_without_pause(chain[-beats:]):
                 message = _rate_message(beats, span, "below", settings.bradycardia_per_minute)
                 seqs = range(beat.seq - beats + 1, beat.seq + 1)
                 self._raise(changes, AlertKind.EXTREME_BRADYCARDIA, chain[-beats], message, seqs)
@@ -457,6 +458,13 @@ class AlertEngine:
                 message = _rate_message(beats, span, "above", settings.tachycardia_per_minute)
                 seqs = range(beat.seq - beats + 1, beat.seq + 1)
                 self._raise(changes, AlertKind.EXTREME_TACHYCARDIA, chain[-beats], message, seqs)
+
+    def _slow_without_pause(self, peaks: list[float]) -> bool:
+        """Tell whether beats are too slow also without the longest interval: one pause is no bradycardia."""
+        if len(peaks) == 2:  # noqa: PLR2004 one interval is all there is
+            return True
+        pause = max(later - earlier for earlier, later in pairwise(peaks))
+        return peaks[-1] - peaks[0] - pause > _span(len(peaks) - 1, self._settings.bradycardia_per_minute)
 
     def _episode(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         """Anomalous episode: at least K of the last M scored beats are anomalous."""

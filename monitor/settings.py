@@ -184,7 +184,7 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     episode_beats_m: Annotated[int, _at_least(1, "M: scored beats looked back on.", "beats", le=1000)] = 10
     episode_clear_beats: Annotated[
         int, _at_least(0, "An episode is cleared when at most this many of the last M scored beats are.", "beats")
-    ] = 1
+    ] = 0
     episode_gap_seconds: Annotated[
         float, _above(0, "After this long without a scored beat, older beats no longer count.", "s")
     ] = 10.0
