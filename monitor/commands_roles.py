@@ -1,0 +1,272 @@
+"""The commands ``run``, ``producer``, ``worker`` and ``monitor``: the daemon and its roles one by one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import SUPPRESS
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+
+from monitor.commands_config import add_config_flags, overrides
+from monitor.config import from_json, load
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from monitor.settings import Config, SourceSettings
+    from pipelines.producer import Feed
+
+_TICK_SECONDS: Final = 0.1
+
+
+def load_config(args: Namespace, extra: dict[str, str] | None = None) -> Config:
+    """Configuration of a command: defaults, file, environment, flags.
+
+    Parameters
+    ----------
+    args : Namespace
+        With the flags of :func:`monitor.commands_config.add_config_flags`.
+    extra : dict, optional
+        Values of the command's own flags by dotted key; they count as flags.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if getattr(args, "resolved", None) is not None:
+        return from_json(args.resolved.read_bytes())
+    return load(args.config, environ=os.environ, overrides={**overrides(args), **(extra or {})})
+
+
+def _add_role_flags(parser: ArgumentParser) -> None:
+    add_config_flags(parser)
+    parser.add_argument("--resolved", type=Path, help=SUPPRESS)  # what a supervisor hands to its children
+    parser.add_argument("--parent", type=int, help=SUPPRESS)
+
+
+def _begin(args: Namespace, role: str, config: Config) -> None:
+    from monitor.logs import configure
+    from monitor.signals import end_with_parent
+
+    configure(config.log, role=role)
+    if args.parent is not None:
+        end_with_parent(args.parent)
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"ecgmon: {error}", file=sys.stderr)
+    return status
+
+
+# ---- monitor
+
+
+def add_monitor(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon monitor``."""
+    parser.description = (
+        "Take beats from producers, have workers score them, store scores and alerts, serve metrics. "
+        "SIGTERM and Ctrl-C finish what is in progress, within [runtime] drain_seconds."
+    )
+    _add_role_flags(parser)
+
+
+def run_monitor(args: Namespace) -> int:
+    """Run the monitor until it is asked to stop."""
+    from models.checkpoint import CheckpointError, default_weights, read_info
+    from monitor import endpoints
+    from monitor.daemon import Monitor
+    from monitor.exporter import Exporter, ExporterError, Metrics, application
+    from monitor.signals import StopRequest
+    from monitor.store import Store, StoreError
+    from monitor.supervisor import EXIT_REFUSED
+
+    stopping = StopRequest()
+    config = load_config(args)
+    _begin(args, "monitor", config)
+    runtime = Path(config.runtime.dir)
+    try:
+        info = read_info(Path(config.worker.weights) if config.worker.weights else default_weights())
+        endpoints.claim(runtime)
+        store = Store(Path(config.store.path))
+    except (CheckpointError, endpoints.EndpointError, StoreError) as error:
+        return _fail(error, EXIT_REFUSED)
+    with store:
+        metrics = Metrics(threshold=config.alerts.score_threshold, max_stream_labels=config.exporter.max_stream_labels)
+        metrics.build.info({"version": version("ecgmon")})
+        try:
+            monitor = Monitor(config, info=info, store=store, metrics=metrics, runtime=runtime)
+        except endpoints.EndpointError as error:
+            return _fail(error, EXIT_REFUSED)
+        try:
+            exporter = Exporter(application(metrics, monitor.health), config.exporter.host, config.exporter.port)
+        except ExporterError as error:
+            monitor.close()
+            return _fail(error, EXIT_REFUSED)
+        monitor.metrics_port = exporter.port
+        try:
+            monitor.run(stopping)
+        finally:
+            exporter.close()
+            monitor.close()
+    return 0
+
+
+# ---- worker
+
+
+def add_worker(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon worker``."""
+    parser.description = "Score the beats that the monitor hands out, on a GPU or on the CPU. Any number may run."
+    _add_role_flags(parser)
+
+
+def run_worker(args: Namespace) -> int:
+    """Run a worker until it is asked to stop."""
+    from models.checkpoint import CheckpointError
+    from monitor import endpoints
+    from monitor.signals import StopRequest
+    from monitor.supervisor import EXIT_REFUSED
+    from pipelines.worker import WorkerError, serve
+
+    stopping = StopRequest()
+    config = load_config(args)
+    _begin(args, "worker", config)
+    settings = config.worker
+    try:
+        serve(
+            endpoints.endpoint(Path(config.runtime.dir), endpoints.WORKERS),
+            weights=Path(settings.weights) if settings.weights else None,
+            device=settings.device,
+            threads=settings.threads,
+            credit=settings.credit_batches,
+            stopping=stopping,
+        )
+    except (CheckpointError, WorkerError, endpoints.EndpointError) as error:
+        return _fail(error, EXIT_REFUSED)
+    return 0
+
+
+# ---- producer
+
+
+def add_producer(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon producer``."""
+    parser.description = (
+        "Read the [[source]] records of the configuration, cut them into beats, send them, "
+        "and end when all of them are stored."
+    )
+    _add_role_flags(parser)
+
+
+def run_producer(args: Namespace) -> int:
+    """Run a producer until its sources are stored or it is asked to stop; 1 if a source failed."""
+    from monitor import endpoints
+    from monitor.signals import StopRequest
+    from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED
+    from pipelines.producer import Producer, ProducerError, warm_up
+
+    stopping = StopRequest()
+    config = load_config(args)
+    _begin(args, "producer", config)
+    feeds, troubles = _open_feeds(config)
+    for stream, reason in troubles:
+        print(f"ecgmon: {stream}: {reason}", file=sys.stderr)
+    if not feeds:
+        if not troubles:
+            print("ecgmon: there is nothing to read: the configuration has no [[source]]", file=sys.stderr)
+        return EXIT_REFUSED
+    warm_up()
+    try:
+        producer = Producer(
+            endpoints.endpoint(Path(config.runtime.dir), endpoints.PRODUCERS),
+            feeds,
+            buffer_items=config.producer.buffer_beats,
+            drain_seconds=config.runtime.drain_seconds,
+            troubles=troubles,
+        )
+    except endpoints.EndpointError as error:
+        return _fail(error, EXIT_REFUSED)
+    try:
+        producer.run(stopping)
+    except ProducerError as error:
+        return _fail(error, EXIT_REFUSED)
+    finally:
+        producer.close()
+    return EXIT_FAILED if producer.failed else 0
+
+
+def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
+    from pipelines.producer import Feed
+    from pipelines.segmentation import SegmentationError
+    from pipelines.source_errors import SourceError
+
+    feeds: list[Feed] = []
+    troubles: list[tuple[str, str]] = []
+    for settings in config.source:
+        try:
+            feed = Feed(_open_source(settings), settings.speed, config.producer.chunk_seconds)
+        except (SourceError, SegmentationError) as error:
+            troubles.append((settings.name or settings.record, str(error)))
+            continue
+        if any(feed.source.stream == other.source.stream for other in feeds):
+            troubles.append((feed.source.stream, "two sources have this name; give one another with `name`"))
+            continue
+        feeds.append(feed)
+    return feeds, troubles
+
+
+def _open_source(settings: SourceSettings):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    from dataclasses import replace
+
+    from pipelines.records import resolve
+    from pipelines.sources import open_source
+
+    ref, *more = resolve([settings.record])
+    del more
+    if settings.name:
+        ref = replace(ref, stream=settings.name)
+    return open_source(
+        ref, leads=settings.leads or None, start=settings.start, stop=settings.stop or None, loop=settings.loop
+    )
+
+
+# ---- run
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon run``."""
+    parser.description = (
+        "The daemon: a monitor, its workers and a producer for the [[source]] records, under one supervisor "
+        "that starts again what fails. SIGTERM and Ctrl-C drain within [runtime] drain_seconds and exit 0."
+    )
+    add_config_flags(parser)
+    parser.add_argument("--state", metavar="DIR", help="state folder, as [store] path")
+    parser.add_argument("--port", metavar="N", help="port of the metrics, as [exporter] port; 0 takes a free one")
+    parser.add_argument("--workers", metavar="N", help="number of workers, as [worker] count")
+
+
+def run_run(args: Namespace) -> int:
+    """Run the daemon until it is asked to stop."""
+    from monitor.logs import configure
+    from monitor.signals import StopRequest
+    from monitor.supervisor import EXIT_FAILED, Supervisor, SupervisorError
+
+    stopping = StopRequest()
+    named = {"store.path": args.state, "exporter.port": args.port, "worker.count": args.workers}
+    config = load_config(args, {key: value for key, value in named.items() if value is not None})
+    configure(config.log, role="supervisor")
+    supervisor = Supervisor(config)
+    try:
+        supervisor.start(stopping)
+        while not stopping():
+            supervisor.watch()  # goes on when the sources have ended: other producers may connect
+            time.sleep(_TICK_SECONDS)
+    except SupervisorError as error:
+        return _fail(error, EXIT_FAILED)
+    finally:
+        supervisor.stop()
+    return 0

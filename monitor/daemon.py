@@ -1,0 +1,689 @@
+"""The monitor: takes items from producers, has workers score them, stores, alerts, publishes.
+
+One thread runs one loop over its sockets; everything that decides is in :mod:`monitor.delivery`,
+:mod:`monitor.streams` and :mod:`monitor.alerts`, which know nothing of sockets or clocks.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+import structlog
+import zmq
+
+from monitor import endpoints
+from monitor.delivery import Exchange, Lot
+from monitor.latency import LatencyHistogram
+from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
+from monitor.store import Entry, Store, StoreError
+from monitor.streams import Outcome, StreamRules
+from pipelines import wire
+from pipelines.items import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.checkpoint import ModelInfo
+    from monitor.config import Config
+    from monitor.exporter import Metrics
+
+_log = structlog.get_logger("monitor")
+
+_BURST: Final = 256  # messages taken from a socket before the others get their turn
+_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_STORE_RETRY_SECONDS: Final = 1.0
+_PRUNE_SECONDS: Final = 60.0
+_STALL_CHECK_SECONDS: Final = 0.5
+_WINDOW_SHARE: Final = 2  # a producer gets at most this fraction (1/n) of the room that is left
+_RATE_INTERVALS: Final = 8  # RR intervals in the heart rate, as in the segmenter's rr_ratio
+
+Peer = bytes
+
+
+@dataclass(slots=True)
+class _Producer:
+    name: str
+    streams: list[str]
+    leads: list[int]
+    heard: float
+    window: int
+    under_way: int
+    resent: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    device: str
+    heard: float
+    scored: int = 0
+
+
+@dataclass(slots=True)
+class _Live:
+    """What is known of a stream besides what is stored."""
+
+    rules: StreamRules
+    number_of: tuple[Peer, int]
+    """Who sends it, and its number there."""
+    heard: float
+    received: int
+    recent_rr: list[float] = field(default_factory=list)
+    last_score: float = float("nan")
+    beats_received: int = 0
+    beats_stored: int = 0
+    stalled: bool = False
+
+
+class Monitor:
+    """The role in the middle.
+
+    Parameters
+    ----------
+    config : Config
+    info : ModelInfo
+        The model whose scores are taken: its fingerprint is demanded of workers, its calibration used.
+    store : Store
+    metrics : Metrics
+    runtime : Path
+        Claimed folder in which the sockets are bound.
+    clock : callable
+        Monotonic time in seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        info: ModelInfo,
+        store: Store,
+        metrics: Metrics,
+        runtime: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._info = info
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self.epoch = random.SystemRandom().randrange(1, 2**53)
+        self._exchange = Exchange(batch_beats=config.delivery.batch_beats, lease_seconds=config.delivery.lease_seconds)
+        self._model = store.use_model(info.fingerprint, info.name)
+        self._producers: dict[Peer, _Producer] = {}
+        self._workers: dict[Peer, _Worker] = {}
+        self._streams: dict[str, _Live] = {}
+        self._ready_lots: list[Lot] = []
+        self._ready_since = 0.0
+        self._store_retry_at = 0.0
+        self._store_ok = True
+        self._stopping: float | None = None
+        self._latency = LatencyHistogram()
+        self._troubles: dict[str, str] = {}
+        self._started = clock()
+        self._first_item = self._last_commit = 0.0
+        self._beats_stored = 0
+        self._beats_scored = 0
+        self._beats_segmented = 0
+        self._resent = 0
+        self._dropped = 0
+        self._seen_redelivered = 0
+        self.metrics_port = 0
+        self._turned = clock()
+
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+        def bound(kind: int, name: str) -> zmq.Socket[bytes]:
+            return endpoints.bind(self._context, kind, endpoints.endpoint(runtime, name))
+
+        self._producer_socket = bound(zmq.ROUTER, endpoints.PRODUCERS)
+        self._worker_socket = bound(zmq.ROUTER, endpoints.WORKERS)
+        self._control_socket = bound(zmq.REP, endpoints.CONTROL)
+        self._feed_socket = bound(zmq.PUB, endpoints.FEED)
+        self._poller = zmq.Poller()
+        for socket in (self._producer_socket, self._worker_socket, self._control_socket):
+            self._poller.register(socket, zmq.POLLIN)
+        metrics.model.info(
+            {"name": info.name, "fingerprint": info.fingerprint, "leads": str(info.leads), "width": str(info.width)}
+        )
+
+    # ---- the loop
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Serve until ``stopping()`` is true, then finish what is in progress, within the drain bound."""
+        next_housekeeping = next_prune = 0.0
+        while True:
+            now = self._clock()
+            if self._stopping is None and stopping():
+                self._stopping = now + self._config.runtime.drain_seconds
+                self._poller.unregister(self._producer_socket)  # producers keep what is not stored
+                _log.info("draining", queued=self._exchange.queued, leased=self._exchange.leased)
+            if self._stopping is not None and (self._drained() or now >= self._stopping):
+                break
+            events = dict(self._poller.poll(self._poll_ms(now)))
+            if self._producer_socket in events:
+                self._drain_socket(self._producer_socket, self._on_producer)
+            if self._worker_socket in events:
+                self._drain_socket(self._worker_socket, self._on_worker)
+            self._assign()
+            self._collect()
+            self._commit()
+            if self._control_socket in events:
+                self._on_control()
+            now = self._turned = self._clock()
+            if now >= next_housekeeping:
+                next_housekeeping = now + _STALL_CHECK_SECONDS
+                self._housekeeping(now)
+            if self._config.store.retention_days and now >= next_prune:
+                next_prune = now + _PRUNE_SECONDS
+                self._prune()
+        self._commit(force=True)
+        _log.info("stopped", stored=self._beats_stored, left=self._exchange.queued + self._exchange.leased)
+
+    def close(self) -> None:
+        """Close the sockets; what they still hold is sent for a moment."""
+        self._context.destroy(linger=200)
+
+    def health(self) -> dict[str, bool]:
+        """Conditions of being ready, by name; read by the exporter's threads."""
+        # the loop turns at least every 50 ms, but one commit on a slow disk may take its time
+        return {
+            "alive": self._clock() - self._turned < max(5.0, self._config.delivery.dead_after_seconds),
+            "worker": bool(self._workers),
+            "store": self._store_ok,
+            "serving": self._stopping is None,
+        }
+
+    def _drained(self) -> bool:
+        busy = self._exchange.leased or (self._exchange.queued and self._workers)
+        return not busy and not self._ready_lots
+
+    def _poll_ms(self, now: float) -> int:
+        if not self._ready_lots:
+            return _IDLE_MS
+        due = self._ready_since + self._config.store.commit_interval_seconds
+        due = max(due, self._store_retry_at)
+        return min(_IDLE_MS, max(0, int((due - now) * 1000)))
+
+    def _drain_socket(self, socket: zmq.Socket[bytes], handle: Callable[[Peer, list[bytes]], None]) -> None:
+        for _ in range(_BURST):
+            try:
+                peer, *frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            handle(peer, frames)
+
+    def _send(self, socket: zmq.Socket[bytes], peer: Peer, frames: list[bytes]) -> None:
+        try:
+            socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            # The peer has gone; its silence is dealt with in housekeeping, its lease when it runs out.
+            _log.debug("peer-unreachable", reason=str(error))
+
+    def _reject(self, role: str, error: wire.WireError) -> None:
+        self._metrics.rejected.labels(role, error.reason).inc()
+        _log.warning("message-rejected", role=role, reason=error.reason, detail=str(error))
+
+    # ---- producers
+
+    def _on_producer(self, peer: Peer, frames: list[bytes]) -> None:
+        try:
+            message = wire.decode(wire.from_producer, frames)
+            if isinstance(message, wire.Hello):
+                self._hello(peer, message)
+                return
+            producer = self._producers.get(peer)
+            if producer is None or message.epoch != self.epoch:
+                if not isinstance(message, wire.Bye):
+                    self._send(self._producer_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+                return
+            producer.heard = self._clock()
+            if isinstance(message, wire.Deliver):
+                self._deliver(peer, producer, message, frames)
+            elif isinstance(message, wire.ProducerPing):
+                self._count_producer(producer, message)
+                self._send(self._producer_socket, peer, [wire.encode(wire.Pong(self.epoch))])
+            elif isinstance(message, wire.Trouble):
+                self._troubles[message.stream] = message.reason
+                self._metrics.source_errors.inc()
+                _log.error("source-failed", stream=message.stream, reason=message.reason)
+            else:
+                self._drop_producer(peer, "left")
+        except wire.WireError as error:
+            self._reject("producer", error)
+
+    def _hello(self, peer: Peer, hello: wire.Hello) -> None:
+        refused = self._refuse_hello(peer, hello)
+        if refused is not None:
+            _log.warning("producer-refused", producer=hello.producer, reason=refused.reason)
+            self._send(self._producer_socket, peer, [wire.encode(refused)])
+            return
+        now = self._clock()
+        for stale in [p for p, known in self._producers.items() if known.name == hello.producer and p != peer]:
+            self._producers.pop(stale)  # the same process over a new connection
+        received, stored = [], []
+        try:
+            for number, info in enumerate(hello.streams):
+                live = self._streams.get(info.stream)
+                if live is None:
+                    state = self._store.open_stream(info.stream, info.fs, info.leads, int(time.time()))
+                    rules = StreamRules(state, self._config.alerts)
+                    position = self._exchange.open(info.stream, state.position)
+                    live = self._streams[info.stream] = _Live(rules, (peer, number), now, position)
+                    for alert in rules.active:
+                        self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
+                else:
+                    position = self._exchange.open(info.stream, live.rules.state.position)
+                live.number_of = (peer, number)
+                live.heard = now
+                received.append(position)
+                stored.append(live.rules.state.position)
+        except StoreError as error:
+            _log.error("stream-refused", reason=str(error))
+            reason = str(error)[: wire.MAX_TEXT]
+            self._send(self._producer_socket, peer, [wire.encode(wire.Refused(reason, retry=False))])
+            return
+        # Each gets a share of what is left of the monitor's memory, so that nobody ever gets nothing.
+        left = self._config.delivery.queue_beats - sum(known.window for known in self._producers.values())
+        window = max(1, min(self._config.delivery.window_beats, left // _WINDOW_SHARE))
+        self._producers[peer] = _Producer(
+            hello.producer,
+            [info.stream for info in hello.streams],
+            [len(info.leads) for info in hello.streams],
+            now,
+            window,
+            sum(received) - sum(stored),
+        )
+        _log.info("producer-joined", producer=hello.producer, streams=len(hello.streams))
+        welcome = wire.Welcome(self.epoch, received, stored, window, self._config.delivery.heartbeat_seconds)
+        self._send(self._producer_socket, peer, [wire.encode(welcome)])
+
+    def _refuse_hello(self, peer: Peer, hello: wire.Hello) -> wire.Refused | None:
+        limits = self._config.delivery
+        if hello.protocol != wire.PROTOCOL:
+            return wire.Refused(f"protocol {hello.protocol}; this monitor speaks {wire.PROTOCOL}", retry=False)
+        names = [info.stream for info in hello.streams]
+        if len(set(names)) != len(names):
+            return wire.Refused("a stream is named twice", retry=False)
+        new = sum(name not in self._streams for name in names)
+        if len(self._streams) + new > limits.max_streams:
+            return wire.Refused(f"more than {limits.max_streams} streams ([delivery] max_streams)", retry=True)
+        if peer not in self._producers and len(self._producers) >= limits.max_producers:
+            return wire.Refused(f"more than {limits.max_producers} producers ([delivery] max_producers)", retry=True)
+        for info in hello.streams:
+            if len(info.leads) != self._info.leads:
+                return wire.Refused(
+                    f"stream {info.stream} has {len(info.leads)} leads in its windows, the model takes {self._info.leads}",
+                    retry=False,
+                )
+            live = self._streams.get(info.stream)
+            owner = None if live is None else self._producers.get(live.number_of[0])
+            if owner is not None and owner.name != hello.producer:
+                return wire.Refused(f"stream {info.stream} is being sent by another producer", retry=True)
+        return None
+
+    def _deliver(self, peer: Peer, producer: _Producer, message: wire.Deliver, frames: list[bytes]) -> None:
+        now = producer.heard
+        self._first_item = self._first_item or now
+        parts = wire.unpack_deliver(message, frames, producer.leads)
+        if producer.under_way + sum(len(items) for items, _ in parts) > producer.window:
+            raise wire.WireError("window", f"more than the {producer.window} items that were granted are under way")
+        rewind = False
+        for part, (items, ages) in zip(message.parts, parts, strict=True):
+            name = producer.streams[part.stream]
+            live = self._streams[name]
+            if live.number_of != (peer, part.stream):
+                continue  # the stream has moved to another producer
+            lot = self._exchange.accept(Lot(name, part.first, items, now - ages.astype(np.float64), now))
+            if lot is None:
+                rewind = rewind or part.first > self._exchange.open(name, 0)
+                continue
+            live.heard = now
+            live.stalled = False
+            producer.under_way += len(lot.items)
+            live.received += len(lot.items)
+            beats = len(lot.items.windows)
+            if beats:
+                live.beats_received += beats
+                self._beats_segmented += beats
+                self._metrics.segmented.labels(self._metrics.stream_label(name)).inc(beats)
+        self._metrics.duration.labels("segment").observe(message.segment_seconds)
+        if rewind:  # something before was lost on the way: have the producer ask where the streams stand
+            self._send(self._producer_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+
+    def _count_producer(self, producer: _Producer, ping: wire.ProducerPing) -> None:
+        resent = max(0, ping.resent - producer.resent)
+        self._metrics.redelivered.labels("producer").inc(resent)
+        self._resent += resent
+        producer.resent = ping.resent
+
+    def _drop_producer(self, peer: Peer, why: str) -> None:
+        producer = self._producers.pop(peer)
+        _log.info("producer-gone", producer=producer.name, why=why)
+
+    # ---- workers
+
+    def _on_worker(self, peer: Peer, frames: list[bytes]) -> None:
+        try:
+            message = wire.decode(wire.from_worker, frames)
+            if isinstance(message, wire.Ready):
+                self._join(peer, message)
+                return
+            worker = self._workers.get(peer)
+            if worker is None or message.epoch != self.epoch:
+                if not isinstance(message, wire.Bye):
+                    self._send(self._worker_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+                return
+            worker.heard = self._clock()
+            if isinstance(message, wire.Scores):
+                self._scores(peer, worker, message, frames)
+            elif isinstance(message, wire.Failed):
+                lease = self._exchange.lease(peer, message.batch)
+                if lease is not None:
+                    _log.error("batch-failed", worker=worker.name, beats=lease.beats, reason=message.reason)
+                    self._exchange.fail(lease)
+            elif isinstance(message, wire.WorkerPing):
+                self._send(self._worker_socket, peer, [wire.encode(wire.Pong(self.epoch))])
+            else:
+                self._drop_worker(peer, "left")
+        except wire.WireError as error:
+            self._reject("worker", error)
+
+    def _join(self, peer: Peer, ready: wire.Ready) -> None:
+        refused = None
+        if ready.protocol != wire.PROTOCOL:
+            refused = f"protocol {ready.protocol}; this monitor speaks {wire.PROTOCOL}"
+        elif ready.model != self._info.fingerprint:
+            refused = f"model {ready.model[:12]}; this monitor takes scores of {self._info.fingerprint[:12]} ({self._info.name})"
+        elif peer not in self._workers and len(self._workers) >= self._config.delivery.max_workers:
+            refused = f"more than {self._config.delivery.max_workers} workers ([delivery] max_workers)"
+        if refused is not None:
+            _log.warning("worker-refused", worker=ready.worker, reason=refused)
+            self._send(self._worker_socket, peer, [wire.encode(wire.Refused(refused, retry=False))])
+            return
+        for stale in [p for p, known in self._workers.items() if known.name == ready.worker and p != peer]:
+            self._drop_worker(stale, "reconnected")
+        self._exchange.join(peer, ready.credit)
+        self._workers[peer] = _Worker(ready.worker, ready.device, self._clock())
+        _log.info("worker-joined", worker=ready.worker, device=ready.device, credit=ready.credit)
+        self._send(
+            self._worker_socket,
+            peer,
+            [wire.encode(wire.Accepted(self.epoch, self._config.delivery.heartbeat_seconds))],
+        )
+
+    def _scores(self, peer: Peer, worker: _Worker, message: wire.Scores, frames: list[bytes]) -> None:
+        lease = self._exchange.lease(peer, message.batch)
+        if lease is None:
+            return  # it came too late: the batch has gone to another worker
+        errors, ticks = wire.unpack_scores(frames, lease.beats)
+        now = worker.heard
+        self._exchange.answer(lease, errors, ticks)
+        worker.scored += lease.beats
+        self._beats_scored += lease.beats
+        metrics = self._metrics
+        metrics.duration.labels("score").observe(now - lease.assigned)
+        metrics.inference.labels(worker.device).observe(message.seconds)
+        metrics.batch.observe(lease.beats)
+
+    def _drop_worker(self, peer: Peer, why: str) -> None:
+        worker = self._workers.pop(peer)
+        beats = self._exchange.leave(peer)
+        _log.info("worker-gone", worker=worker.name, why=why, redelivered=beats)
+
+    def _assign(self) -> None:
+        now = self._clock()
+        for lease in self._exchange.assign(now):
+            worker = lease.worker
+            assert isinstance(worker, bytes)
+            self._metrics.duration.labels("queue").observe(now - lease.pieces[0].lot.received)
+            self._send(self._worker_socket, worker, wire.pack_batch(self.epoch, lease.batch, lease.windows()))
+
+    # ---- the store
+
+    def _collect(self) -> None:
+        new = list(self._exchange.completed())
+        if new and not self._ready_lots:
+            self._ready_since = self._clock()
+        self._ready_lots += new
+
+    def _commit(self, *, force: bool = False) -> None:
+        now = self._clock()
+        if not self._ready_lots or (
+            not force
+            and (now < self._ready_since + self._config.store.commit_interval_seconds or now < self._store_retry_at)
+        ):
+            return
+        lots, self._ready_lots = self._ready_lots, []
+        lots.sort(key=lambda lot: lot.stream)  # stable: a stream's lots stay in order
+        outcomes: list[tuple[_Live, list[Lot], Outcome]] = []
+        for name, group in groupby(lots, key=lambda lot: lot.stream):
+            live = self._streams[name]
+            own = list(group)
+            outcomes.append((live, own, live.rules.feed(own, self._info.calibration)))
+        if not self._write([outcome.entry for _, _, outcome in outcomes]):
+            for live, _, _ in outcomes:
+                live.rules.forget()
+            self._ready_lots = lots
+            return
+        done = self._last_commit = self._clock()
+        self._metrics.duration.labels("commit").observe(done - now)
+        for live, own, outcome in outcomes:
+            live.rules.commit(outcome.entry)
+            self._note(live, own, outcome, done, now)
+        self._acknowledge([(live, sum(len(lot.items) for lot in own)) for live, own, _ in outcomes])
+
+    def _write(self, entries: list[Entry]) -> bool:
+        try:
+            self._store.write(entries, self._model, int(time.time()))
+        except StoreError as error:
+            self._metrics.store_errors.inc()
+            self._store_retry_at = self._clock() + _STORE_RETRY_SECONDS
+            if self._store_ok:
+                _log.error("store-failed", reason=str(error), retry_seconds=_STORE_RETRY_SECONDS)
+            self._store_ok = False
+            return False
+        if not self._store_ok:
+            _log.info("store-recovered")
+        self._store_ok = True
+        self._metrics.commits.inc()
+        return True
+
+    def _note(self, live: _Live, lots: list[Lot], outcome: Outcome, done: float, began: float) -> None:
+        """Count and publish what has been committed."""
+        metrics, state = self._metrics, live.rules.state
+        label = metrics.stream_label(state.name)
+        beats = len(outcome.scores)
+        if beats:
+            live.beats_stored += beats
+            self._beats_stored += beats
+            metrics.stored.labels(label).inc(beats)
+            scored = int(np.count_nonzero(~np.isnan(outcome.scores)))
+            metrics.scored.labels(label).inc(scored)
+            metrics.unscored.inc(beats - scored)
+            histogram = metrics.score.labels(label)
+            first = state.beats - beats
+            for offset, score in enumerate(outcome.scores.tolist()):
+                if score == score:  # not NaN
+                    histogram.observe(score, {"stream": label, "seq": str(first + offset)})
+                    live.last_score = score
+            live.recent_rr = [*live.recent_rr, *(rr for rr in outcome.rr.tolist() if rr == rr)][-_RATE_INTERVALS:]
+            if live.recent_rr:
+                metrics.heart_rate.labels(label).set(60 * len(live.recent_rr) / sum(live.recent_rr))
+        total, order = metrics.duration.labels("total"), metrics.duration.labels("order")
+        for lot in lots:
+            is_beat = lot.items.table["kind"] == Kind.BEAT
+            latencies = done - lot.arrivals[is_beat]
+            self._latency.add(latencies)
+            for latency in latencies.tolist():
+                total.observe(latency)
+            if len(latencies):
+                order.observe(began - lot.received)
+        for quality in outcome.seconds:
+            metrics.quality.labels(label, quality.name.lower()).inc()
+        if outcome.dropped:
+            self._dropped += outcome.dropped
+            metrics.dropped.labels(label).inc(outcome.dropped)
+        metrics.last_beat.labels(label).set_to_current_time()
+        self._publish(live, outcome.entry, outcome)
+
+    def _publish(self, live: _Live, entry: Entry, outcome: Outcome | None) -> None:
+        state = live.rules.state
+        for alert in entry.alerts:
+            raised = alert.end is None
+            labels = (alert.kind.value, alert.priority.value)
+            if raised:
+                self._metrics.alerts_raised.labels(*labels).inc()
+            self._metrics.alerts_active.labels(*labels).inc(1 if raised else -1)
+            log = _log.warning if raised else _log.info
+            log(
+                "alert-raised" if raised else "alert-cleared",
+                stream=state.name, number=alert.number, kind=alert.kind.value, priority=alert.priority.value,
+                seconds=round(alert.raised if alert.end is None else alert.end, 3), message=alert.message,
+            )  # fmt: skip
+        update = FeedUpdate(
+            stream=state.name,
+            seconds=state.seconds,
+            beats=[]
+            if outcome is None
+            else [(s / state.fs, v) for s, v in zip(outcome.sample.tolist(), outcome.scores.tolist(), strict=True)],
+            rate=60 * len(live.recent_rr) / sum(live.recent_rr) if live.recent_rr else float("nan"),
+            alerts=[FeedAlert.of(alert) for alert in entry.alerts],
+            ended=state.ended,
+        )
+        self._feed_socket.send_multipart([state.name.encode(), msgspec.msgpack.encode(update)], zmq.NOBLOCK)
+
+    def _acknowledge(self, committed: list[tuple[_Live, int]]) -> None:
+        """Tell each producer how far its streams are safe now."""
+        moved: dict[Peer, list[tuple[int, int]]] = {}
+        for live, items in committed:
+            peer, number = live.number_of
+            producer = self._producers.get(peer)
+            if producer is not None:
+                producer.under_way -= items
+                moved.setdefault(peer, []).append((number, live.rules.state.position))
+        for peer, positions in moved.items():
+            self._send(self._producer_socket, peer, [wire.encode(wire.Stored(self.epoch, positions))])
+
+    # ---- now and then
+
+    def _housekeeping(self, now: float) -> None:
+        dead_after = self._config.delivery.dead_after_seconds
+        for peer in [p for p, producer in self._producers.items() if now - producer.heard > dead_after]:
+            self._drop_producer(peer, "silent")
+        for peer in [p for p, worker in self._workers.items() if now - worker.heard > dead_after]:
+            self._drop_worker(peer, "silent")
+        for lease in self._exchange.expire(now):
+            _log.warning("lease-expired", beats=lease.beats)
+        self._check_stalls(now)
+        self._refresh_gauges(now)
+
+    def _check_stalls(self, now: float) -> None:
+        limit = self._config.alerts.stalled_seconds
+        for live in self._streams.values():
+            state = live.rules.state
+            waiting = live.received > state.position  # the stream is not silent, it waits for us
+            if live.stalled or state.ended or waiting or now - live.heard <= limit:
+                continue
+            entry = live.rules.stalled()
+            if self._write([entry]):
+                live.rules.commit(entry)
+                live.stalled = True
+                self._publish(live, entry, None)
+            else:
+                live.rules.forget()
+
+    def _refresh_gauges(self, now: float) -> None:
+        metrics, exchange = self._metrics, self._exchange
+        metrics.queue.labels("waiting").set(exchange.queued)
+        metrics.queue.labels("leased").set(exchange.leased)
+        metrics.producers.set(len(self._producers))
+        devices = dict.fromkeys(("cpu", "cuda"), 0)
+        wall = time.time()
+        metrics.worker_seen.clear()
+        for worker in self._workers.values():
+            devices[worker.device] = devices.get(worker.device, 0) + 1
+            metrics.worker_seen.labels(worker.name).set(wall - (now - worker.heard))
+        for device, count in devices.items():
+            metrics.workers.labels(device).set(count)
+        lags: dict[str, float] = {}
+        states = dict.fromkeys(("running", "stalled", "ended"), 0)
+        for name, live in self._streams.items():
+            ended = live.rules.state.ended
+            states["ended" if ended else "stalled" if live.stalled else "running"] += 1
+            label = metrics.stream_label(name)
+            lags[label] = max(lags.get(label, 0.0), 0.0 if ended else now - live.heard)
+        for label, lag in lags.items():
+            metrics.lag.labels(label).set(lag)
+        for state, count in states.items():
+            metrics.streams.labels(state).set(count)
+        metrics.redelivered.labels("worker").inc(exchange.redelivered - self._seen_redelivered)
+        self._seen_redelivered = exchange.redelivered
+        metrics.ready.set(all(self.health().values()))
+
+    def _prune(self) -> None:
+        try:
+            gone = self._store.prune(int(time.time() - self._config.store.retention_days * 86_400))
+        except StoreError as error:
+            self._metrics.store_errors.inc()
+            _log.error("prune-failed", reason=str(error))
+            return
+        if gone:
+            self._metrics.pruned.inc(gone)
+            _log.info("pruned", beats=gone)
+
+    # ---- questions
+
+    def _on_control(self) -> None:
+        try:
+            question = self._control_socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        if question != [b"status"]:
+            self._metrics.rejected.labels("control", "question").inc()
+            self._control_socket.send(b"")
+            return
+        self._control_socket.send(msgspec.msgpack.encode(self.status()))
+
+    def status(self) -> Status:
+        """Say how things stand."""
+        now = self._clock()
+        return Status(
+            uptime=now - self._started,
+            busy_seconds=max(0.0, self._last_commit - self._first_item),
+            model=self._info.name,
+            metrics=f"http://{self._config.exporter.host}:{self.metrics_port}/metrics",
+            producers=len(self._producers),
+            workers=[WorkerStatus(w.name, w.device, w.scored, now - w.heard) for w in self._workers.values()],
+            queued=self._exchange.queued,
+            leased=self._exchange.leased,
+            segmented=self._beats_segmented,
+            scored=self._beats_scored,
+            stored=self._beats_stored,
+            redelivered=self._exchange.redelivered + self._resent,
+            dropped=self._dropped,
+            store_ok=self._store_ok,
+            troubles=self._troubles,
+            latency_p50=self._latency.quantile(0.5),
+            latency_p99=self._latency.quantile(0.99),
+            streams={
+                name: StreamStatus(
+                    beats=live.rules.state.beats,
+                    seconds=live.rules.state.seconds,
+                    rate=60 * len(live.recent_rr) / sum(live.recent_rr) if live.recent_rr else float("nan"),
+                    last_score=live.last_score,
+                    ended=live.rules.state.ended,
+                    stalled=live.stalled,
+                    active=[FeedAlert.of(alert) for alert in live.rules.active],
+                )
+                for name, live in self._streams.items()
+            },
+        )

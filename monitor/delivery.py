@@ -1,0 +1,311 @@
+"""Who gets which beats, and in which order answers become truth.
+
+Pure: no sockets, no clocks, no store.  Time is an argument, in seconds on any monotonic clock.
+The rules it keeps, whatever producers and workers do:
+
+* the items of a stream are taken in the order of their positions, each once (deduplication);
+* a beat is with one worker at a time; if that worker fails, leaves or lets its lease run out, the
+  beat goes to another, before newer ones (redelivery);
+* an answer counts only if it answers a lease that still runs;
+* items leave in the order of their positions, when everything up to them is scored (ordering).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.windows import LENGTH
+from pipelines.items import Items
+
+
+@dataclass(slots=True, eq=False)
+class Lot:
+    """Consecutive items of one stream that arrived together, with the answers to their beats.
+
+    Attributes
+    ----------
+    stream : str
+    first : int
+        Position of the first item.
+    items : Items
+    arrivals : ndarray of float64, shape (items,)
+        When the last sample of each arrived, in seconds on the monitor's monotonic clock.
+    received : float
+        When the lot reached the monitor, likewise.
+    errors : ndarray of float32, shape (beats,)
+        A(x); NaN until scored, and for good where no worker could score the beat.
+    ticks : ndarray of float16, shape (beats, 320)
+        Squared difference per tick.
+    """
+
+    stream: str
+    first: int
+    items: Items
+    arrivals: NDArray[np.float64]
+    received: float
+    errors: NDArray[np.float32] = field(init=False)
+    ticks: NDArray[np.float16] = field(init=False)
+    unscored: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        beats = len(self.items.windows)
+        self.unscored = beats
+        self.errors = np.full(beats, np.nan, np.float32)
+        self.ticks = np.zeros((beats, LENGTH), np.float16)
+
+
+@dataclass(slots=True, frozen=True)
+class _Piece:
+    """Beats ``start`` to ``stop`` of a lot."""
+
+    lot: Lot
+    start: int
+    stop: int
+    failures: int = 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A batch that a worker is to answer before ``deadline``."""
+
+    batch: int
+    worker: Hashable
+    pieces: list[_Piece]
+    assigned: float
+    deadline: float
+
+    @property
+    def beats(self) -> int:
+        """Beats in the batch."""
+        return sum(len(piece) for piece in self.pieces)
+
+    def windows(self) -> NDArray[np.float32]:
+        """Windows of the batch, float32, shape (beats, leads, 320)."""
+        parts = [piece.lot.items.windows[piece.start : piece.stop] for piece in self.pieces]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(slots=True)
+class _Worker:
+    credit: int
+    leases: dict[int, Lease] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Stream:
+    received: int
+    lots: deque[Lot] = field(default_factory=deque)
+
+
+class Exchange:
+    """Deduplicates, hands out, takes back and puts in order.
+
+    Parameters
+    ----------
+    batch_beats : int
+        Most beats in a batch.
+    lease_seconds : float
+        Time that a worker has to answer a batch.
+    max_failures : int
+        A batch that workers *report* as impossible is tried this often, cut into single beats after
+        the first time so that one bad beat does not take its neighbours with it; then its A(x)
+        stays NaN.  A worker that dies or hangs is no such report.
+
+    Attributes
+    ----------
+    redelivered : int
+        Beats handed out more than once.
+    given_up : int
+        Beats that no worker could score.
+    """
+
+    def __init__(self, *, batch_beats: int = 64, lease_seconds: float = 10.0, max_failures: int = 3) -> None:
+        self._batch_beats = batch_beats
+        self._lease_seconds = lease_seconds
+        self._max_failures = max_failures
+        self._streams: dict[str, _Stream] = {}
+        self._queue: deque[_Piece] = deque()
+        self._workers: dict[Hashable, _Worker] = {}
+        self._complete: dict[str, None] = {}  # an ordered set
+        self._next_batch = 0
+        self.queued = 0
+        self.leased = 0
+        self.redelivered = 0
+        self.given_up = 0
+
+    # ---- streams
+
+    def open(self, stream: str, stored: int) -> int:
+        """Tell the position that a stream's producer should send from.
+
+        Parameters
+        ----------
+        stream : str
+        stored : int
+            Position up to which the store holds the stream; counts the first time it is opened.
+        """
+        return self._streams.setdefault(stream, _Stream(received=stored)).received
+
+    def accept(self, lot: Lot) -> Lot | None:
+        """Take items in; what was taken before is passed over.
+
+        Returns
+        -------
+        Lot or None
+            What was new of it.  None if nothing was, or if items before it are missing: see
+            :meth:`open` for the position that is expected.
+        """
+        state = self._streams[lot.stream]
+        new = state.received - lot.first
+        if new < 0 or new >= len(lot.items):
+            return None
+        if new:
+            lot = Lot(lot.stream, state.received, lot.items[new : len(lot.items)], lot.arrivals[new:], lot.received)
+        state.received += len(lot.items)
+        state.lots.append(lot)
+        if lot.unscored:
+            self._queue.append(_Piece(lot, 0, lot.unscored))
+            self.queued += lot.unscored
+        if state.lots[0].unscored == 0:
+            self._complete[lot.stream] = None
+        return lot
+
+    def completed(self) -> Iterator[Lot]:
+        """Take out what is scored and next in its stream, stream by stream, in order."""
+        for stream in list(self._complete):
+            lots = self._streams[stream].lots
+            while lots and lots[0].unscored == 0:
+                yield lots.popleft()
+        self._complete.clear()
+
+    def put_back(self, lots: list[Lot]) -> None:
+        """Return lots that :meth:`completed` gave and that could not be stored, in the same order."""
+        for lot in reversed(lots):
+            self._streams[lot.stream].lots.appendleft(lot)
+            self._complete[lot.stream] = None
+
+    # ---- workers
+
+    def join(self, worker: Hashable, credit: int) -> None:
+        """Add a worker that takes ``credit`` batches at a time; one that joins anew starts afresh."""
+        self.leave(worker)
+        self._workers[worker] = _Worker(credit)
+
+    def leave(self, worker: Hashable) -> int:
+        """Drop a worker; its unanswered beats go to the front of the queue.  Returns their number."""
+        state = self._workers.pop(worker, None)
+        if state is None:
+            return 0
+        return sum(self._requeue(lease) for lease in sorted(state.leases.values(), key=lambda lease: -lease.batch))
+
+    def assign(self, now: float) -> list[Lease]:
+        """Hand out queued beats to workers with credit, the least busy first."""
+        leases = []
+        while self._queue:
+            free = [
+                (len(state.leases), name) for name, state in self._workers.items() if len(state.leases) < state.credit
+            ]
+            if not free:
+                break
+            name = min(free, key=lambda pair: pair[0])[1]
+            lease = Lease(self._next_batch, name, self._take_batch(), now, now + self._lease_seconds)
+            self._next_batch += 1
+            self._workers[name].leases[lease.batch] = lease
+            self.queued -= lease.beats
+            self.leased += lease.beats
+            leases.append(lease)
+        return leases
+
+    def lease(self, worker: Hashable, batch: int) -> Lease | None:
+        """The lease that a worker holds on a batch; None if it holds none (any more)."""
+        state = self._workers.get(worker)
+        return None if state is None else state.leases.get(batch)
+
+    def answer(self, lease: Lease, errors: NDArray[np.float32], ticks: NDArray[np.float16]) -> None:
+        """Take the scores of a running lease.
+
+        Parameters
+        ----------
+        lease : Lease
+            As :meth:`lease` gave it.
+        errors : ndarray of float32, shape (beats,)
+        ticks : ndarray of float16, shape (beats, 320)
+        """
+        self._end(lease)
+        at = 0
+        for piece in lease.pieces:
+            n = len(piece)
+            piece.lot.errors[piece.start : piece.stop] = errors[at : at + n]
+            piece.lot.ticks[piece.start : piece.stop] = ticks[at : at + n]
+            at += n
+            self._scored(piece)
+
+    def fail(self, lease: Lease) -> None:
+        """Take a worker's word that it could not score a batch."""
+        self._end(lease)
+        for piece in reversed(lease.pieces):
+            if piece.failures + 1 >= self._max_failures:
+                self.given_up += len(piece)
+                self._scored(piece)
+                continue
+            for beat in reversed(range(piece.start, piece.stop)):
+                self._queue.appendleft(_Piece(piece.lot, beat, beat + 1, piece.failures + 1))
+            self.queued += len(piece)
+            self.redelivered += len(piece)
+
+    def expire(self, now: float) -> list[Lease]:
+        """Take back the batches whose time has run out, and return their leases."""
+        late = [lease for state in self._workers.values() for lease in state.leases.values() if lease.deadline <= now]
+        for lease in sorted(late, key=lambda lease: -lease.batch):
+            self._workers[lease.worker].leases.pop(lease.batch)
+            self._requeue(lease)
+        return late
+
+    # ---- inside
+
+    def _take_batch(self) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        room = self._batch_beats
+        shape: tuple[int, ...] | None = None
+        while room and self._queue:
+            piece = self._queue[0]
+            # one tensor per batch: streams with another number of leads go into another batch, and
+            # a beat that made a worker fail goes alone
+            if pieces and (piece.lot.items.windows.shape[1:] != shape or piece.failures):
+                break
+            shape = piece.lot.items.windows.shape[1:]
+            self._queue.popleft()
+            if len(piece) > room:
+                self._queue.appendleft(_Piece(piece.lot, piece.start + room, piece.stop, piece.failures))
+                piece = _Piece(piece.lot, piece.start, piece.start + room, piece.failures)
+            pieces.append(piece)
+            room -= len(piece)
+            if piece.failures:
+                break
+        return pieces
+
+    def _end(self, lease: Lease) -> None:
+        self._workers[lease.worker].leases.pop(lease.batch)
+        self.leased -= lease.beats
+
+    def _requeue(self, lease: Lease) -> int:
+        self._queue.extendleft(reversed(lease.pieces))
+        beats = lease.beats
+        self.leased -= beats
+        self.queued += beats
+        self.redelivered += beats
+        return beats
+
+    def _scored(self, piece: _Piece) -> None:
+        lot = piece.lot
+        lot.unscored -= len(piece)
+        if lot.unscored == 0 and self._streams[lot.stream].lots[0] is lot:
+            self._complete[lot.stream] = None

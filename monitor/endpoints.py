@@ -1,0 +1,98 @@
+"""Where the roles meet: ipc sockets in a folder that nobody else may enter."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from pipelines.wire import MAX_FRAME
+
+_LONGEST: Final = 107
+"""Longest path of a Unix socket in bytes (sun_path holds 108 with its end)."""
+
+PRODUCERS: Final = "producers"
+WORKERS: Final = "workers"
+FEED: Final = "feed"
+CONTROL: Final = "control"
+
+
+class EndpointError(Exception):
+    """The runtime folder cannot be used; the message says why and what to do."""
+
+
+def endpoint(folder: Path, name: str) -> str:
+    """ZeroMQ address of a socket in a runtime folder.
+
+    Raises
+    ------
+    EndpointError
+        If the path is longer than a Unix socket's may be.
+    """
+    path = os.fsencode(folder.absolute() / name)
+    if len(path) > _LONGEST:
+        raise EndpointError(
+            f"the runtime folder {folder} makes a socket path of {len(path)} bytes; at most {_LONGEST} are possible:"
+            " choose a shorter one with [runtime] dir"
+        )
+    return f"ipc://{os.fsdecode(path)}"
+
+
+def claim(folder: Path) -> int:
+    """Make the runtime folder if need be, check that it is ours alone, and lock it.
+
+    A second bind on an ipc path silently takes the endpoint over from the first, so whoever binds
+    holds this lock.
+
+    Returns
+    -------
+    int
+        File descriptor that holds the lock; it lapses with the process.
+
+    Raises
+    ------
+    EndpointError
+        If the folder is a link, another user's, open to others, or in use by another monitor.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise EndpointError(f"cannot make the runtime folder {folder}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise EndpointError(f"the runtime folder {folder} is not a folder (a link is not followed)")
+    if found.st_uid != os.geteuid():
+        raise EndpointError(f"the runtime folder {folder} belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if found.st_mode & 0o077:
+        raise EndpointError(
+            f"the runtime folder {folder} has mode {stat.S_IMODE(found.st_mode):04o}; others may enter it: chmod 0700"
+        )
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise EndpointError(f"cannot write in the runtime folder {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if error.errno != errno.EWOULDBLOCK:
+            raise EndpointError(f"cannot lock the runtime folder {folder}: {error.strerror}") from error
+        raise EndpointError(f"another monitor serves in {folder}; stop it or choose another [runtime] dir") from None
+    return lock
+
+
+def bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str) -> zmq.Socket[bytes]:
+    """Socket of a monitor, bound; what it queues is bounded by credit, so no high-water mark drops anything."""
+    socket = context.socket(kind)
+    socket.setsockopt(zmq.LINGER, 200)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
+    if kind == zmq.ROUTER:
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.bind(address)
+    return socket

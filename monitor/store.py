@@ -1,0 +1,524 @@
+"""The store: every scored beat and every alert, in SQLite.
+
+What is in here is what happened; a producer may forget an item as soon as :meth:`Store.write` has
+returned.  One process writes (it holds a lock on the folder), any number read meanwhile.  The schema
+is documented in docs/store.md; :data:`MIGRATIONS` brings an older file up to date.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.windows import LENGTH
+from monitor.alerts import Alert, AlertKind, Priority
+from pipelines.items import Quality
+
+FILE: Final = "ecgmon.sqlite"
+"""Name of the store's file in the state folder."""
+
+MIGRATIONS: Final = (
+    # 0 -> 1: the first schema
+    """
+    CREATE TABLE models (
+        id INTEGER PRIMARY KEY,
+        fingerprint TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE streams (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        fs REAL NOT NULL,
+        leads TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        beats INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        ended INTEGER NOT NULL,
+        rules BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE beats (
+        stream INTEGER NOT NULL REFERENCES streams,
+        seq INTEGER NOT NULL,
+        sample INTEGER NOT NULL,
+        rr REAL,
+        rr_ratio REAL,
+        quality INTEGER NOT NULL,
+        flags INTEGER NOT NULL,
+        error REAL,
+        score REAL,
+        model INTEGER NOT NULL REFERENCES models,
+        stored INTEGER NOT NULL,
+        PRIMARY KEY (stream, seq)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE details (
+        stream INTEGER NOT NULL REFERENCES streams,
+        seq INTEGER NOT NULL,
+        window BLOB NOT NULL,
+        ticks BLOB NOT NULL,
+        PRIMARY KEY (stream, seq)
+    ) STRICT;
+    CREATE TABLE alerts (
+        stream INTEGER NOT NULL REFERENCES streams,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        priority TEXT NOT NULL,
+        started REAL NOT NULL,
+        raised REAL NOT NULL,
+        ended REAL,
+        beats TEXT NOT NULL,
+        message TEXT NOT NULL,
+        change INTEGER NOT NULL,
+        stored INTEGER NOT NULL,
+        PRIMARY KEY (stream, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE UNIQUE INDEX alerts_by_change ON alerts (change);
+    CREATE INDEX alerts_active ON alerts (stream) WHERE ended IS NULL;
+    CREATE TABLE quality (
+        stream INTEGER NOT NULL REFERENCES streams,
+        second INTEGER NOT NULL,
+        seconds INTEGER NOT NULL,
+        quality INTEGER NOT NULL,
+        PRIMARY KEY (stream, second)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+VERSION: Final = len(MIGRATIONS)
+"""Version of the schema that this program writes."""
+
+_PRUNE_MOST: Final = 10_000  # rows of a stream that one pass of pruning deletes, to keep commits short
+
+
+class StoreError(Exception):
+    """The store cannot be opened, read or written; the message says which and what to do."""
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Where a stream stands; what a monitor needs to go on with it after a restart.
+
+    Attributes
+    ----------
+    position : int
+        Items stored.
+    beats : int
+        Beats stored; the next one's seq.
+    seconds : float
+        Stream time in s up to which it is known.
+    rules : bytes
+        Snapshot of the alert rules' state.
+    run : tuple of (second, seconds, quality)
+        The last stretch of seconds of one quality.
+    """
+
+    id: int
+    name: str
+    fs: float
+    leads: tuple[str, ...]
+    position: int = 0
+    beats: int = 0
+    seconds: float = 0.0
+    ended: bool = False
+    rules: bytes = b""
+    run: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one stream adds in one commit.
+
+    Attributes
+    ----------
+    state : StreamState
+        The stream after this commit.
+    beats : list of (seq, sample, rr, rr_ratio, quality, flags, error, score)
+        NaN where a value is not known.
+    details : list of (seq, window, ticks)
+        Float32 (leads, 320) in mV and float16 (320,).
+    alerts : list of Alert
+        Raised or cleared, in order.
+    runs : list of (second, seconds, quality)
+        Stretches of seconds, the first of which may prolong the last one stored.
+    """
+
+    state: StreamState
+    beats: list[tuple[int, int, float, float, int, int, float, float]]
+    details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+@contextmanager
+def _explained(path: Path, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        advice = {
+            "SQLITE_FULL": "the disk is full; make room, nothing stored is lost",
+            "SQLITE_READONLY": "it cannot be written; check its owner, mode and mount",
+            "SQLITE_CANTOPEN": "check that the folder exists and may be entered",
+            "SQLITE_BUSY": "another program holds it locked",
+            "SQLITE_NOTADB": "it is not an SQLite file; move it away to start anew",
+            "SQLITE_CORRUPT": "it is damaged; move it away, or restore a backup",
+        }
+        hint = next((text for key, text in advice.items() if name.startswith(key)), str(error))
+        raise StoreError(f"cannot {doing} the store {path}: {hint}") from error
+
+
+class Store:
+    """The one writer of a state folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made, with mode 0700, if it does not exist.
+
+    Raises
+    ------
+    StoreError
+        If another process writes there, or the file is damaged, unwritable or of a newer version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"cannot use the state folder {folder}: {error.strerror}; name another with [store] path or --state"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            if error.errno != errno.EWOULDBLOCK:
+                raise StoreError(f"cannot lock the state folder {folder}: {error.strerror}") from error
+            raise StoreError(
+                f"the state folder {folder} is in use by another monitor; stop it or name another folder"
+            ) from None
+        try:
+            with _explained(self.path, "open"):
+                self._db = self._open()
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self._change = int(self._db.execute("SELECT coalesce(max(change), 0) FROM alerts").fetchone()[0])
+
+    def _open(self) -> sqlite3.Connection:
+        # made by hand before SQLite sees it, so that it never exists with another mode
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            self.path.chmod(0o600)
+        except OSError as error:
+            raise StoreError(f"cannot write the store {self.path}: {error.strerror}") from error
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")  # in WAL mode NORMAL may lose the last commits when the power fails
+            db.execute("PRAGMA foreign_keys = ON")
+            found = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if found > VERSION:
+                raise StoreError(
+                    f"the store {self.path} has schema version {found}; this ecgmon knows up to {VERSION}: use a newer one"
+                )
+            for version in range(found, VERSION):
+                db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Close the file and give the folder free."""
+        self._db.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def use_model(self, fingerprint: str, name: str) -> int:
+        """Number under which beats refer to a model."""
+        with _explained(self.path, "write"):
+            self._db.execute(
+                "INSERT INTO models (fingerprint, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (fingerprint, name)
+            )
+            row = self._db.execute("SELECT id FROM models WHERE fingerprint = ?", (fingerprint,)).fetchone()
+        return int(row[0])
+
+    def open_stream(self, name: str, fs: float, leads: Sequence[str], now: int) -> StreamState:
+        """Find a stream, or enter it.
+
+        Raises
+        ------
+        StoreError
+            If it is there with another sampling frequency or other leads: its sample indices would
+            mean something else from here on.
+        """
+        with _explained(self.path, "write"):
+            self._db.execute(
+                "INSERT INTO streams (name, fs, leads, position, beats, seconds, ended, rules, created, updated)"
+                " VALUES (?, ?, ?, 0, 0, 0, 0, x'', ?, ?) ON CONFLICT DO NOTHING",
+                (name, fs, json.dumps(list(leads)), now, now),
+            )
+            row = self._db.execute(
+                "SELECT id, fs, leads, position, beats, seconds, ended, rules FROM streams WHERE name = ?", (name,)
+            ).fetchone()
+            run = self._db.execute(
+                "SELECT second, seconds, quality FROM quality WHERE stream = ? ORDER BY second DESC LIMIT 1", (row[0],)
+            ).fetchone()
+        state = StreamState(
+            row[0], name, row[1], tuple(json.loads(row[2])), row[3], row[4], row[5], bool(row[6]), row[7], run
+        )
+        if (state.fs, state.leads) != (fs, tuple(leads)):
+            raise StoreError(
+                f"stream {name} is stored with {state.fs:g} Hz, leads {', '.join(state.leads)}; now it comes with"
+                f" {fs:g} Hz, {', '.join(leads)}: give it another id or use another state folder"
+            )
+        return state
+
+    def write(self, entries: Iterable[Entry], model: int, now: int) -> None:
+        """Commit entries of any number of streams together: all of it is safe on disk, or none is there.
+
+        Parameters
+        ----------
+        entries : iterable of Entry
+        model : int
+            From :meth:`use_model`.
+        now : int
+            Seconds since 1970, kept with beats and alerts for retention.
+
+        Raises
+        ------
+        StoreError
+            If it could not be written; the store is as before and may be tried again.
+        """
+        change = self._change
+        with _explained(self.path, "write"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for entry in entries:
+                    change = self._write(entry, model, now, change)
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        self._change = change
+
+    def _write(self, entry: Entry, model: int, now: int, change: int) -> int:
+        state, db = entry.state, self._db
+        if entry.beats:
+            db.executemany(
+                f"INSERT INTO beats VALUES ({state.id}, ?, ?, ?, ?, ?, ?, ?, ?, {model}, {now})",  # noqa: S608 three integers of our own
+                entry.beats,
+            )
+        if entry.details:
+            db.executemany(
+                "INSERT INTO details VALUES (?, ?, ?, ?)",
+                [(state.id, seq, window.tobytes(), ticks.tobytes()) for seq, window, ticks in entry.details],
+            )
+        for alert in entry.alerts:
+            change += 1
+            db.execute(
+                "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream, number)"
+                " DO UPDATE SET ended = excluded.ended, change = excluded.change",
+                (
+                    state.id, alert.number, alert.kind.value, alert.priority.value, alert.start, alert.raised,
+                    alert.end, json.dumps(list(alert.beats)), alert.message, change, now,
+                ),
+            )  # fmt: skip
+        if entry.runs:
+            db.executemany(
+                "INSERT INTO quality VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seconds = excluded.seconds",
+                [(state.id, *run) for run in entry.runs],
+            )
+        db.execute(
+            "UPDATE streams SET position = ?, beats = ?, seconds = ?, ended = ?, rules = ?, updated = ? WHERE id = ?",
+            (state.position, state.beats, state.seconds, state.ended, state.rules, now, state.id),
+        )
+        return change
+
+    def prune(self, before: int) -> int:
+        """Delete beats, details and ended alerts stored before a time; returns the beats deleted.
+
+        At most some thousands of a stream at once, so that a commit never waits long; call it again.
+        """
+        deleted = 0
+        with _explained(self.path, "write"):
+            for (stream,) in self._db.execute("SELECT id FROM streams").fetchall():
+                rows = self._db.execute(
+                    "SELECT seq, stored FROM beats WHERE stream = ? ORDER BY seq LIMIT ?", (stream, _PRUNE_MOST)
+                ).fetchall()
+                old = [seq for seq, stored in rows if stored < before]
+                if not old:
+                    continue
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("DELETE FROM beats WHERE stream = ? AND seq <= ?", (stream, old[-1]))
+                self._db.execute("DELETE FROM details WHERE stream = ? AND seq <= ?", (stream, old[-1]))
+                self._db.execute(
+                    "DELETE FROM alerts WHERE stream = ? AND ended IS NOT NULL AND stored < ?", (stream, before)
+                )
+                self._db.execute("COMMIT")
+                deleted += len(old)
+        return deleted
+
+
+# ---- reading
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStream:
+    """A stream as the store has it."""
+
+    name: str
+    fs: float
+    leads: tuple[str, ...]
+    position: int
+    beats: int
+    seconds: float
+    ended: bool
+    updated: int
+    alerts: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlert:
+    """An alert as the store has it; ``change`` grows with every raising and clearing of any alert."""
+
+    stream: str
+    alert: Alert
+    change: int
+
+
+class Reader:
+    """Reads a store, also while a monitor writes it or after it has gone.
+
+    Raises
+    ------
+    StoreError
+        If there is no store in the folder, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        if not self.path.is_file():
+            raise StoreError(f"there is no store in {folder}; name the state folder with --state")
+        with _explained(self.path, "read"):
+            self._db = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)
+            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version != VERSION:
+            raise StoreError(
+                f"the store {self.path} has schema version {version}, expected {VERSION};"
+                " a monitor of this version brings it up to date when it starts"
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, sql: str, *values: object) -> list[Any]:
+        with _explained(self.path, "read"), closing(self._db.execute(sql, values)) as cursor:
+            return cursor.fetchall()
+
+    def streams(self) -> list[StoredStream]:
+        """All streams, by name."""
+        rows = self._rows(
+            "SELECT name, fs, leads, position, beats, seconds, ended, updated,"
+            " (SELECT count(*) FROM alerts WHERE stream = streams.id),"
+            " (SELECT count(*) FROM alerts WHERE stream = streams.id AND ended IS NULL)"
+            " FROM streams ORDER BY name"
+        )
+        return [StoredStream(r[0], r[1], tuple(json.loads(r[2])), r[3], r[4], r[5], bool(r[6]), *r[7:]) for r in rows]
+
+    def alerts(self, *, since: int = 0, stream: str | None = None) -> list[StoredAlert]:
+        """Alerts that were raised or cleared after change number ``since``, in that order."""
+        rows = self._rows(
+            "SELECT name, number, kind, priority, started, raised, alerts.ended, alerts.beats, message, change"
+            " FROM alerts JOIN streams ON streams.id = alerts.stream"
+            " WHERE change > ? AND (? IS NULL OR name = ?) ORDER BY change",
+            since, stream, stream,
+        )  # fmt: skip
+        return [
+            StoredAlert(
+                r[0],
+                Alert(
+                    number=r[1], kind=AlertKind(r[2]), priority=Priority(r[3]), start=r[4], raised=r[5], end=r[6],
+                    beats=tuple(json.loads(r[7])), message=r[8],
+                ),
+                r[9],
+            )
+            for r in rows
+        ]  # fmt: skip
+
+    def beats(self, stream: str, *, first: int = 0, most: int = -1) -> NDArray[np.void]:
+        """Beats of a stream from seq ``first`` on, at most ``most`` if that is not negative.
+
+        Returns
+        -------
+        structured ndarray, shape (n,)
+            Fields seq, sample, seconds (of the R peak in stream time), rr (s), rr_ratio, quality, flags,
+            error (A(x)), score; NaN where a value is not known.
+        """
+        rows = self._rows(
+            "SELECT seq, sample, sample / fs, rr, rr_ratio, quality, flags, error, score"
+            " FROM beats JOIN streams ON streams.id = beats.stream"
+            " WHERE name = ? AND seq >= ? ORDER BY seq LIMIT ?",
+            stream, first, most,
+        )  # fmt: skip
+        return np.array([tuple(np.nan if v is None else v for v in row) for row in rows], dtype=BEAT)
+
+    def detail(self, stream: str, seq: int) -> tuple[NDArray[np.float32], NDArray[np.float16]] | None:
+        """Window (leads, 320) in mV and squared difference per tick (320,) of a beat, if they were kept."""
+        rows = self._rows(
+            "SELECT window, ticks FROM details JOIN streams ON streams.id = stream WHERE name = ? AND seq = ?",
+            stream, seq,
+        )  # fmt: skip
+        if not rows:
+            return None
+        return (
+            np.frombuffer(rows[0][0], "<f4").reshape(-1, LENGTH),
+            np.frombuffer(rows[0][1], "<f2"),
+        )
+
+    def quality(self, stream: str) -> list[tuple[int, int, Quality]]:
+        """Stretches (first second, seconds, quality) of a stream, in order."""
+        rows = self._rows(
+            "SELECT second, quality.seconds, quality FROM quality JOIN streams ON streams.id = stream"
+            " WHERE name = ? ORDER BY second",
+            stream,
+        )
+        return [(second, seconds, Quality(quality)) for second, seconds, quality in rows]
+
+
+BEAT: Final = np.dtype(
+    [
+        ("seq", "i8"), ("sample", "i8"), ("seconds", "f8"), ("rr", "f8"), ("rr_ratio", "f8"),
+        ("quality", "u1"), ("flags", "u2"), ("error", "f8"), ("score", "f8"),
+    ]
+)  # fmt: skip
+"""A row of :meth:`Reader.beats`."""

@@ -1,0 +1,157 @@
+"""What the monitor makes of a stream's items once they are scored: rows, alerts and their state.
+
+Runs over the items in their order, each once, so its results depend on the stream alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
+from monitor.delivery import Lot
+from monitor.store import Entry, StreamState
+from pipelines.items import Kind, Quality
+
+_QUALITIES: Final = tuple(Quality)
+
+
+class Calibrated(Protocol):
+    """Turns A(x) and the rhythm into a score."""
+
+    def score(self, error: NDArray[np.float32], rr_ratio: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores float32 of shape (n,), NaN where ``error`` is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What some lots of a stream came to.
+
+    Attributes
+    ----------
+    entry : Entry
+        For the store.
+    scores : ndarray of float32, shape (beats,)
+    rr : ndarray of float32, shape (beats,)
+        RR intervals in s.
+    sample : ndarray of int64, shape (beats,)
+        R peaks, in the stream's own rate.
+    seconds : list of Quality
+        Quality of every second that passed.
+    dropped : int
+        Beats that the source dropped.
+    """
+
+    entry: Entry
+    scores: NDArray[np.float32]
+    rr: NDArray[np.float32]
+    sample: NDArray[np.int64]
+    seconds: list[Quality]
+    dropped: int
+
+
+class StreamRules:
+    """The running state of one stream: alert rules, counts, the last stretch of quality.
+
+    Parameters
+    ----------
+    state : StreamState
+        Where the store stands.
+    settings : AlertSettings
+    """
+
+    def __init__(self, state: StreamState, settings: AlertSettings) -> None:
+        self._settings = settings
+        self.state = state
+        self.engine = self._restored(state)
+
+    def _restored(self, state: StreamState) -> AlertEngine:
+        return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
+
+    def forget(self) -> None:
+        """Go back to the last committed state: what was made of later items could not be stored."""
+        self.engine = self._restored(self.state)
+
+    def commit(self, entry: Entry) -> None:
+        """Take note that an entry is in the store."""
+        self.state = entry.state
+
+    @property
+    def active(self) -> tuple[Alert, ...]:
+        """Alerts raised and not cleared."""
+        return self.engine.active
+
+    def stalled(self) -> Entry:
+        """Say that the stream has stopped coming."""
+        alerts = self.engine.feed(Stalled(self.state.seconds))
+        return Entry(replace(self.state, rules=self.engine.snapshot()), [], alerts=alerts)
+
+    def feed(self, lots: Iterable[Lot], calibration: Calibrated) -> Outcome:
+        """Run over the next lots of the stream, which must be complete and in order."""
+        lots = list(lots)
+        state = self.state
+        table = np.concatenate([lot.items.table for lot in lots])
+        errors = np.concatenate([lot.errors for lot in lots])
+        ticks = [row for lot in lots for row in lot.ticks]
+        windows = [window for lot in lots for window in lot.items.windows]
+        beats = table[table["kind"] == Kind.BEAT]
+        scores = calibration.score(errors, np.ascontiguousarray(beats["rr_ratio"]))
+
+        rows: list[tuple[int, int, float, float, int, int, float, float]] = []
+        details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = []
+        alerts: list[Alert] = []
+        seconds: list[Quality] = []
+        runs = [] if state.run is None else [state.run]
+        n_runs = len(runs)
+        seq, time, ended, dropped = state.beats, state.seconds, state.ended, 0
+        fs = state.fs
+        threshold = self._settings.score_threshold
+        scored = zip(scores.tolist(), errors.tolist(), strict=True)
+        beat = 0
+        feed = self.engine.feed
+        for kind, quality, flags, number, sample, _, rr, rr_ratio in table.tolist():
+            if kind == Kind.BEAT:
+                score, error = next(scored)
+                changes = feed(ScoredBeat(seq, sample / fs, rr, score, _QUALITIES[quality]))
+                rows.append((seq, sample, rr, rr_ratio, quality, flags, error, score))
+                if score >= threshold or any(change.end is None for change in changes):
+                    details.append((seq, windows[beat], ticks[beat]))
+                seq += 1
+                beat += 1
+                time = max(time, sample / fs)
+            elif kind == Kind.SECOND:
+                time = max(time, sample / fs + 1.0)
+                changes = feed(SecondPassed(sample / fs + 1.0, _QUALITIES[quality]))
+                seconds.append(_QUALITIES[quality])
+                if runs and runs[-1][2] == quality and runs[-1][0] + runs[-1][1] == number:
+                    runs[-1] = (runs[-1][0], runs[-1][1] + 1, quality)
+                else:
+                    runs.append((number, 1, quality))
+            elif kind == Kind.GAP:
+                dropped += number
+                changes = feed(Gap(number, sample / fs))
+            else:
+                ended = True
+                time = max(time, sample / fs)
+                changes = feed(End(time))
+            alerts += changes
+
+        after = replace(
+            state,
+            position=state.position + len(table),
+            beats=seq,
+            seconds=time,
+            ended=ended,
+            rules=self.engine.snapshot(),
+            run=runs[-1] if runs else None,
+        )
+        if n_runs and runs[0] == state.run:
+            runs = runs[1:]
+        return Outcome(
+            Entry(after, rows, details, alerts, runs), scores, np.ascontiguousarray(beats["rr"]),
+            np.ascontiguousarray(beats["sample"]), seconds, dropped,
+        )  # fmt: skip

@@ -1,0 +1,299 @@
+"""The producer: reads sources, cuts them into items, and keeps each until it is stored.
+
+A record is deterministic, so a producer that starts again cuts it from the beginning and passes
+over what the monitor holds already: nothing about a stream has to be kept on the producer's side.
+"""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from models.windows import FS
+from pipelines import wire
+from pipelines.outbox import Outbox
+from pipelines.peer import Peer
+from pipelines.segmentation import SegmentationError, Segmenter
+from pipelines.source_errors import SourceError
+
+if TYPE_CHECKING:
+    from pipelines.items import Items
+    from pipelines.sources import RecordSource
+
+_log = structlog.get_logger("producer")
+
+_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_UNPACED_CHUNK_SECONDS: Final = 10.0  # signal read at a time when nobody waits for the clock
+_MESSAGE_ITEMS: Final = 512  # most items in a message: 640 kB of windows, so that acknowledgements flow
+_LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this starts anew from now
+
+
+class ProducerError(Exception):
+    """The monitor will not work with this producer; the message says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Feed:
+    """One stream being read, cut and offered.
+
+    Parameters
+    ----------
+    source : RecordSource
+    speed : float
+        Multiple of real time; 0 is as fast as possible.
+    chunk_seconds : float
+        Signal read at a time, in s; longer where there is no pace.
+    """
+
+    source: RecordSource
+    speed: float
+    chunk_seconds: float
+    segmenter: Segmenter = field(init=False)
+    chunks: Iterator[NDArray[np.float32]] = field(init=False)
+    position: int = field(init=False, default=0)
+    samples: int = field(init=False, default=0)
+    due: float = field(init=False, default=0.0)
+    done: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Read the source from its beginning again."""
+        self.segmenter = Segmenter(self.source.fs, self.source.leads)
+        self.chunks = self.source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS)
+        self.position = self.samples = 0
+        self.due = 0.0
+        self.done = False
+
+    def advance(self) -> Items:
+        """Cut the next chunk into items; the last ones come with :attr:`done`.
+
+        Raises
+        ------
+        SourceError
+            If the source ends before its end; :meth:`finish` still gives what can be said.
+        """
+        chunk = next(self.chunks, None)
+        if chunk is None:
+            return self.finish()
+        self.samples += len(chunk)
+        return self.segmenter.push(chunk)
+
+    def finish(self) -> Items:
+        """Give the last items."""
+        self.done = True
+        return self.segmenter.finish()
+
+    def pace(self, now: float) -> None:
+        """Set when the next chunk is due, in the stream's own time."""
+        if not self.speed:
+            return
+        step = self.chunk_seconds / self.speed
+        self.due = self.due + step if now - self.due < _LATE_SECONDS else now + step
+
+
+def warm_up() -> None:
+    """Have the segmenter's compiled parts ready before the first stream is announced.
+
+    Compiling them takes seconds the first time on a machine; a stream that is announced and then
+    silent for so long would raise an alert.
+    """
+    segmenter = Segmenter(FS, ["MLII", "V1"])
+    segmenter.push(np.zeros((2 * FS, 2), np.float32))
+    segmenter.finish()
+    Segmenter(FS / 2, ["MLII"]).push(np.zeros((FS, 1), np.float32))  # resampled
+
+
+class Producer:
+    """Sends the items of some sources to the monitor until all of them are stored.
+
+    Parameters
+    ----------
+    address : str
+        ZeroMQ address of the monitor's socket for producers.
+    feeds : sequence of Feed
+    buffer_items : int
+        Items that are kept unstored, over all streams, before reading waits.
+    drain_seconds : float
+        Longest time to wait for the store when asked to stop.
+    troubles : sequence of (stream, reason)
+        Sources that could not be opened, to tell the monitor.
+    clock : callable
+        Monotonic time in seconds.
+
+    Attributes
+    ----------
+    failed : dict
+        Streams that did not come to their proper end, and why.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        feeds: Sequence[Feed],
+        *,
+        buffer_items: int,
+        drain_seconds: float,
+        troubles: Sequence[tuple[str, str]] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._feeds = list(feeds)
+        self._clock = clock
+        self._drain_seconds = drain_seconds
+        self._outbox = Outbox(len(self._feeds), buffer_items)
+        self.name = secrets.token_hex(4)
+        self._segmented = 0
+        self._spent = 0.0
+        self._untold = list(troubles)
+        self.failed = dict(troubles)
+        self._schedule: list[tuple[float, int]] = []
+        hello = wire.Hello(
+            protocol=wire.PROTOCOL,
+            producer=self.name,
+            streams=[
+                wire.StreamInfo(stream=feed.source.stream, fs=feed.source.fs, leads=[feed.segmenter.lead])
+                for feed in feeds
+            ],
+        )
+        self._peer = Peer(address, greeting=lambda: [wire.encode(hello)], ping=self._ping, clock=clock)
+
+    def _ping(self, epoch: int) -> list[bytes]:
+        return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent))]
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Read and send until everything is stored, or until ``stopping()`` and a drain.
+
+        Raises
+        ------
+        ProducerError
+            If the monitor refuses this producer for good.
+        """
+        give_up: float | None = None
+        while not self._finished(stopped=give_up is not None):
+            now = self._clock()
+            if give_up is None and stopping():
+                give_up = now + self._drain_seconds
+                _log.info("draining", unstored=self._outbox.held)
+            if give_up is not None and now >= give_up:
+                _log.warning(
+                    "drain-ended",
+                    unstored=self._outbox.held,
+                    advice="they are cut again from the source at the next start",
+                )
+                break
+            self._peer.tick()
+            frames = self._peer.receive(self._wait_ms(now, reading=give_up is None))
+            while frames is not None:
+                self._handle(frames)
+                frames = self._peer.receive(0)
+            if self._peer.epoch:
+                self._tell()
+                if give_up is None:
+                    self._read()
+                self._send()
+        if self._peer.epoch:
+            self._peer.send(self._ping(self._peer.epoch))  # the last word on what was sent again
+        self._peer.leave()
+        _log.info("stopped", segmented=self._segmented, unstored=self._outbox.held)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._peer.close()
+
+    def _finished(self, *, stopped: bool) -> bool:
+        read = stopped or all(feed.done for feed in self._feeds)
+        return read and not self._outbox.held and not self._untold
+
+    def _wait_ms(self, now: float, *, reading: bool) -> int:
+        if not self._peer.epoch or not reading or not self._schedule or self._outbox.full:
+            return _IDLE_MS
+        return max(0, min(_IDLE_MS, int((self._schedule[0][0] - now) * 1000)))
+
+    def _handle(self, frames: list[bytes]) -> None:
+        try:
+            message = wire.decode(wire.to_producer, frames)
+        except wire.WireError as error:
+            _log.warning("message-rejected", reason=error.reason, detail=str(error))
+            return
+        if isinstance(message, wire.Welcome):
+            self._welcomed(message)
+        elif isinstance(message, wire.Stored):
+            if message.epoch == self._peer.epoch:
+                for stream, position in message.positions:
+                    self._outbox.confirm(stream, position)
+        elif isinstance(message, wire.Unknown):
+            self._peer.greet_again()
+        elif isinstance(message, wire.Refused):
+            if not message.retry:
+                raise ProducerError(f"the monitor refuses this producer: {message.reason}")
+            _log.warning("refused", reason=message.reason)
+            self._peer.wait_and_greet()
+
+    def _welcomed(self, welcome: wire.Welcome) -> None:
+        self._peer.welcomed(welcome.epoch, welcome.heartbeat)
+        self._outbox.window = welcome.window
+        for number, (feed, received, stored) in enumerate(
+            zip(self._feeds, welcome.received, welcome.stored, strict=True)
+        ):
+            if not self._outbox.resume(number, received, stored):
+                _log.warning("stream-restarted", stream=feed.source.stream, reason="the monitor has lost its store")
+                feed.restart()
+        self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
+        heapq.heapify(self._schedule)
+        _log.info("joined", streams=len(self._feeds), window=welcome.window)
+
+    def _tell(self) -> None:
+        for stream, reason in self._untold:
+            self._peer.send([wire.encode(wire.Trouble(self._peer.epoch, stream, reason[: 4 * wire.MAX_TEXT]))])
+        self._untold.clear()
+
+    def _read(self) -> None:
+        """Give every stream that is due one chunk, as long as there is room."""
+        for _ in range(len(self._schedule)):
+            now = self._clock()
+            if self._outbox.full or self._schedule[0][0] > now:
+                return
+            _, number = heapq.heappop(self._schedule)
+            feed = self._feeds[number]
+            began = time.thread_time()
+            items = self._advance(feed)
+            self._spent += time.thread_time() - began
+            arrived = np.full(len(items), self._clock())
+            self._outbox.offer(number, feed.position, items, arrived)
+            feed.position += len(items)
+            self._segmented += len(items.windows)
+            if feed.done:
+                continue
+            if feed.position >= self._outbox.stored(number):
+                feed.pace(now)  # what is stored already is passed over without keeping time
+            # an unpaced stream goes behind the others that are due
+            heapq.heappush(self._schedule, (feed.due if feed.speed else now, number))
+
+    def _advance(self, feed: Feed) -> Items:
+        try:
+            return feed.advance()
+        except (SourceError, SegmentationError) as error:
+            stream, reason = feed.source.stream, str(error)
+            _log.error("source-failed", stream=stream, reason=reason)
+            self.failed[stream] = reason
+            self._untold.append((stream, reason))
+            return feed.finish()
+
+    def _send(self) -> None:
+        while parts := self._outbox.take(_MESSAGE_ITEMS):
+            now = self._clock()
+            aged = [
+                (stream, first, items, np.maximum(now - arrivals, 0.0).astype(np.float32))
+                for stream, first, items, arrivals in parts
+            ]
+            self._peer.send(wire.pack_deliver(self._peer.epoch, aged, self._spent))
+            self._spent = 0.0

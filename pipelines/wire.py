@@ -1,0 +1,408 @@
+"""The messages between producer, monitor and worker, and how they are read and written.
+
+A message is a list of ZeroMQ frames: a header (msgpack, one of the structs below, told apart by its
+``type``) and, for the three that carry beats, raw little-endian arrays.  Nothing is unpickled, every
+header is checked against its type and limits, and every array against the header that announces it,
+before anything else looks at them.
+
+Peers talk DEALER (producer, worker) to ROUTER (monitor).  The monitor draws a new *epoch* at every
+start; whoever speaks to it with another epoch, or without having said hello, is answered
+:class:`Unknown` and introduces itself again.  docs/architecture.md tells the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.windows import LENGTH
+from pipelines.items import ITEM, Items, Kind, Quality
+
+PROTOCOL: Final = 1
+"""Version of the protocol; peers that speak another one are refused."""
+
+MAX_FRAME: Final = 64 * 2**20
+"""Longest frame in bytes that a socket accepts."""
+MAX_ITEMS: Final = 65_536
+"""Most items in one message."""
+MAX_STREAMS: Final = 10_000
+"""Most streams of one producer."""
+MAX_LEADS: Final = 16
+"""Most leads of a window, and of a stream as announced."""
+MAX_TEXT: Final = 256
+"""Longest text in a header, in characters."""
+MAX_STREAM_ID: Final = 64
+"""Longest stream id, in characters."""
+
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+StreamId = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1, max_length=MAX_STREAM_ID, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+    ),
+]
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class WireError(Exception):
+    """A message that does not follow the protocol; ``reason`` is a short stable word for counting."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+    """Base of all headers."""
+
+
+class StreamInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a producer says of a stream that it is going to send."""
+
+    stream: StreamId
+    fs: Annotated[float, msgspec.Meta(ge=100, le=1000)]
+    """Sampling frequency in Hz of the stream's own sample indices."""
+    leads: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MAX_LEADS)]
+    """Names of the leads in its windows, in order."""
+
+
+# ---- producer -> monitor
+
+
+class Hello(_Message, frozen=True, tag="hello"):
+    """A producer introduces itself and its streams; their order gives them their numbers."""
+
+    protocol: int
+    producer: Text
+    """Random and new for every process: two with the same streams are two producers."""
+    streams: Annotated[list[StreamInfo], msgspec.Meta(min_length=1, max_length=MAX_STREAMS)]
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Consecutive items of one stream within a :class:`Deliver`."""
+
+    stream: Annotated[int, msgspec.Meta(ge=0, lt=MAX_STREAMS)]
+    """Number of the stream in the producer's hello."""
+    first: Count
+    """Position of the first item in the stream's order."""
+    items: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)]
+    beats: Annotated[int, msgspec.Meta(ge=0, le=MAX_ITEMS)]
+
+
+class Deliver(_Message, frozen=True, tag="deliver"):
+    """Items.  Frames: ITEM table, windows float32 (beats, leads, 320), ages float32 (items,).
+
+    An age is the time in seconds from the arrival of the last sample that an item depends on to
+    this sending: relative times need no common clock.
+    """
+
+    epoch: Epoch
+    parts: Annotated[list[Part], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
+    segment_seconds: Seconds
+    """Processor time in seconds that cutting these items took."""
+
+
+class ProducerPing(_Message, frozen=True, tag="producer-ping"):
+    """Still here."""
+
+    epoch: Epoch
+    resent: Count
+    """Beats sent more than once since the producer started."""
+
+
+class Trouble(_Message, frozen=True, tag="trouble"):
+    """A source could not be read, or not to its end."""
+
+    epoch: Epoch
+    stream: StreamId
+    reason: Annotated[str, msgspec.Meta(max_length=4 * MAX_TEXT)]
+
+
+# ---- monitor -> producer
+
+
+class Welcome(_Message, frozen=True, tag="welcome"):
+    """Where each stream of the hello stands, in its order."""
+
+    epoch: Epoch
+    received: list[Count]
+    """Send from this position on."""
+    stored: list[Count]
+    """Everything before this position is safe."""
+    window: Annotated[int, msgspec.Meta(ge=1)]
+    """Most items that the producer may have sent without their being stored."""
+    heartbeat: Annotated[float, msgspec.Meta(gt=0)]
+    """Seconds between pings; the monitor is taken for dead after several."""
+
+
+class Stored(_Message, frozen=True, tag="stored"):
+    """Pairs of stream number and position: everything before it is safe."""
+
+    epoch: Epoch
+    positions: list[tuple[int, int]]
+
+
+# ---- worker -> monitor
+
+
+class Ready(_Message, frozen=True, tag="ready"):
+    """A worker introduces itself."""
+
+    protocol: int
+    worker: Text
+    model: Text
+    """Fingerprint of its weights: all scores of a store come from one model."""
+    device: Text
+    leads: Annotated[int, msgspec.Meta(ge=1, le=MAX_LEADS)]
+    credit: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    """Batches that it takes at a time."""
+
+
+class Scores(_Message, frozen=True, tag="scores"):
+    """Answer to a batch.  Frames: errors float32 (beats,), ticks float16 (beats, 320)."""
+
+    epoch: Epoch
+    batch: Count
+    seconds: Seconds
+    """Time that the scoring took."""
+
+
+class Failed(_Message, frozen=True, tag="failed"):
+    """The worker could not score a batch, and says why."""
+
+    epoch: Epoch
+    batch: Count
+    reason: Text
+
+
+class WorkerPing(_Message, frozen=True, tag="worker-ping"):
+    """Still here."""
+
+    epoch: Epoch
+
+
+# ---- monitor -> worker
+
+
+class Accepted(_Message, frozen=True, tag="accepted"):
+    """The worker may expect batches."""
+
+    epoch: Epoch
+    heartbeat: Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Batch(_Message, frozen=True, tag="batch"):
+    """Work.  Frame: windows float32 (beats, leads, 320)."""
+
+    epoch: Epoch
+    batch: Count
+    beats: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)]
+    leads: Annotated[int, msgspec.Meta(ge=1, le=MAX_LEADS)]
+
+
+# ---- both ways
+
+
+class Bye(_Message, frozen=True, tag="bye"):
+    """The peer leaves: it sends nothing more and takes nothing more."""
+
+    epoch: Epoch
+
+
+class Pong(_Message, frozen=True, tag="pong"):
+    """The monitor's answer to a ping."""
+
+    epoch: Epoch
+
+
+class Unknown(_Message, frozen=True, tag="unknown"):
+    """The monitor does not know the sender, or not any more: introduce yourself again."""
+
+    epoch: Epoch
+
+
+class Refused(_Message, frozen=True, tag="refused"):
+    """The monitor will not work with this peer as it is; ``retry`` tells if waiting may help."""
+
+    reason: Text
+    retry: bool
+
+
+FromProducer = Hello | Deliver | ProducerPing | Trouble | Bye
+ToProducer = Welcome | Stored | Pong | Unknown | Refused
+FromWorker = Ready | Scores | Failed | WorkerPing | Bye
+ToWorker = Accepted | Batch | Pong | Unknown | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+from_producer: Final = msgspec.msgpack.Decoder(FromProducer)
+to_producer: Final = msgspec.msgpack.Decoder(ToProducer)
+from_worker: Final = msgspec.msgpack.Decoder(FromWorker)
+to_worker: Final = msgspec.msgpack.Decoder(ToWorker)
+
+encode: Final = _encoder.encode
+"""Header struct to bytes."""
+
+_T = TypeVar("_T")
+
+_FRAMES: Final = {Deliver: 4, Scores: 3, Batch: 2}
+_KINDS: Final = np.array([kind.value for kind in Kind], dtype="u1")
+
+
+def decode(decoder: msgspec.msgpack.Decoder[_T], frames: Sequence[bytes | memoryview]) -> _T:
+    """Read a header and check that as many frames came as it announces.
+
+    Raises
+    ------
+    WireError
+        ``header`` if the first frame is not a header of the decoder's types within their limits,
+        ``frames`` if the number of frames is not that of the message.
+    """
+    if not frames:
+        raise WireError("frames", "an empty message")
+    try:
+        header = decoder.decode(frames[0])
+    except msgspec.MsgspecError as error:
+        raise WireError("header", str(error)) from None
+    expected = _FRAMES.get(type(header), 1)
+    if len(frames) != expected:
+        raise WireError("frames", f"{type(header).__name__} takes {expected} frames and came with {len(frames)}")
+    return header
+
+
+def _array(frame: bytes | memoryview, kind: np.dtype[Any] | str, shape: tuple[int, ...], what: str) -> NDArray[Any]:
+    dtype = np.dtype(kind)
+    expected = dtype.itemsize * int(np.prod(shape))
+    size = len(frame) if isinstance(frame, bytes) else frame.nbytes
+    if size != expected:
+        raise WireError("size", f"{what}: {size} bytes came where {shape} of {dtype.name} take {expected}")
+    return np.frombuffer(frame, dtype).reshape(shape)
+
+
+def pack_deliver(
+    epoch: int, parts: Sequence[tuple[int, int, Items, NDArray[np.float32]]], segment_seconds: float
+) -> list[bytes]:
+    """Frames of a :class:`Deliver`.
+
+    Parameters
+    ----------
+    epoch : int
+        The monitor's epoch.
+    parts : sequence of (stream number, first position, items, ages)
+        Ages are float32 in seconds, one per item.
+    segment_seconds : float
+        Processor time that cutting these items took.
+    """
+    header = Deliver(
+        epoch=epoch,
+        parts=[Part(stream, first, len(items), len(items.windows)) for stream, first, items, _ in parts],
+        segment_seconds=segment_seconds,
+    )
+    return [
+        encode(header),
+        b"".join(items.table.tobytes() for _, _, items, _ in parts),
+        b"".join(items.windows.tobytes() for _, _, items, _ in parts),
+        b"".join(ages.astype("<f4", copy=False).tobytes() for _, _, _, ages in parts),
+    ]
+
+
+def unpack_deliver(
+    header: Deliver, frames: Sequence[bytes | memoryview], leads: Sequence[int]
+) -> list[tuple[Items, NDArray[np.float32]]]:
+    """Items and ages of every part of a :class:`Deliver`, checked.
+
+    Parameters
+    ----------
+    header, frames
+        As :func:`decode` took them.
+    leads : sequence of int
+        Number of leads in the windows of each stream of the sender, by stream number.
+
+    Raises
+    ------
+    WireError
+        ``stream`` for a number that was not announced, ``size`` for arrays that are not as long as
+        the parts say, ``item`` for impossible values in a row, ``window`` for values that are not finite.
+    """
+    total = sum(part.items for part in header.parts)
+    if total > MAX_ITEMS:
+        raise WireError("size", f"{total} items in one message; at most {MAX_ITEMS} are taken")
+    for part in header.parts:
+        if part.stream >= len(leads):
+            raise WireError("stream", f"stream number {part.stream} was not announced; {len(leads)} were")
+    table = _array(frames[1], ITEM, (total,), "items")
+    ages = _array(frames[3], "<f4", (total,), "ages")
+    samples = _array(
+        frames[2], "<f4", (sum(part.beats * leads[part.stream] * LENGTH for part in header.parts),), "windows"
+    )
+    if not np.isfinite(samples).all():
+        raise WireError("window", "a window holds values that are not finite")
+    if not np.isin(table["kind"], _KINDS).all() or (table["quality"] > max(Quality)).any():
+        raise WireError("item", "an item has a kind or a quality that does not exist")
+    if not (np.isfinite(ages) & (ages >= 0)).all():
+        raise WireError("item", "an age is negative or not a number")
+    if ((table["sample"] < 0) | (table["rr"] < 0) | (table["rr_ratio"] < 0)).any():
+        raise WireError("item", "a sample index, RR interval or ratio is negative")
+    is_beat = table["kind"] == Kind.BEAT
+    out = []
+    row = at = 0
+    for part in header.parts:
+        rows = slice(row, row + part.items)
+        if np.count_nonzero(is_beat[rows]) != part.beats:
+            raise WireError("item", f"a part says {part.beats} beats and holds {np.count_nonzero(is_beat[rows])}")
+        n_leads = leads[part.stream]
+        size = part.beats * n_leads * LENGTH
+        windows = samples[at : at + size].reshape(part.beats, n_leads, LENGTH)
+        out.append((Items(table[rows], windows), ages[rows]))
+        row += part.items
+        at += size
+    return out
+
+
+def pack_batch(epoch: int, batch: int, windows: NDArray[np.float32]) -> list[bytes]:
+    """Frames of a :class:`Batch`; windows of shape (beats, leads, 320)."""
+    beats, leads, _ = windows.shape
+    return [encode(Batch(epoch, batch, beats, leads)), np.ascontiguousarray(windows, "<f4").tobytes()]
+
+
+def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray[np.float32]:
+    """Windows of a :class:`Batch`, float32 of shape (beats, leads, 320).
+
+    Raises
+    ------
+    WireError
+        ``size`` if the frame is not as long as the header says.
+    """
+    windows: NDArray[np.float32] = _array(frames[1], "<f4", (header.beats, header.leads, LENGTH), "windows")
+    return windows
+
+
+def pack_scores(
+    epoch: int, batch: int, seconds: float, errors: NDArray[np.float32], ticks: NDArray[np.float16]
+) -> list[bytes]:
+    """Frames of a :class:`Scores`: errors of shape (beats,), ticks of shape (beats, 320)."""
+    return [
+        encode(Scores(epoch, batch, seconds)),
+        errors.astype("<f4", copy=False).tobytes(),
+        ticks.astype("<f2", copy=False).tobytes(),
+    ]
+
+
+def unpack_scores(frames: Sequence[bytes | memoryview], beats: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """Errors and ticks of a :class:`Scores` that answers a batch of ``beats``.
+
+    Raises
+    ------
+    WireError
+        ``size`` if they are not one each per beat, ``score`` for an A(x) below zero.
+    """
+    errors = _array(frames[1], "<f4", (beats,), "errors")
+    ticks = _array(frames[2], "<f2", (beats, LENGTH), "ticks")
+    if (errors < 0).any():
+        raise WireError("score", "an A(x) is negative")
+    return errors, ticks

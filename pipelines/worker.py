@@ -1,0 +1,147 @@
+"""The worker: says how much it can take, gets batches, scores them, answers.
+
+Holds no state of any stream: any worker can score any batch, and gives the same answer.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import zmq
+
+from pipelines import wire
+from pipelines.peer import Peer
+
+if TYPE_CHECKING:
+    from models.scoring import Scorer
+
+_log = structlog.get_logger("worker")
+
+_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+
+
+class WorkerError(Exception):
+    """The monitor will not work with this worker; the message says why."""
+
+
+class Worker:
+    """Scores what the monitor sends.
+
+    Parameters
+    ----------
+    address : str
+        ZeroMQ address of the monitor's socket for workers.
+    scorer : Scorer
+    device : str
+        Kind of the device that it computes on, ``cpu`` or ``cuda``, for the metrics.
+    credit : int
+        Batches to hold at a time: one to work on, the rest so that it need not wait.
+    clock : callable
+        Monotonic time in seconds.
+    """
+
+    def __init__(
+        self, address: str, scorer: Scorer, *, device: str, credit: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._scorer = scorer
+        self._clock = clock
+        self.name = secrets.token_hex(4)
+        ready = wire.Ready(
+            protocol=wire.PROTOCOL,
+            worker=self.name,
+            model=scorer.info.fingerprint,
+            device=device,
+            leads=scorer.info.leads,
+            credit=credit,
+        )
+        self._peer = Peer(address, greeting=lambda: [wire.encode(ready)], ping=self._ping, clock=clock)
+        self.scored = 0
+
+    def _ping(self, epoch: int) -> list[bytes]:
+        return [wire.encode(wire.WorkerPing(epoch))]
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Serve until ``stopping()`` is true; what is held then is left to others.
+
+        Raises
+        ------
+        WorkerError
+            If the monitor refuses this worker for good.
+        """
+        while not stopping():
+            self._peer.tick()
+            frames = self._peer.receive(_IDLE_MS)
+            if frames is not None:
+                self._handle(frames)
+        self._peer.leave()
+        _log.info("stopped", scored=self.scored)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._peer.close()
+
+    def _handle(self, frames: list[bytes]) -> None:
+        try:
+            message = wire.decode(wire.to_worker, frames)
+        except wire.WireError as error:
+            _log.warning("message-rejected", reason=error.reason, detail=str(error))
+            return
+        if isinstance(message, wire.Accepted):
+            self._peer.welcomed(message.epoch, message.heartbeat)
+            _log.info("joined", worker=self.name)
+        elif isinstance(message, wire.Batch):
+            if message.epoch == self._peer.epoch:
+                self._score(message, frames)
+        elif isinstance(message, wire.Unknown):
+            self._peer.greet_again()
+        elif isinstance(message, wire.Refused):
+            if not message.retry:
+                raise WorkerError(f"the monitor refuses this worker: {message.reason}")
+            self._peer.wait_and_greet()
+
+    def _score(self, message: wire.Batch, frames: list[bytes]) -> None:
+        began = self._clock()
+        try:
+            windows = wire.unpack_batch(message, frames)
+            raw = self._scorer.score(windows)
+        except Exception as error:  # noqa: BLE001 whatever a batch does to the model, the worker lives on and says so
+            _log.error("batch-failed", beats=message.beats, reason=str(error))
+            reason = f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
+            self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, reason))])
+            return
+        self.scored += message.beats
+        self._peer.send(wire.pack_scores(message.epoch, message.batch, self._clock() - began, raw.error, raw.ticks))
+
+
+def serve(
+    address: str, *, weights: Path | None, device: str, threads: int, credit: int, stopping: Callable[[], bool]
+) -> None:
+    """Load a model and work until ``stopping()`` is true.
+
+    Raises
+    ------
+    WorkerError
+        If the monitor refuses this worker for good, or there is no such device.
+    models.checkpoint.CheckpointError
+        If the weights cannot be used.
+    """
+    import torch
+
+    from models.scoring import Scorer
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
+    scorer = Scorer(weights, device=device, threads=threads)
+    _log.info("ready", model=scorer.info.name, device=device)
+    worker = Worker(address, scorer, device=device, credit=credit)
+    try:
+        worker.run(stopping)
+    finally:
+        worker.close()
