@@ -13,10 +13,12 @@ A stream can compute it without approximation.
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FS: Final = 360
 """Sampling frequency of every window, in Hz."""

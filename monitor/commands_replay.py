@@ -19,7 +19,7 @@ from monitor.commands_roles import load_config
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from monitor.session import Played
     from monitor.settings import Config, SourceSettings
@@ -247,7 +247,9 @@ class _Replay:
             return LiveView(self._err, lengths, threshold=config.alerts.score_threshold)
         return Bars(self._err, lengths)
 
-    def _play(self, config: Config, sources: list[tuple[SourceSettings, RecordSource]], stopping: Any) -> Played:  # noqa: ANN401 a callable without arguments
+    def _play(
+        self, config: Config, sources: list[tuple[SourceSettings, RecordSource]], stopping: Callable[[], bool]
+    ) -> Played:
         from monitor.session import play
 
         with self._view(sources, config) as view:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-
 from monitor.commands_config import add_config_flags, overrides
 from monitor.config import from_json, load
 
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
 
     from monitor.settings import Config, SourceSettings
     from pipelines.producer import Feed
+    from pipelines.sources import RecordSource
 
 _TICK_SECONDS: Final = 0.1
 
 
 def load_config(args: Namespace, extra: dict[str, str] | None = None) -> Config:
-    """Configuration of a command: defaults, file, environment, flags.
+    """Load the configuration of a command: defaults, file, environment, flags.
 
     Parameters
     ----------
@@ -219,14 +219,13 @@ def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
     return feeds, troubles
 
 
-def _open_source(settings: SourceSettings):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _open_source(settings: SourceSettings) -> RecordSource:
     from dataclasses import replace
 
     from pipelines.records import resolve
     from pipelines.sources import open_source
 
-    ref, *more = resolve([settings.record])
-    del more
+    ref = resolve([settings.record])[0]
     if settings.name:
         ref = replace(ref, stream=settings.name)
     return open_source(

@@ -100,7 +100,7 @@ def _fields(stream: StoredStream) -> dict[str, Any]:
     return {name: getattr(stream, name) for name in stream.__slots__}
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401 any JSON
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
     """JSON has no NaN; what is not known is null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -129,8 +129,8 @@ def _print_status(status: Status | None, streams: list[StoredStream], folder: st
         console.print(f"latency: p50 {milliseconds(status.latency_p50)}, p99 {milliseconds(status.latency_p99)}")
         if not status.store_ok:
             console.print("[bold red]the store cannot be written; see the log")
-        for stream, reason in status.troubles.items():
-            console.print(f"[bold red]source {stream} failed:[/] {reason}")
+        for name, reason in status.troubles.items():
+            console.print(f"[bold red]source {name} failed:[/] {reason}")
     table = Table()
     for column in ("stream", "state", "time", "beats", "rate", "score", "alerts", "active"):
         table.add_column(column)

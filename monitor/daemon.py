@@ -6,9 +6,9 @@ One thread runs one loop over its sockets; everything that decides is in :mod:`m
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -28,6 +28,7 @@ from pipelines import wire
 from pipelines.items import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from models.checkpoint import ModelInfo
@@ -512,10 +513,12 @@ class Monitor:
             histogram = metrics.score.labels(label)
             first = state.beats - beats
             for offset, score in enumerate(outcome.scores.tolist()):
-                if score == score:  # not NaN
+                if not math.isnan(score):
                     histogram.observe(score, {"stream": label, "seq": str(first + offset)})
                     live.last_score = score
-            live.recent_rr = [*live.recent_rr, *(rr for rr in outcome.rr.tolist() if rr == rr)][-_RATE_INTERVALS:]
+            live.recent_rr = [*live.recent_rr, *(rr for rr in outcome.rr.tolist() if not math.isnan(rr))][
+                -_RATE_INTERVALS:
+            ]
             if live.recent_rr:
                 metrics.heart_rate.labels(label).set(60 * len(live.recent_rr) / sum(live.recent_rr))
         total, order = metrics.duration.labels("total"), metrics.duration.labels("order")

@@ -13,14 +13,19 @@ The rules it keeps, whatever producers and workers do:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import LENGTH
-from pipelines.items import Items
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from numpy.typing import NDArray
+
+    from pipelines.items import Items
 
 
 @dataclass(slots=True, eq=False)
@@ -225,7 +230,7 @@ class Exchange:
         return leases
 
     def lease(self, worker: Hashable, batch: int) -> Lease | None:
-        """The lease that a worker holds on a batch; None if it holds none (any more)."""
+        """Find the lease that a worker holds on a batch; None if it holds none (any more)."""
         state = self._workers.get(worker)
         return None if state is None else state.leases.get(batch)
 

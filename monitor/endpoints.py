@@ -6,12 +6,14 @@ import errno
 import fcntl
 import os
 import stat
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zmq
 
 from pipelines.wire import MAX_FRAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LONGEST: Final = 107
 """Longest path of a Unix socket in bytes (sun_path holds 108 with its end)."""

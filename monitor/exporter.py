@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -16,6 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from socketserver import BaseRequestHandler
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -160,7 +160,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 5  # seconds; a client that opens a connection and says nothing must not hold a thread
 
     def log_message(self, *_: object) -> None:
-        """Requests are not worth a line each."""
+        """Stay silent: requests are not worth a line each."""
 
 
 class _Server(WSGIServer):
@@ -206,7 +206,8 @@ def application(metrics: Metrics, health: Callable[[], dict[str, bool]]) -> WSGI
         if environ.get("REQUEST_METHOD") not in ("GET", "HEAD", "OPTIONS"):
             return answer(start, "405 Method Not Allowed", {"error": "only GET is answered here"})
         if path == "/metrics":
-            return expose(environ, start)
+            body: Iterable[bytes] = expose(environ, start)
+            return body
         if path == "/-/healthy":
             alive = health()["alive"]
             return answer(start, "200 OK" if alive else "503 Service Unavailable", {"healthy": alive})

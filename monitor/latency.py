@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _LOW: Final = 1e-6  # seconds; shorter counts as this
 _HIGH: Final = 1e4  # seconds; longer counts as this

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import zmq
 
 from monitor import endpoints
-from monitor.alerts import Alert
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from monitor.alerts import Alert
 
 
 class FeedAlert(msgspec.Struct, frozen=True):
@@ -134,7 +137,7 @@ class Client:
                 raise NotRunningError(f"the monitor in {self._runtime} does not answer") from None
 
     def feed(self) -> zmq.Socket[bytes]:
-        """A socket subscribed to the live feed of all streams; close it after use."""
+        """Open a socket subscribed to the live feed of all streams; close it after use."""
         socket = self._context.socket(zmq.SUB)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, 10_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,8 @@ from monitor.report import FeedUpdate, NotRunningError, Status
 from monitor.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from monitor.settings import Config
 
 _LOOK_SECONDS: Final = 0.1

@@ -12,18 +12,21 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import LENGTH
 from monitor.alerts import Alert, AlertKind, Priority
 from pipelines.items import Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 FILE: Final = "ecgmon.sqlite"
 """Name of the store's file in the state folder."""
@@ -233,7 +236,7 @@ class Store:
             db.execute("PRAGMA foreign_keys = ON")
             found = int(db.execute("PRAGMA user_version").fetchone()[0])
             if found > VERSION:
-                raise StoreError(
+                raise StoreError(  # noqa: TRY301 - the connection is closed below, whatever goes wrong
                     f"the store {self.path} has schema version {found}; this ecgmon knows up to {VERSION}: use a newer one"
                 )
             for version in range(found, VERSION):
@@ -255,7 +258,7 @@ class Store:
         self.close()
 
     def use_model(self, fingerprint: str, name: str) -> int:
-        """Number under which beats refer to a model."""
+        """Enter a model if need be; returns the number under which beats refer to it."""
         with _explained(self.path, "write"):
             self._db.execute(
                 "INSERT INTO models (fingerprint, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (fingerprint, name)
@@ -327,8 +330,8 @@ class Store:
         state, db = entry.state, self._db
         if entry.beats:
             db.executemany(
-                f"INSERT INTO beats VALUES ({state.id}, ?, ?, ?, ?, ?, ?, ?, ?, {model}, {now})",  # noqa: S608 three integers of our own
-                entry.beats,
+                "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [(state.id, *beat, model, now) for beat in entry.beats],
             )
         if entry.details:
             db.executemany(

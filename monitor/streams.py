@@ -5,17 +5,21 @@ Runs over the items in their order, each once, so its results depend on the stre
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
-from monitor.delivery import Lot
 from monitor.store import Entry, StreamState
 from pipelines.items import Kind, Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from monitor.delivery import Lot
 
 _QUALITIES: Final = tuple(Quality)
 

@@ -7,16 +7,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import structlog
 
 from monitor.config import to_json
 from monitor.report import Client, NotRunningError
-from monitor.settings import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.settings import Config
 
 _log = structlog.get_logger("supervisor")
 
@@ -102,7 +105,8 @@ class Supervisor:
         """
         try:
             self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            made = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(made, "wb") as file:
                 file.write(to_json(self._config))
         except OSError as error:
             raise SupervisorError(f"cannot write in the runtime folder {self._runtime}: {error.strerror}") from error
@@ -140,7 +144,7 @@ class Supervisor:
             str(os.getpid()),
         ]
         role.started = time.monotonic()
-        role.process = subprocess.Popen(  # noqa: S603 our own interpreter with arguments of our own
+        role.process = subprocess.Popen(  # noqa: S603 - our own interpreter with arguments of our own
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

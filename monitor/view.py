@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from rich.console import Console, Group
@@ -17,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from monitor.report import FeedUpdate, Status, StreamStatus
 
 _STRIP: Final = 60  # beats in the running strip of scores
@@ -28,14 +29,14 @@ PRIORITY_STYLE: Final = {"high": "bold white on red", "medium": "bold black on y
 
 
 def clock(seconds: float) -> str:
-    """Stream time as people read it: M:SS, or H:MM:SS."""
+    """Write stream time as people read it: M:SS, or H:MM:SS."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def milliseconds(seconds: float) -> str:
-    """A duration for people: three significant digits, in ms or s."""
+    """Write a duration for people: three significant digits, in ms or s."""
     if math.isnan(seconds):
         return "-"
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

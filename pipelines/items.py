@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import LENGTH
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Kind(IntEnum):
@@ -102,7 +104,8 @@ class Items:
     @property
     def beats(self) -> NDArray[np.void]:
         """The rows of ``table`` that are beats, shape (beats,)."""
-        return self.table[self.table["kind"] == Kind.BEAT]
+        beats: NDArray[np.void] = self.table[self.table["kind"] == Kind.BEAT]
+        return beats
 
     def __getitem__(self, part: slice) -> Self:
         """Items of a contiguous part, with the windows that belong to it."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import zmq
 
 from pipelines import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = structlog.get_logger("peer")
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from models.windows import FS
 from pipelines import wire
@@ -25,6 +23,10 @@ from pipelines.segmentation import SegmentationError, Segmenter
 from pipelines.source_errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
     from pipelines.items import Items
     from pipelines.sources import RecordSource
 

@@ -12,15 +12,18 @@ start; whoever speaks to it with another epoch, or without having said hello, is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import LENGTH
 from pipelines.items import ITEM, Items, Kind, Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 PROTOCOL: Final = 1
 """Version of the protocol; peers that speak another one are refused."""
@@ -250,7 +253,7 @@ encode: Final = _encoder.encode
 
 _T = TypeVar("_T")
 
-_FRAMES: Final = {Deliver: 4, Scores: 3, Batch: 2}
+_FRAMES: Final[dict[type, int]] = {Deliver: 4, Scores: 3, Batch: 2}
 _KINDS: Final = np.array([kind.value for kind in Kind], dtype="u1")
 
 

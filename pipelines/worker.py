@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
-import zmq
 
 from pipelines import wire
 from pipelines.peer import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from models.scoring import Scorer
 
 _log = structlog.get_logger("worker")
@@ -109,7 +109,7 @@ class Worker:
         try:
             windows = wire.unpack_batch(message, frames)
             raw = self._scorer.score(windows)
-        except Exception as error:  # noqa: BLE001 whatever a batch does to the model, the worker lives on and says so
+        except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
             _log.error("batch-failed", beats=message.beats, reason=str(error))
             reason = f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
             self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, reason))])
