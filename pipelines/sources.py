@@ -253,3 +253,22 @@ def parse_time(text: str) -> float:
     if (match["minutes"] is not None and seconds >= 60) or (match["hours"] is not None and minutes >= 60):  # noqa: PLR2004
         raise RangeError(f"{text!r} is not a time; minutes and seconds after a colon must stay under 60")
     return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def format_time(seconds: float) -> str:
+    """Write a time as ``M:SS.hh`` or ``H:MM:SS.hh``, which :func:`parse_time` reads.
+
+    Parameters
+    ----------
+    seconds : float
+        Not negative.
+
+    Examples
+    --------
+    >>> format_time(90.5), format_time(3600)
+    ('1:30.50', '1:00:00.00')
+    """
+    minutes, hundredths = divmod(round(seconds * 100), 6000)
+    hours, minutes = divmod(minutes, 60)
+    tail = f"{hundredths // 100:02d}.{hundredths % 100:02d}"
+    return f"{hours}:{minutes:02d}:{tail}" if hours else f"{minutes}:{tail}"
