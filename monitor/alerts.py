@@ -73,6 +73,15 @@ class AlertKind(StrEnum):
     BEATS_DROPPED = "beats_dropped"
 
 
+# Python 3.11 looks a member of an enum up in Python code, which takes ten times as long as a name of the module
+_ASYSTOLE: Final = AlertKind.ASYSTOLE
+_BRADYCARDIA: Final = AlertKind.EXTREME_BRADYCARDIA
+_TACHYCARDIA: Final = AlertKind.EXTREME_TACHYCARDIA
+_EPISODE: Final = AlertKind.ANOMALOUS_EPISODE
+_STALLED: Final = AlertKind.STREAM_STALLED
+_DROPPED: Final = AlertKind.BEATS_DROPPED
+
+
 class Priority(StrEnum):
     """How urgent an alert is, after IEC 60601-1-8."""
 
@@ -82,10 +91,10 @@ class Priority(StrEnum):
 
 
 _TECHNICAL: Final = (
-    (AlertKind.NOISY, Quality.NOISY, "noise hides the shape of the beats"),
-    (AlertKind.SATURATED, Quality.SATURATED, "the signal is at the limit of the converter"),
-    (AlertKind.LEAD_OFF, Quality.FLAT, "the signal is flat: a lead is off, or there is nothing to see"),
-    (AlertKind.SIGNAL_MISSING, Quality.MISSING, "the source delivers no values"),
+    (AlertKind.NOISY, _NOISY, "noise hides the shape of the beats"),
+    (AlertKind.SATURATED, int(Quality.SATURATED), "the signal is at the limit of the converter"),
+    (AlertKind.LEAD_OFF, int(Quality.FLAT), "the signal is flat: a lead is off, or there is nothing to see"),
+    (AlertKind.SIGNAL_MISSING, int(Quality.MISSING), "the source delivers no values"),
 )
 """Alerts on the quality of the signal: kind, quality of the seconds it counts, what it says."""
 
@@ -221,8 +230,8 @@ class _State(Struct, kw_only=True):
     recovered: int = 0
     """Beats since asystole, each soon enough after the one before."""
 
-    chain: list[float] = []
-    """R peaks of consecutive beats without a break, newest last."""
+    chain: list[tuple[float, bool]] = []
+    """R peaks of consecutive beats without a break, newest last, and whether they lie in noise."""
 
     scored: int = 0
     """Beats scored since the episode's window was last emptied."""
@@ -258,13 +267,19 @@ class AlertEngine:
         names = msgspec.structs.asdict(settings.priorities)
         self._priority = {AlertKind(kind): Priority(name) for kind, name in names.items() if name != "off"}
         # A pause that is an asystole alert of its own says nothing about the rate of the rhythm around it
-        self._pause = settings.asystole_seconds if AlertKind.ASYSTOLE in self._priority else inf
+        self._pause = settings.asystole_seconds if _ASYSTOLE in self._priority else inf
         self._chain_length = max(settings.bradycardia_beats, settings.tachycardia_beats)
         self._slow = _span(settings.bradycardia_beats, settings.bradycardia_per_minute)
         self._slow_over = _span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute)
         self._fast = _span(settings.tachycardia_beats, settings.tachycardia_per_minute)
         self._fast_over = _span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute)
         self._quality_seconds = max(settings.technical_window_seconds, settings.noisy_window_seconds)
+        unusable = (settings.technical_seconds, settings.technical_window_seconds)
+        noisy = (settings.noisy_seconds, settings.noisy_window_seconds)
+        self._technical_rules = [
+            (kind, quality, message, *(noisy if quality == _NOISY else unusable))
+            for kind, quality, message in _TECHNICAL
+        ]
 
     @classmethod
     def restore(cls, data: bytes, settings: AlertSettings) -> Self:
@@ -332,13 +347,14 @@ class AlertEngine:
             if isinstance(item, Stalled):
                 return changes
             raise AlertStateError(f"{item} came after the end of the stream at {state.now:g} s; nothing may follow it")
-        state.now = max(state.now, item.seconds)
+        if item.seconds > state.now:  # noqa: PLR1730 max() takes several times as long, for every item of every stream
+            state.now = item.seconds
         if isinstance(item, Stalled):
-            if AlertKind.STREAM_STALLED not in state.active:
-                self._raise(changes, AlertKind.STREAM_STALLED, state.now, "nothing arrives from the stream")
+            if _STALLED not in state.active:
+                self._raise(changes, _STALLED, state.now, "nothing arrives from the stream")
             return changes
         if state.active:
-            self._clear(changes, AlertKind.STREAM_STALLED)
+            self._clear(changes, _STALLED)
         if isinstance(item, ScoredBeat):
             self._beat(item, changes)
         elif isinstance(item, SecondPassed):
@@ -372,24 +388,19 @@ class AlertEngine:
             state.quiet_since = second.seconds - 1.0
         if second.quality >= _UNUSABLE:
             self._lose_sight(second.seconds)
-        elif second.seconds - state.quiet_since >= self._pause_limit() and AlertKind.ASYSTOLE not in state.active:
+        elif second.seconds - state.quiet_since >= self._pause_limit() and _ASYSTOLE not in state.active:
             self._asystole(changes, state.quiet_since, second.seconds)
         self._technical(second, changes)
-        if (
-            AlertKind.BEATS_DROPPED in state.active
-            and second.seconds - state.last_gap >= self._settings.dropped_clear_seconds
-        ):
-            self._clear(changes, AlertKind.BEATS_DROPPED)
+        if _DROPPED in state.active and second.seconds - state.last_gap >= self._settings.dropped_clear_seconds:
+            self._clear(changes, _DROPPED)
 
     def _gap(self, gap: Gap, changes: list[Alert]) -> None:
         state = self._state
         self._lose_sight(gap.seconds)
         state.qualities.clear()
         state.last_gap = state.now
-        if AlertKind.BEATS_DROPPED not in state.active:
-            self._raise(
-                changes, AlertKind.BEATS_DROPPED, gap.seconds, f"{gap.dropped} beats of a live source were lost"
-            )
+        if _DROPPED not in state.active:
+            self._raise(changes, _DROPPED, gap.seconds, f"{gap.dropped} beats of a live source were lost")
 
     def _lose_sight(self, seconds: float) -> None:
         """Forget the rhythm: there was signal up to ``seconds`` that says nothing about the heart."""
@@ -404,34 +415,34 @@ class AlertEngine:
 
     def _asystole(self, changes: list[Alert], start: float, until: float) -> None:
         self._state.recovered = 0
-        self._raise(changes, AlertKind.ASYSTOLE, start, f"no beat for {until - start:.1f} s")
+        self._raise(changes, _ASYSTOLE, start, f"no beat for {until - start:.1f} s")
 
     def _asystole_at_beat(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         """Clear asystole, or find that the pause before this beat was one between two whole seconds."""
         state = self._state
         quiet_since = beat.seconds if state.quiet_since is None else state.quiet_since
         pause = beat.seconds - quiet_since
-        alert = state.active.get(AlertKind.ASYSTOLE)
+        alert = state.active.get(_ASYSTOLE)
         if alert is None:
             # rr is NaN where the signal was lost before the beat, though the second that says so may still be to come
             if pause >= self._pause and beat.rr >= self._pause:
                 self._asystole(changes, quiet_since, beat.seconds)
                 state.recovered = 1
         elif alert.start < beat.seconds < alert.start + self._pause_limit():
-            self._clear(changes, AlertKind.ASYSTOLE, end=beat.seconds)
+            self._clear(changes, _ASYSTOLE, end=beat.seconds)
         elif beat.seconds > alert.start:
             state.recovered = state.recovered + 1 if pause < self._settings.asystole_seconds else 1
             if state.recovered >= self._settings.asystole_clear_beats:
-                self._clear(changes, AlertKind.ASYSTOLE)
+                self._clear(changes, _ASYSTOLE)
 
     def _rates(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         """Extreme bradycardia and tachycardia: the mean rate over some consecutive beats."""
         state, settings = self._state, self._settings
         chain = state.chain
         # The comparison is False for NaN, which also breaks the chain
-        if chain and not (beat.rr < self._pause and chain[-1] < beat.seconds < chain[-1] + self._pause):
+        if chain and not (beat.rr < self._pause and chain[-1][0] < beat.seconds < chain[-1][0] + self._pause):
             chain.clear()
-        chain.append(beat.seconds)
+        chain.append((beat.seconds, beat.quality == _NOISY))
         n = len(chain)
         if n > self._chain_length:
             del chain[0]
@@ -439,32 +450,42 @@ class AlertEngine:
 
         beats = settings.bradycardia_beats
         if n >= beats:
-            span = beat.seconds - chain[-beats]
-            if AlertKind.EXTREME_BRADYCARDIA in state.active:
+            span = beat.seconds - chain[-beats][0]
+            if _BRADYCARDIA in state.active:
                 if span <= self._slow_over:
-                    self._clear(changes, AlertKind.EXTREME_BRADYCARDIA)
+                    self._clear(changes, _BRADYCARDIA)
             elif span > self._slow and self._slow_without_pause(chain[-beats:]):
-                message = _rate_message(beats, span, "below", settings.bradycardia_per_minute)
-                seqs = range(beat.seq - beats + 1, beat.seq + 1)
-                self._raise(changes, AlertKind.EXTREME_BRADYCARDIA, chain[-beats], message, seqs)
+                self._raise_rate(changes, _BRADYCARDIA, beat.seq, chain[-beats:])
 
         beats = settings.tachycardia_beats
         if n >= beats:
-            span = beat.seconds - chain[-beats]
-            if AlertKind.EXTREME_TACHYCARDIA in state.active:
+            span = beat.seconds - chain[-beats][0]
+            if _TACHYCARDIA in state.active:
                 if span >= self._fast_over:
-                    self._clear(changes, AlertKind.EXTREME_TACHYCARDIA)
+                    self._clear(changes, _TACHYCARDIA)
             elif span < self._fast:
-                message = _rate_message(beats, span, "above", settings.tachycardia_per_minute)
-                seqs = range(beat.seq - beats + 1, beat.seq + 1)
-                self._raise(changes, AlertKind.EXTREME_TACHYCARDIA, chain[-beats], message, seqs)
+                self._raise_rate(changes, _TACHYCARDIA, beat.seq, chain[-beats:])
 
-    def _slow_without_pause(self, peaks: list[float]) -> bool:
+    def _raise_rate(
+        self, changes: list[Alert], kind: AlertKind, last_seq: int, beats: Sequence[tuple[float, bool]]
+    ) -> None:
+        start, end = beats[0][0], beats[-1][0]
+        if kind == _BRADYCARDIA:
+            limit = f"below {self._settings.bradycardia_per_minute:g}/min"
+        else:
+            limit = f"above {self._settings.tachycardia_per_minute:g}/min"
+        rate = (len(beats) - 1) * 60.0 / (end - start)
+        in_noise = sum(noisy for _, noisy in beats)
+        doubt = f"; {in_noise} of them in noise" if in_noise else ""
+        message = f"heart rate {rate:.1f}/min over {len(beats)} beats, {limit}{doubt}"
+        self._raise(changes, kind, start, message, range(last_seq - len(beats) + 1, last_seq + 1))
+
+    def _slow_without_pause(self, beats: Sequence[tuple[float, bool]]) -> bool:
         """Tell whether beats are too slow also without the longest interval: one pause is no bradycardia."""
-        if len(peaks) == 2:  # noqa: PLR2004 one interval is all there is
-            return True
-        pause = max(later - earlier for earlier, later in pairwise(peaks))
-        return peaks[-1] - peaks[0] - pause > _span(len(peaks) - 1, self._settings.bradycardia_per_minute)
+        intervals = [later[0] - earlier[0] for earlier, later in pairwise(beats)]
+        if len(intervals) > 1:
+            intervals.remove(max(intervals))
+        return sum(intervals) > len(intervals) * 60.0 / self._settings.bradycardia_per_minute
 
     def _episode(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         """Anomalous episode: at least K of the last M scored beats are anomalous."""
@@ -480,9 +501,9 @@ class AlertEngine:
         if beat.score >= settings.score_threshold:
             anomalous.append((state.scored, beat.seconds, beat.seq))
 
-        if AlertKind.ANOMALOUS_EPISODE in state.active:
+        if _EPISODE in state.active:
             if state.scored >= settings.episode_beats_m and len(anomalous) <= settings.episode_clear_beats:
-                self._clear(changes, AlertKind.ANOMALOUS_EPISODE)
+                self._clear(changes, _EPISODE)
         elif len(anomalous) >= settings.episode_beats_k:
             seqs = [seq for _, _, seq in anomalous]
             looked_back_on = min(state.scored, settings.episode_beats_m)
@@ -490,22 +511,18 @@ class AlertEngine:
                 f"{len(seqs)} of the last {looked_back_on} beats scored {settings.score_threshold:g} or more"
                 f" (the newest {beat.score:.1f})"
             )
-            self._raise(changes, AlertKind.ANOMALOUS_EPISODE, anomalous[0][1], message, seqs)
+            self._raise(changes, _EPISODE, anomalous[0][1], message, seqs)
 
     def _technical(self, second: SecondPassed, changes: list[Alert]) -> None:
         """Lead off, signal missing, saturated, noisy: some of the last seconds have that quality."""
-        state, settings = self._state, self._settings
+        state = self._state
         qualities = state.qualities
         qualities.append(int(second.quality))
         if len(qualities) > self._quality_seconds:
             del qualities[0]
         if not state.active and not any(qualities):
             return
-        for kind, quality, message in _TECHNICAL:
-            if quality == Quality.NOISY:
-                at_least, window = settings.noisy_seconds, settings.noisy_window_seconds
-            else:
-                at_least, window = settings.technical_seconds, settings.technical_window_seconds
+        for kind, quality, message, at_least, window in self._technical_rules:
             last = qualities[-window:]
             count = last.count(quality)
             if kind in state.active:
@@ -545,8 +562,3 @@ class AlertEngine:
 def _span(beats: int, per_minute: float) -> float:
     """Time in s from the first to the last of some beats at a rate."""
     return (beats - 1) * 60.0 / per_minute
-
-
-def _rate_message(beats: int, span: float, side: str, limit: float) -> str:
-    rate = (beats - 1) * 60.0 / span
-    return f"heart rate {rate:.0f}/min over {beats} beats, {side} {limit:g}/min"

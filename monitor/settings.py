@@ -176,8 +176,8 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """When alerts are raised and cleared; docs/alerts.md explains the rules."""
 
     score_threshold: Annotated[
-        float, _above(0, "A beat is anomalous at this score: 3 is one normal beat in a thousand.", "-log10 share")
-    ] = 3.0
+        float, _above(0, "A beat is anomalous from this score on: 2 is one normal beat in a hundred.", "-log10 share")
+    ] = 2.0
     episode_beats_k: Annotated[
         int, _at_least(1, "An episode is raised when this many of the last M scored beats are anomalous.", "beats")
     ] = 3
