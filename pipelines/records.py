@@ -245,6 +245,7 @@ def download(database: str, record: str, folder: Path) -> Path:
     import sys
     import tempfile
 
+    import requests
     import wfdb
     from rich.console import Console
     from rich.progress import Progress
@@ -254,11 +255,12 @@ def download(database: str, record: str, folder: Path) -> Path:
             wfdb.dl_files(database, unfinished, list(files), keep_subdirs=False)
 
     header = f"{record}.hea"
+    console = Console(stderr=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished,
-            Progress(console=Console(stderr=True), transient=True) as progress,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
         ):
             task = progress.add_task(f"downloading {database}/{record}", total=None)
             fetch(header)
@@ -271,6 +273,8 @@ def download(database: str, record: str, folder: Path) -> Path:
                 shutil.move(Path(unfinished) / file, folder / file)
     except Exception as error:  # wfdb lets through what requests, its parsers and the disk raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, requests.ConnectionError):  # its text is a chain of four libraries' reasons
+            reason = "no connection to its server"
         raise DownloadError(
             f"{database}/{record} is not on this machine and could not be downloaded from PhysioNet ({reason}); "
             "name a folder that has it (for MIT-BIH in ECGMON_MITDB), or connect to a network"
