@@ -729,5 +729,5 @@ def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_ot
     flutter = [(name, alert) for name, alert in extra if name == "207"]
     assert {alert.kind for _, alert in flutter} == {AlertKind.EXTREME_TACHYCARDIA}
     assert [entry for entry in missed if entry[0] != "207"] == []
-    # In 24 hours: 116 and 208 lose their signal for seconds, 104, 105 and 108 have noise
+    # In 24 hours: the first lead of 116 and 208 is lost for seconds, 104, 105 and 108 have noise
     assert len(extra) - len(flutter) <= 8, [(name, a.kind, a.start, a.message) for name, a in extra]
