@@ -286,7 +286,9 @@ class _Layers:
         for name, value in tree.items():
             dotted = prefix + name
             line = line_of(lines, dotted)
-            if dotted == SOURCE:
+            if "." in name:  # in quotes: one name with a dot in it, which no key has
+                self._unknown(where, line, dotted, value)
+            elif dotted == SOURCE:
                 self._read_sources(where, lines, value)
             elif dotted in sections():
                 if isinstance(value, dict):
@@ -357,12 +359,12 @@ class _Layers:
             key = keys().get(dotted)
             if key is None:
                 section, _, name = dotted.rpartition(".")
-                self._unknown("--set", None, dotted, text, nearest(name, section))
+                self._unknown("command line", None, dotted, text, nearest(name, section))
             elif key.section == SOURCE:
                 message = "the streams can be set in a file only, in [[source]]"
-                self.problems.append(Problem("--set", None, dotted, _shown(text), message))
+                self.problems.append(Problem("command line", None, dotted, _shown(text), message))
             else:
-                self._take_text(key, text, "--set")
+                self._take_text(key, text, "command line")
 
     def _unknown(self, where: str, line: int | None, dotted: str, value: object, meant: str | None = None) -> None:
         section, _, name = dotted.rpartition(".")
@@ -449,10 +451,8 @@ class _Layers:
 
 
 def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
-    home = Path(environ.get("HOME") or Path.home())
-
     def whole(path: str) -> str:
-        return str(home / path[1:].lstrip("/")) if path == "~" or path.startswith("~/") else path
+        return str(_home(environ) / path[1:].lstrip("/")) if path == "~" or path.startswith("~/") else path
 
     # systemd lists several folders with colons between them; the first is the one of the unit's name
     runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
@@ -460,8 +460,8 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
         session = environ.get("XDG_RUNTIME_DIR")
         runtime = f"{session}/ecgmon" if session else f"/tmp/ecgmon-{os.getuid()}"  # noqa: S108 made with mode 0700 and checked
     state = environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if not state:
-        state = str(Path(environ.get("XDG_STATE_HOME") or home / ".local" / "state") / "ecgmon")
+    if not state and not config.store.path:
+        state = str(Path(environ.get("XDG_STATE_HOME") or _home(environ) / ".local" / "state") / "ecgmon")
 
     replace = msgspec.structs.replace
     return replace(
@@ -470,3 +470,11 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
         store=replace(config.store, path=whole(config.store.path) or state),
         worker=replace(config.worker, weights=whole(config.worker.weights)),
     )
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:  # a user without an entry in the system's list of users
+        message = "the user has no home folder; set HOME, or store.path and worker.weights to whole paths"
+        raise ConfigError([Problem("environment", None, "", None, message)]) from error

@@ -132,6 +132,10 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path):
     assert only(wrong(tmp_path, "port = 9465\n")).nearest == "exporter.port"
 
 
+def test_a_quoted_name_with_a_dot_is_not_taken_for_a_key(tmp_path):
+    assert only(wrong(tmp_path, '"exporter.port" = 1\n')).line == 1
+
+
 def test_a_wrong_section_is_told(tmp_path):
     problem = only(wrong(tmp_path, "\n[exportr]\nport = 1\n"))
     assert (problem.line, problem.key, problem.nearest) == (2, "exportr", "exporter")
