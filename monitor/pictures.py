@@ -37,6 +37,7 @@ _BEAT_HEIGHT: Final = 3.6
 _LEFT: Final = 0.055
 _RIGHT: Final = 0.98
 _BEAT_WIDTH: Final = 0.60
+_TICK_POINTS: Final = 72 * _WIDTH * _BEAT_WIDTH / LENGTH + 0.2  # width of one tick, in points; bars touch
 
 # ECG paper: a small square is 0.04 s by 0.1 mV, a large one five of them (25 mm/s, 10 mm/mV)
 _SMALL_S: Final = 0.04
@@ -231,19 +232,14 @@ def _row_limits(strip: Strip, row: int) -> tuple[float, float]:
 
 def _paper(axes: Any, first: float, last: float, low: float, high: float) -> None:  # noqa: ANN401 - matplotlib has no types
     """Rule the axes as ECG paper."""
-    for step, large, span, lines in (
-        (_SMALL_S, first, last, axes.axvline),
-        (_SMALL_MV, low, high, axes.axhline),
+    for step, begin, end, rule, across in (
+        (_SMALL_S, first, last, axes.vlines, (low, high)),
+        (_SMALL_MV, low, high, axes.hlines, (first, last)),
     ):
-        origin = math.floor(large / (step * _LARGE)) * _LARGE
-        for number in range(origin, math.ceil(span / step) + 1):
-            is_large = number % _LARGE == 0
-            lines(
-                number * step,
-                color=_LARGE_LINES if is_large else _SMALL_LINES,
-                linewidth=0.6 if is_large else 0.3,
-                zorder=0,
-            )
+        numbers = np.arange(math.ceil(begin / step - 1e-6), math.floor(end / step + 1e-6) + 1)
+        is_large = numbers % _LARGE == 0
+        rule(numbers[~is_large] * step, *across, colors=_SMALL_LINES, linewidth=0.3, zorder=0)
+        rule(numbers[is_large] * step, *across, colors=_LARGE_LINES, linewidth=0.6, zorder=0)
     axes.set_xlim(first, last)
     axes.set_ylim(low, high)
     axes.set_facecolor(_PAPER)
@@ -338,7 +334,7 @@ def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 
     axes.set_ylabel("mV", fontsize=9)
     axes.tick_params(labelsize=8, labelbottom=False, length=3)
     errors = figure.add_axes((_LEFT, bottom / height, _BEAT_WIDTH, error_height / height))
-    errors.bar(seconds, beat.ticks, width=1 / FS, color=colours(norm(beat.ticks)), linewidth=0)
+    errors.vlines(seconds, 0.0, beat.ticks, colors=colours(norm(beat.ticks)), linewidth=_TICK_POINTS)
     errors.axhline(beat.error, color=_TRACE, linewidth=0.8, linestyle="--")
     errors.set_ylim(0, norm.vmax * 1.08)
     errors.set_xlabel("seconds from the R peak", fontsize=9)

@@ -176,7 +176,6 @@ def score_record(
     if source.length is None and until is None:
         raise ValueError(f"{source.stream} is repeated for ever and can not be scored as a whole")
     segmenter = Segmenter(source.fs, source.leads, settings=settings or SegmentSettings())
-    stop = source.length if until is None else until
     results: list[_Scored] = []
     samples, failure = 0, None
 
@@ -188,12 +187,12 @@ def score_record(
 
     try:
         for chunk in source.at(0).chunks(CHUNK_SECONDS):
-            part = chunk[: None if stop is None else stop - samples]
+            part = chunk if until is None else chunk[: until - samples]
             take(segmenter.push(part))
             samples += len(part)
             if progress is not None:
                 progress(samples)
-            if stop is not None and samples >= stop:
+            if until is not None and samples >= until:
                 break
     except SourceError as error:
         failure = error
