@@ -270,7 +270,8 @@ def decode(decoder: msgspec.msgpack.Decoder[_T], frames: Sequence[bytes | memory
         raise WireError("frames", "an empty message")
     try:
         header = decoder.decode(frames[0])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # the decoder lets through what Python says of text that is not UTF-8 and of endless nesting
         raise WireError("header", str(error)) from None
     expected = _FRAMES.get(type(header), 1)
     if len(frames) != expected:

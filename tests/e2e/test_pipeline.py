@@ -1,0 +1,276 @@
+"""Records in; scored beats, alerts and metrics out: what every user relies on, through real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+from conftest import result, sequence, stored, wait_for
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from models.scoring import Scorer
+from monitor.store import Reader
+from pipelines.items import Items
+from pipelines.records import resolve
+from pipelines.segmentation import Segmenter
+from pipelines.sources import open_source
+
+TOY = {"record": "toy", "speed": 0}
+
+
+@pytest.fixture(scope="module")
+def offline():
+    """The built-in record cut and scored without any pipeline: table and scores."""
+    source = open_source(resolve(["toy"])[0])
+    segmenter = Segmenter(source.fs, source.leads)
+    parts = [segmenter.push(chunk) for chunk in source.chunks(1.0)]
+    items = Items.concatenate([*parts, segmenter.finish()])
+    scorer = Scorer()
+    raw = scorer.score(items.windows)
+    return items, raw, scorer.info.calibration.score(raw.error, np.ascontiguousarray(items.beats["rr_ratio"]))
+
+
+def test_a_replay_stores_what_offline_scoring_finds_beat_by_beat(ecgmon, tmp_path, offline):
+    summary = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
+    items, raw, scores = offline
+    with Reader(tmp_path / "s") as reader:
+        beats = reader.beats("toy")
+    assert beats["seq"].tolist() == list(range(len(items.beats)))
+    assert beats["sample"].tolist() == items.beats["sample"].tolist()
+    assert np.array_equal(beats["error"], raw.error.astype(float), equal_nan=True)
+    assert np.array_equal(beats["score"], scores.astype(float), equal_nan=True)
+    assert summary["streams"] == {"toy": {"beats": len(items.beats), "alerts": summary["streams"]["toy"]["alerts"]}}
+    assert summary["beats"] == {
+        "segmented": len(beats), "scored": len(beats), "stored": len(beats), "redelivered": 0, "dropped": 0
+    }  # fmt: skip
+    assert 0 < summary["latency_seconds"]["p50"] <= summary["latency_seconds"]["p99"]
+    assert summary["beats_per_second"] == pytest.approx(len(beats) / summary["seconds"], rel=1e-3)
+
+
+def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon, tmp_path):
+    result(ecgmon("replay", "toy", "--state", tmp_path / "fast", "--json"))
+    result(ecgmon("replay", "toy", "--state", tmp_path / "paced", "--json", "--speed", "60", "--workers", "2"))
+    fast = stored(tmp_path / "fast")
+    assert fast == stored(tmp_path / "paced")
+    assert fast["toy"]["ended"]
+    assert fast["toy"]["details"], "an anomalous record has beats worth keeping whole"
+
+
+def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon, tmp_path):
+    result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
+    before = stored(tmp_path / "s")
+    again = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
+    assert again["beats"]["stored"] == 0
+    assert stored(tmp_path / "s") == before
+
+
+def test_a_replay_at_a_pace_takes_the_time_that_it_says(ecgmon):
+    summary = result(ecgmon("replay", "toy", "--stop", "60", "--speed", "20", "--json"))
+    # 60 s of signal at 20 times its pace; the last beats leave the detector when the record ends
+    assert 2.5 <= summary["seconds"] <= 30
+
+
+@pytest.mark.parametrize("role", ["worker", "monitor", "producer"])
+def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(ecgmon, daemon, tmp_path, role):
+    result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
+    torn = daemon([{**TOY, "speed": 100}])
+    torn.wait(lambda status: status.stored > 30, "some beats")
+    (victim,) = torn.pids(role)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: torn.pids(role) not in ([], [victim]), f"a new {role}")
+    torn.wait(lambda status: status.streams and all(s.ended for s in status.streams.values()), "the end of the stream")
+    assert torn.stop() == 0
+    calm, got = stored(tmp_path / "calm")["toy"], stored(torn.state)["toy"]
+    stalled = [alert for alert in got["alerts"] if alert.kind == "stream_stalled"]
+    assert not stalled, "ten seconds did not pass"
+    assert sequence(torn.state, "toy").tolist() == list(range(len(sequence(torn.state, "toy"))))
+    assert got == calm
+
+
+def test_a_frozen_worker_that_wakes_up_again_changes_nothing(ecgmon, daemon, tmp_path):
+    result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
+    torn = daemon([{**TOY, "speed": 60}], "[worker]\ncount = 2")
+    torn.wait(lambda status: status.stored > 30, "some beats")
+    victim = torn.pids("worker")[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        torn.wait(lambda status: len(status.workers) == 1, "the monitor to notice")
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    torn.wait(lambda status: len(status.workers) == 2, "the worker to come back")
+    torn.wait(lambda status: status.streams["toy"].ended, "the end of the stream")
+    assert torn.stop() == 0
+    assert stored(torn.state) == stored(tmp_path / "calm")
+
+
+def samples(families) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples
+    }
+
+
+def test_metrics_agree_with_the_store(daemon):
+    running = daemon([TOY, {"record": "toy", "name": "again", "speed": 0}])
+    running.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+    found = samples(parse(running.get("/metrics")))
+    with Reader(running.state) as reader:
+        for stream in ("toy", "again"):
+            label = (("stream", stream),)
+            beats = reader.beats(stream)
+            assert found["ecgmon_beats_stored_total", label] == len(beats)
+            assert found["ecgmon_beats_segmented_total", label] == len(beats)
+            assert found["ecgmon_score_count", label] == found["ecgmon_beats_scored_total", label] == len(beats)
+            assert found["ecgmon_score_sum", label] == pytest.approx(beats["score"].sum())
+            over = (beats["score"] > 3).sum()
+            bucket = found["ecgmon_score_bucket", (("le", "3.0"), ("stream", stream))]
+            assert bucket == len(beats) - over
+        raised = sum(value for (name, _), value in found.items() if name == "ecgmon_alerts_raised_total")
+        assert raised == len(reader.alerts())
+        active = sum(value for (name, _), value in found.items() if name == "ecgmon_alerts_active")
+        assert active == sum(alert.alert.end is None for alert in reader.alerts())
+
+
+def test_exemplars_lead_to_the_beat(daemon):
+    running = daemon([TOY])
+    running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
+    text = running.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert text.rstrip().endswith("# EOF")
+    found = [s for family in parse_openmetrics(text) for s in family.samples if s.name == "ecgmon_score_bucket" and s.exemplar]
+    assert found
+    with Reader(running.state) as reader:
+        beats = reader.beats("toy")
+    for sample in found:
+        labels = sample.exemplar.labels
+        assert beats["score"][int(labels["seq"])] == pytest.approx(sample.exemplar.value)
+
+
+def test_healthy_and_ready_are_separate_from_metrics(daemon):
+    running = daemon([])
+    running.wait(lambda status: status.workers, "a worker")
+    assert json.loads(running.get("/-/healthy")) == {"healthy": True}
+    wait_for(lambda: json.loads(running.get("/-/ready"))["ready"], "readiness")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon, number):
+    running = daemon([{**TOY, "speed": 20}])
+    running.wait(lambda status: status.stored > 5, "some beats")
+    children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
+    assert len(children) == 3
+    running.process.send_signal(number)
+    time.sleep(0)  # a second signal at once must not break the drain
+    running.process.send_signal(number)
+    assert running.stop(number) == 0
+    assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
+    assert not list(running.runtime.glob("supervised-*"))
+    beats = sequence(running.state, "toy")
+    assert beats.tolist() == list(range(len(beats)))
+
+
+def test_a_killed_supervisor_takes_its_children_along(daemon):
+    running = daemon([{**TOY, "speed": 20}])
+    running.wait(lambda status: status.stored > 5, "some beats")
+    children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
+    running.process.kill()
+    running.process.wait()
+
+    def alive(pid: int) -> bool:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                return file.read().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    wait_for(lambda: not any(alive(pid) for pid in children), "the children to end")
+
+
+def test_status_and_alerts_speak_of_a_running_daemon_and_of_a_store_left_behind(ecgmon, daemon):
+    running = daemon([TOY])
+    running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
+    live = json.loads(ecgmon("status", "--config", running.config, "--json").stdout)
+    assert live["running"]
+    assert live["daemon"]["stored"] == live["store"]["toy"]["beats"] > 400
+    told = json.loads(ecgmon("alerts", "--config", running.config, "--json").stdout)["alerts"]
+    assert running.stop() == 0
+    left = json.loads(ecgmon("status", "--state", running.state, "--json").stdout)
+    assert not left["running"]
+    assert left["store"] == live["store"]
+    after = ecgmon("alerts", "--state", running.state, "--json")
+    assert json.loads(after.stdout)["alerts"] == told
+    assert "toy" in ecgmon("status", "--state", running.state).stdout
+    nothing = ecgmon("status", "--state", running.state / "nowhere")
+    assert nothing.returncode == 1
+    assert "there is no store in" in nothing.stderr
+
+
+def test_one_bad_record_never_stops_the_others(ecgmon, tmp_path):
+    (tmp_path / "bad.hea").write_text("bad 1 360 1000\nbad.dat 212 200 11 1024 0 0 0 MLII\n")
+    run = ecgmon("replay", tmp_path / "bad", "toy", "no-such-record", "--json")
+    assert run.returncode == 1
+    summary = json.loads(run.stdout)
+    assert summary["streams"]["toy"]["beats"] > 400
+    assert set(summary["failed"]) == {"bad", "no-such-record"} or len(summary["failed"]) == 2
+
+
+def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon, tmp_path, mitdb):
+    (tmp_path / "100.hea").write_text((mitdb / "100.hea").read_text())
+    (tmp_path / "100.dat").write_bytes((mitdb / "100.dat").read_bytes()[: 3 * 360 * 60])
+    run = ecgmon("replay", tmp_path / "100", "toy", "--json")
+    assert run.returncode == 1
+    summary = json.loads(run.stdout)
+    assert summary["streams"]["100"]["beats"] > 60
+    assert summary["streams"]["toy"]["beats"] > 400
+    assert set(summary["failed"]) == {"100"}
+
+
+def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = ecgmon("replay", "toy", "--port", port)
+    assert run.returncode == 3
+    assert f"127.0.0.1:{port}" in run.stderr
+    assert "exporter" in run.stderr
+
+
+def test_a_state_folder_that_cannot_be_used_is_said(ecgmon, tmp_path):
+    (tmp_path / "file").write_text("")
+    run = ecgmon("replay", "toy", "--state", tmp_path / "file" / "state")
+    assert run.returncode == 3
+    assert "state folder" in run.stderr
+
+
+def test_a_wrong_configuration_is_an_answer_not_a_crash(ecgmon, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[exporter]\nprot = 1\n")
+    for command in ("run", "monitor", "worker", "producer", "check-config"):
+        run = ecgmon(command, "--config", file)
+        assert run.returncode in (1, 3), command
+        assert "prot" in run.stderr
+        assert "port" in run.stderr
+        assert "Traceback" not in run.stderr
+
+
+def test_the_demo_prints_plain_lines_without_a_terminal_and_draws_its_picture(ecgmon, tmp_path):
+    run = ecgmon("demo", "--speed", "60", "--picture", tmp_path / "demo.png")
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"\d+ segmented, \d+ scored, \d+ stored, 0 lost", run.stdout)
+    assert "\x1b" not in run.stdout + run.stderr
+
+
+def test_the_command_line_starts_fast_because_it_imports_nothing_heavy(ecgmon):
+    code = "import sys; sys.argv = ['ecgmon', '--help']\ntry:\n    from monitor.cli import main; main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'wfdb', 'scipy', 'numba', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
+    import subprocess
+    import sys
+
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    for command in ("replay", "run", "status", "alerts", "check-config"):
+        assert ecgmon(command, "--help").returncode == 0
