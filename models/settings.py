@@ -20,7 +20,7 @@ class Settings:
     width: int = _setting(16, "channels after the encoder's first layer (BeatGAN: 32)")
     latent: int = _setting(32, "length of the latent vector (BeatGAN: 50)")
     discriminator_width: int = _setting(8, "width of the discriminator, which is not shipped; a narrow one is fast")
-    epochs: int = _setting(12, "passes over the training beats")
+    epochs: int = _setting(8, "passes over the training beats")
     batch: int = _setting(64, "beats in a step")
     rate: float = _setting(1e-3, "highest learning rate of the generator")
     discriminator_rate: float = _setting(1e-4, "learning rate of the discriminator")

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from models import windows
+from pipelines.records import RecordRef
+from pipelines.wfdb_files import open_record, read_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -72,9 +74,8 @@ SYMBOLS: Final = {
 
 _CLASS_OF: Final = {symbol: aami for aami, symbols in SYMBOLS.items() for symbol in symbols}
 
-_FLUTTER: Final = (
-    "!"  # a ventricular flutter wave: no class, but a detector takes it for a beat, so it ends an RR interval
-)
+FLUTTER: Final = "!"
+"""MIT-BIH annotation of a ventricular flutter wave."""
 
 COUNTS: Final = {BeatClass.N: 89_836, BeatClass.S: 3_026, BeatClass.V: 7_008, BeatClass.F: 802, BeatClass.Q: 15}
 """Beats of each class that the protocol finds in :data:`RECORDS`; the N are those that Zhou et al. publish."""
@@ -84,6 +85,9 @@ RATIO_INTERVALS: Final = 8
 
 RATIO_LEAST: Final = 4
 """RR intervals that have to be known before a comparison means something."""
+
+MATCH: Final = 0.15
+"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
 
 BEAT: Final = np.dtype(
     [
@@ -256,9 +260,10 @@ def prepare(
 
     Raises
     ------
+    pipelines.source_errors.SourceError
+        If a record can not be read or lacks the lead.
     DatasetError
-        If a record can not be read or lacks the lead, is not sampled at 360 Hz, or if the counts of
-        the full protocol are not the published ones.
+        If a record is not sampled at 360 Hz, or the counts of the full protocol are not the published ones.
     """
     names = list(records)
     if not names:
@@ -333,33 +338,71 @@ def load(folder: Path) -> Dataset:
     return Dataset(beats, signal, spans, about)
 
 
+def streamed(dataset: Dataset, db: Path, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cut annotated beats as a stream would: at detected R peaks, with the rhythm of detected beats.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    db : Path
+        Folder of the records that it was made from.
+    wanted : ndarray of bool, shape (n,)
+        Which of the data set's beats to cut.
+
+    Returns
+    -------
+    windows : ndarray of float32, shape (m, 1, 320)
+        In mV; of every detected beat within :data:`MATCH` of a wanted one, and nearer to that than
+        to any other annotated beat.
+    rr_ratio : ndarray of float32, shape (m,)
+        As detected; NaN where not known.
+
+    Raises
+    ------
+    pipelines.source_errors.SourceError
+        If a record can not be read.
+    """
+    from pipelines.segmentation import Segmenter  # compiles its loops when it is first used
+
+    cut, ratios = [], []
+    for name in dataset.about["records"]:
+        here = dataset.beats["record"] == int(name)
+        annotated = dataset.beats["sample"][here].astype(np.int64)
+        record = open_record(RecordRef(name, db / name))
+        segmenter = Segmenter(record.fs, record.leads)
+        for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
+            detected = items.beats["sample"]
+            nearest = _nearest(annotated, detected)
+            taken = (np.abs(annotated[nearest] - detected) <= MATCH * windows.FS) & wanted[here][nearest]
+            cut.append(items.windows[taken])
+            ratios.append(items.beats["rr_ratio"][taken])
+    return np.concatenate(cut), np.concatenate(ratios)
+
+
+def _nearest(sorted_samples: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find for each sample index the nearest of some sorted ones; answers with its place among those."""
+    between = (sorted_samples[1:] + sorted_samples[:-1]) / 2
+    return np.searchsorted(between, samples)
+
+
 def _read(db: Path, name: str, lead: str) -> tuple[NDArray[np.float32], NDArray[np.void]]:
     """Read one record: its filtered signal (1, samples) and its beats."""
-    import wfdb  # takes a second or two to import
-
-    path = str(db / name)
-    try:
-        header = wfdb.rdheader(path)
-        if lead not in header.sig_name:
-            raise DatasetError(f"record {name} has the signals {', '.join(header.sig_name)}; expected one named {lead}")
-        if header.fs != windows.FS:
-            raise DatasetError(f"record {name} is sampled at {header.fs} Hz; expected {windows.FS} Hz")
-        record = wfdb.rdrecord(path, channels=[header.sig_name.index(lead)])
-        annotation = wfdb.rdann(path, "atr")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"record {name} can not be read from {db}: {error}; is the database complete?") from error
-    signal = _filter_whole(record.p_signal.T.astype(np.float32))
-    known = [
-        (s, y) for s, y in zip(annotation.sample, annotation.symbol, strict=True) if y in _CLASS_OF or y == _FLUTTER
-    ]
-    table = np.zeros(len(known), BEAT)
+    ref = RecordRef(name, db / name)
+    record = open_record(ref, leads=[lead])
+    if record.fs != windows.FS:
+        raise DatasetError(f"record {name} is sampled at {record.fs:g} Hz; expected {windows.FS} Hz")
+    signal = _filter_whole(np.ascontiguousarray(record.read(0, record.length).T))
+    annotations = read_annotations(ref)
+    # Flutter waves belong to no class, but a detector takes them for beats, so they end RR intervals.
+    known = np.isin(annotations.symbol, [*_CLASS_OF, FLUTTER])
+    table = np.zeros(np.count_nonzero(known), BEAT)
     table["record"] = int(name)
-    table["sample"] = [sample for sample, _ in known]
-    table["symbol"] = [symbol for _, symbol in known]
-    table["aami"] = [_CLASS_OF.get(symbol, 0) for _, symbol in known]
-    table["rr"], table["rr_ratio"] = rhythm(table["sample"].astype(np.int64))
+    table["sample"] = annotations.sample[known]
+    table["symbol"] = annotations.symbol[known]
+    table["aami"] = [_CLASS_OF.get(symbol, BeatClass.Q) for symbol in annotations.symbol[known]]
+    table["rr"], table["rr_ratio"] = rhythm(annotations.sample[known])
     inside = (table["sample"] >= windows.BEFORE) & (table["sample"] + windows.AFTER <= signal.shape[-1])
-    return signal, table[inside & (table["symbol"] != _FLUTTER.encode())]
+    return signal, table[inside & (table["symbol"] != FLUTTER.encode())]
 
 
 def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import signal
 import sys
 from dataclasses import fields
@@ -90,7 +91,8 @@ def fit(
     settings: Settings,
     *,
     device: str = "cpu",
-    threads: int = 2,
+    threads: int = 1,
+    stop_after: int | None = None,
     progress: Callable[[int, int, dict[str, float]], bool] = lambda *_: True,
 ) -> Training:
     """Train on the normal beats that are not held out, going on from what ``out`` holds.
@@ -106,6 +108,8 @@ def fit(
         Where torch computes.
     threads : int
         Threads that torch computes with.
+    stop_after : int, optional
+        Steps after which to stop, though the learning rate is planned for all epochs.
     progress : callable
         Called after every step with the steps done, the steps in all and the step's losses; returns
         False to stop there, with the state stored.
@@ -113,8 +117,8 @@ def fit(
     Returns
     -------
     Training
-        Finished where its ``step`` equals its ``steps``.  The weights to use are the last ones: no
-        measure of abnormal beats chooses among them.
+        As far as it came.  The weights to use are the last ones: no measure of abnormal beats
+        chooses among them.
 
     Raises
     ------
@@ -141,8 +145,9 @@ def fit(
             raise TrainingError(f"{out}: {error}") from error
     _forget_after(out / "log.jsonl", training.step)
     with (out / "log.jsonl").open("a") as log:
+        last = training.steps if stop_after is None else min(stop_after, training.steps)
         going = True
-        while going and training.step < training.steps:
+        while going and training.step < last:
             rate = training.rate
             terms = training.advance(torch.from_numpy(batch(dataset, train, settings, training.step)))
             entry: dict[str, float] = {}
@@ -154,32 +159,35 @@ def fit(
                 log.write(json.dumps({"step": training.step, "epoch": training.step / per_epoch} | entry) + "\n")
                 log.flush()
             going = progress(training.step, training.steps, terms)
-            if not going or training.step % SAVE_EVERY == 0 or training.step == training.steps:
+            if not going or training.step % SAVE_EVERY == 0 or training.step == last:
                 _save_state(out, training)
     return training
 
 
-def trained(out: Path) -> Generator:
-    """Load the generator of a finished training.
+def trained(out: Path) -> tuple[Generator, str]:
+    """Load the generator of a training, finished or stopped.
+
+    Returns
+    -------
+    generator : Generator
+        In evaluation mode.
+    command : str
+        Command line that makes the same checkpoint from the records.
 
     Raises
     ------
     TrainingError
-        If ``out`` holds no training, or one that is not finished.
+        If ``out`` holds no training.
     """
     from models.beatgan import Generator
     from models.shape import Shape
 
     state = _load_state(out)
-    if state["step"] < state["steps"]:
-        raise TrainingError(
-            f"the training in {out} has done {state['step']} of {state['steps']} steps; "
-            "finish it with the 'ecgmon train fit' command that started it"
-        )
+    settings = Settings(**state["settings"])
     leads = state["generator"]["encoder.stages.0.weight"].shape[1]
-    generator = Generator(Shape(leads, state["settings"]["width"], state["settings"]["latent"]))
+    generator = Generator(Shape(leads, settings.width, settings.latent))
     generator.load_state_dict(state["generator"])
-    return generator.eval()
+    return generator.eval(), command_line(settings, state["step"] if state["step"] < state["steps"] else None)
 
 
 def held_out_errors(generator: Generator, dataset: Dataset) -> NDArray[np.float32]:
@@ -187,21 +195,23 @@ def held_out_errors(generator: Generator, dataset: Dataset) -> NDArray[np.float3
     return _errors(generator, dataset.windows(dataset.beats[dataset.normal & dataset.held_out]))
 
 
-def calibrate(generator: Generator, held_out: tuple[NDArray[np.float32], NDArray[np.float32]]) -> Calibration:
+def calibrate(generator: Generator, windows_mv: NDArray[np.float32], rr_ratio: NDArray[np.float32]) -> Calibration:
     """Measure what the scores of a generator mean.
 
     Parameters
     ----------
     generator : Generator
-    held_out : (ndarray of float32, shape (n, leads, 320); ndarray of float32, shape (n,))
-        Windows in mV and ``rr_ratio`` of normal beats that the generator was not trained on.
+    windows_mv : ndarray of float32, shape (n, leads, 320)
+        Windows in mV of normal beats that the generator was not trained on, as a stream cuts them:
+        see :func:`pipelines.dataset.streamed`.
+    rr_ratio : ndarray of float32, shape (n,)
+        Of the same beats.
 
     Raises
     ------
     models.calibration.CalibrationError
         If the beats are too few.
     """
-    windows_mv, rr_ratio = held_out
     return Calibration.measure(_errors(generator, windows_mv), rr_ratio)
 
 
@@ -337,14 +347,15 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def command_line(settings: Settings) -> str:
-    """Spell out the command line that trains with these settings from records to checkpoint."""
+def command_line(settings: Settings, stop_after: int | None = None) -> str:
+    """Spell out the command line that goes from records to a checkpoint with these settings."""
     changed = [
         f"--{field.name.replace('_', '-')} {value}"
         for field in fields(settings)
         if (value := getattr(settings, field.name)) != field.default
     ]
-    return " ".join(["ecgmon train all --db mitdb --work runs/default --out default.safetensors", *changed])
+    stop = [] if stop_after is None else [f"--stop-after {stop_after}"]
+    return " ".join(["ecgmon train all --db mitdb --work runs/default --out default.safetensors", *changed, *stop])
 
 
 def _add_path(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
@@ -361,8 +372,17 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{field.metadata['help']} (default: {field.default})",
         )
+    parser.add_argument(
+        "--stop-after", type=int, metavar="N", help="stop after N steps, with the learning rate planned for all epochs"
+    )
     parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda, cuda:1 (default: cpu)")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on a CPU (default: 2)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads on a CPU (default: 1); sums, and so weights, depend on it",
+    )
 
 
 def _prepare(db: Path, data: Path) -> None:
@@ -402,10 +422,18 @@ def _fit(data: Path, out: Path, args: argparse.Namespace) -> int:
                 progress.update(bar, completed=done, total=steps, terms=shown)
                 return not interrupted
 
-            training = fit(datasets.load(data), out, settings, device=args.device, threads=args.threads, progress=step)
+            training = fit(
+                datasets.load(data),
+                out,
+                settings,
+                device=args.device,
+                threads=args.threads,
+                stop_after=args.stop_after,
+                progress=step,
+            )
     finally:
         signal.signal(signal.SIGINT, before)
-    if training.step < training.steps:
+    if interrupted and training.step < training.steps:
         print(f"stopped after {training.step} of {training.steps} steps; the same command goes on from there")
         return 128 + signal.SIGINT
     return 0
@@ -415,15 +443,14 @@ def _calibrate(db: Path, data: Path, run_folder: Path, out: Path) -> ModelInfo:
     from models import checkpoint
 
     dataset = datasets.load(data)
-    generator = trained(run_folder)
-    settings = Settings(**_load_state(run_folder)["settings"])
-    beats = dataset.beats[dataset.normal & dataset.held_out]
+    generator, command = trained(run_folder)
+    held_out = datasets.streamed(dataset, db, dataset.normal & dataset.held_out)
     info = checkpoint.save(
         out,
         generator,
-        name=f"BeatGAN width {settings.width}, latent {settings.latent}",
-        calibration=calibrate(generator, (dataset.windows(beats), beats["rr_ratio"])),
-        command=command_line(settings),
+        name=f"BeatGAN width {generator.shape.width}, latent {generator.shape.latent}",
+        calibration=calibrate(generator, *held_out),
+        command=command,
         data=dataset.about["sha256"],
     )
     print(f"{out}: {info.name}, {info.parameters} parameters, calibrated on {info.calibration.beats} beats")
@@ -465,8 +492,12 @@ def _load_state(out: Path) -> dict[str, Any]:
 
     try:
         state: dict[str, Any] = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise TrainingError(f"{out} holds no training ({error}); start one with 'ecgmon train fit'") from error
+    except FileNotFoundError as error:
+        raise TrainingError(f"{out} holds no training; start one with 'ecgmon train fit'") from error
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{out / 'state.pt'} is damaged or no training's state; remove it and start anew with 'ecgmon train fit'"
+        ) from error
     return state
 
 

@@ -1,0 +1,91 @@
+"""A beat gets one answer, whatever it is scored with, and bad windows hurt nobody else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.scoring import TILE, Scorer, ScoringError
+from models.windows import scale
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return Scorer()
+
+
+@pytest.fixture(scope="module")
+def beats():
+    """Made-up windows in mV, (70, 1, 320): a sharp complex, a slow wave, noise."""
+    random = np.random.default_rng(0)
+    ticks = np.arange(320)
+    width = random.uniform(3, 12, (70, 1, 1))
+    height = random.uniform(-1, 2, (70, 1, 1))
+    wave = height * np.exp(-(((ticks - 140) / width) ** 2)) + 0.2 * np.sin(ticks / random.uniform(20, 40, (70, 1, 1)))
+    return (wave + 0.02 * random.standard_normal((70, 1, 320))).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(scorer, beats, data):
+    alone = scorer.score(beats)
+    chosen = data.draw(st.lists(st.integers(0, len(beats) - 1), min_size=1, max_size=3 * TILE))
+    together = scorer.score(beats[chosen])
+    assert np.array_equal(together.error, alone.error[chosen])
+    assert np.array_equal(together.ticks, alone.ticks[chosen])
+
+
+def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(scorer, beats):
+    raw = scorer.score(beats)
+    scaled, reconstruction = scorer.reconstruct(beats)
+    assert np.array_equal(scaled, scale(beats))
+    assert raw.error == pytest.approx(np.square(scaled - reconstruction).mean(axis=(1, 2)), rel=1e-5)
+    assert raw.ticks.astype(np.float32).mean(axis=1) == pytest.approx(raw.error, rel=1e-2)
+    assert (raw.error.dtype, raw.ticks.dtype) == (np.float32, np.float16)
+
+
+def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(scorer, beats):
+    import torch
+
+    from models.checkpoint import default_weights, load_generator
+
+    generator, _ = load_generator(default_weights())
+    with torch.inference_mode():
+        expected = generator(torch.from_numpy(scale(beats)))[0].numpy()
+    assert np.abs(scorer.reconstruct(beats)[1] - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(scorer, beats, bad):
+    spoilt = beats.copy()
+    spoilt[5, 0, 100] = bad
+    spoilt[5, 0, 101] = -3e38
+    raw, clean = scorer.score(spoilt), scorer.score(beats)
+    assert np.isnan(raw.error[5])
+    assert np.isnan(raw.ticks[5]).all()
+    others = np.arange(len(beats)) != 5
+    assert np.array_equal(raw.error[others], clean.error[others])
+    assert np.array_equal(raw.ticks[others], clean.ticks[others])
+
+
+def test_a_flat_window_has_an_answer(scorer):
+    assert np.isfinite(scorer.score(np.full((1, 1, 320), 0.7, np.float32)).error).all()
+
+
+def test_no_windows_give_no_answers(scorer):
+    raw = scorer.score(np.empty((0, 1, 320), np.float32))
+    assert raw.error.shape == (0,)
+    assert raw.ticks.shape == (0, 320)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 320), (4, 1, 319), (4, 320), (1, 4, 1, 320)])
+def test_windows_of_another_shape_are_refused(scorer, shape):
+    with pytest.raises(ScoringError, match=r"this model takes float32 \(n, 1, 320\)"):
+        scorer.score(np.zeros(shape, np.float32))
+
+
+def test_windows_of_another_type_are_refused(scorer):
+    with pytest.raises(ScoringError, match="float64"):
+        scorer.reconstruct(np.zeros((4, 1, 320)))
