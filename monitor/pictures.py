@@ -214,7 +214,8 @@ def meaning(score: float) -> str:
 
 
 def _score_text(score: float) -> str:
-    return "-" if math.isnan(score) else f"{score:.1f}"
+    # cut, not rounded: 1.97 shown as 2.0 would look like a beat that the threshold of 2 forgot
+    return "-" if math.isnan(score) else f"{math.floor(score * 10) / 10:.1f}"
 
 
 def _row_limits(strip: Strip, row: int) -> tuple[float, float]:
@@ -285,7 +286,6 @@ def _draw_row(
             fontsize=8 if odd else 6.5,
             fontweight="bold" if odd else "normal",
             color=colour,
-            clip_on=True,
             zorder=6,
         )
     window = (enlarged.seconds - BEFORE / FS, enlarged.seconds + (LENGTH - BEFORE) / FS)
@@ -357,9 +357,9 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
     if math.isnan(beat.score):
         verdict = "No score"
     elif beat.score >= threshold:
-        verdict = f"Score {beat.score:.2f}: anomalous"
+        verdict = f"Score {_score_text(beat.score)}: anomalous"
     else:
-        verdict = f"Score {beat.score:.2f}: under the threshold of {threshold:g}"
+        verdict = f"Score {_score_text(beat.score)}: under the threshold of {threshold:g}"
     colour = _ANOMALOUS if beat.score >= threshold else _TRACE
     figure.text(left, top, verdict, fontsize=13, fontweight="bold", color=colour, va="top")
     rhythm = "RR interval before it: not known"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import numpy as np
 
 from models.windows import FS, LENGTH
-from pipelines.source_errors import RangeError, RecordTooShortError
+from pipelines.source_errors import RangeError, RecordTooShortError, SignalFileError
 from pipelines.wfdb_files import open_record
 
 if TYPE_CHECKING:
@@ -35,27 +35,23 @@ _TIME: Final = re.compile(r"((?P<hours>\d+):(?=\d+:))?((?P<minutes>\d+):)?(?P<se
 
 
 class Source(Protocol):
-    """Samples of one stream, from 0 on.
-
-    Attributes
-    ----------
-    stream : str
-        Stream id.
-    fs : float
-        Sampling frequency in Hz.
-    leads : tuple of str
-    length : int or None
-        Samples in the whole stream; None where it does not end by itself.
-    """
+    """Samples of one stream, from 0 on."""
 
     @property
-    def stream(self) -> str: ...  # noqa: D102 - described above, as the rest
+    def stream(self) -> str:
+        """Stream id."""
+
     @property
-    def fs(self) -> float: ...  # noqa: D102
+    def fs(self) -> float:
+        """Sampling frequency in Hz."""
+
     @property
-    def leads(self) -> tuple[str, ...]: ...  # noqa: D102
+    def leads(self) -> tuple[str, ...]:
+        """Names of the leads, in the order of the samples' columns."""
+
     @property
-    def length(self) -> int | None: ...  # noqa: D102
+    def length(self) -> int | None:
+        """Samples in the whole stream; None where it does not end by itself."""
 
     def chunks(self, seconds: float = CHUNK_SECONDS) -> Iterator[NDArray[np.float32]]:
         """Give the samples in order, shape (n, leads), in mV, NaN where missing."""
@@ -204,7 +200,12 @@ def open_source(
     SourceError
         One of :mod:`pipelines.source_errors`.
     """
-    record = open_record(ref, leads=leads)
+    try:
+        record = open_record(ref, leads=leads)
+    except OSError as error:  # a folder that may not be entered, a disk that fails
+        raise SignalFileError(
+            f"{ref.stream}: its files can not be read ({error.strerror or error}); check their permissions"
+        ) from error
     fs, seconds = record.fs, record.length / record.fs
     if loop < 0:
         raise RangeError(f"{ref.stream}: can not be repeated {loop} times; expected 1 or more, or 0 for ever")

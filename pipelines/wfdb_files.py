@@ -72,35 +72,31 @@ _GAIN_FIELD: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 class Record(Protocol):
-    """A record opened for reading in any part, which a source streams from.
-
-    Attributes
-    ----------
-    name : str
-        For messages.
-    fs : float
-        Sampling frequency in Hz.
-    leads : tuple of str
-    length : int
-        Samples that can be read.
-    notes : tuple of str
-        What a user should know about the record: leads left out, samples that the header keeps quiet.
-    truncated : RecordTruncatedError or None
-        To raise once ``length`` samples have been read; None where they are all that was promised.
-    """
+    """A record opened for reading in any part, which a source streams from."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - described above, as the rest
+    def name(self) -> str:
+        """What messages call it."""
+
     @property
-    def fs(self) -> float: ...  # noqa: D102
+    def fs(self) -> float:
+        """Sampling frequency in Hz."""
+
     @property
-    def leads(self) -> tuple[str, ...]: ...  # noqa: D102
+    def leads(self) -> tuple[str, ...]:
+        """Names of the leads, in the order of the samples' columns."""
+
     @property
-    def length(self) -> int: ...  # noqa: D102
+    def length(self) -> int:
+        """Samples that can be read."""
+
     @property
-    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: leads left out, samples that the header keeps quiet about."""
+
     @property
-    def truncated(self) -> RecordTruncatedError | None: ...  # noqa: D102
+    def truncated(self) -> RecordTruncatedError | None:
+        """To raise once ``length`` samples have been read; None where they are all that was promised."""
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples ``start`` to ``stop``, shape (stop - start, leads), in mV, NaN where missing."""
@@ -304,9 +300,9 @@ class _Part:
     """One segment of a record with signals in it; a plain record is one such part."""
 
     header: Any  # wfdb.Record, which has no types
-    stem: Path
     gains: tuple[float | None, ...]  # as written; wfdb replaces 0 by 200
     frames: int | None  # whole frames in its signal files; None where only reading shows
+    skew: int  # frames by which its latest signal lies behind in its file
     is_layout: bool  # describes a variable record's leads and has no samples
 
 
@@ -384,7 +380,8 @@ def _parts(header: Any, stem: Path, name: str) -> list[_Part | None]:  # noqa: A
 def _part(header: Any, stem: Path, name: str) -> _Part:  # noqa: ANN401
     is_layout = all(file == "~" for file in header.file_name)
     frames = None if is_layout else _whole_frames(header, stem, name)
-    return _Part(header, stem, _written_gains(stem, header.n_sig), frames, is_layout)
+    skew = max(skew or 0 for skew in header.skew)
+    return _Part(header, _written_gains(stem, header.n_sig), frames, skew, is_layout)
 
 
 def _written_gains(stem: Path, n_sig: int) -> tuple[float | None, ...]:
@@ -421,8 +418,7 @@ def _whole_frames(header: Any, stem: Path, name: str) -> int | None:  # noqa: AN
         a_frame = sum(header.samps_per_frame[number] or 1 for number in inside)
         there = (path.stat().st_size - (header.byte_offset[inside[0]] or 0)) * block_samples // block_bytes
         frames.append(max(there, 0) // a_frame)
-    skew = max(skew or 0 for skew in header.skew)  # the last frames of a skewed signal lie beyond the others
-    return min(frames) - skew if frames else None
+    return min(frames) if frames else None
 
 
 def _length(
@@ -450,13 +446,15 @@ def _length(
     length, notes = 0, []
     segments = header.seg_len if isinstance(header, wfdb.MultiRecord) else [promised]
     for part, wanted in zip(parts, segments, strict=True):
-        frames = part.frames if part is not None else None
-        if frames is not None and frames > wanted + _PADDING and len(segments) == 1:
-            notes.append(f"the header says {wanted} samples, the signal file holds {frames}; the rest is left alone")
-        if frames is not None and frames < wanted:
-            length += max(frames, 0)
+        if part is None or part.frames is None or part.frames >= wanted:
+            length += wanted
+        else:
+            length += max(part.frames - part.skew, 0)  # the last frames of a skewed signal lie behind the others'
             break
-        length += wanted
+        if part is not None and part.frames is not None and part.frames > wanted + _PADDING and len(segments) == 1:
+            notes.append(
+                f"the header says {wanted} samples, the signal file holds {part.frames}; the rest is left alone"
+            )
     window = LENGTH / FS
     if length / header.fs < window:
         raise RecordTooShortError(

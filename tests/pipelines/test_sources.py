@@ -145,6 +145,22 @@ def test_a_record_with_several_samples_a_frame_is_read_at_its_frame_rate(tmp_pat
     np.testing.assert_allclose(streamed, expected, atol=0.51 / 200)  # wfdb rounds means to whole steps
 
 
+def test_skewed_signals_are_lined_up_again_whole_or_truncated(tmp_path: Path) -> None:
+    ref = write(tmp_path, steps=np.column_stack([digital()[:, 0], np.roll(digital()[:, 1], 5)]))
+    header = tmp_path / "100.hea"
+    first, lead_1, lead_2, *rest = header.read_text().splitlines()
+    header.write_text("\n".join([first, lead_1, lead_2.replace("100.dat 16 ", "100.dat 16:5 "), *rest]) + "\n")
+    expected = signals()
+    expected[-5:, 1] = np.nan  # they were rolled to the beginning, which the skew passes over
+    np.testing.assert_array_equal(gather(open_source(ref)), expected)
+    file = tmp_path / "100.dat"
+    file.write_bytes(file.read_bytes()[: 1000 * 4])
+    got: list[np.ndarray] = []
+    with pytest.raises(RecordTruncatedError):
+        got.extend(open_source(ref).chunks())
+    np.testing.assert_array_equal(np.concatenate(got), signals()[:995])
+
+
 def segments(folder: Path) -> RecordRef:
     for part in ("one", "two"):
         write(folder, part)
@@ -454,6 +470,19 @@ def test_annotations_that_can_not_be_read_are_an_error(tmp_path: Path, content: 
         (tmp_path / "100.atr").write_bytes(content)
     with pytest.raises(AnnotationError, match=r"100: annotation file 100\.atr"):
         read_annotations(ref)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(content=st.binary(min_size=1, max_size=60))
+def test_any_bytes_at_all_are_annotations_of_the_record_or_an_error(tmp_path: Path, content: bytes) -> None:
+    ref = RecordRef("100", tmp_path / "100")
+    if not (tmp_path / "100.hea").exists():
+        write(tmp_path)
+    (tmp_path / "100.atr").write_bytes(content)
+    with contextlib.suppress(AnnotationError):
+        annotations = read_annotations(ref)
+        assert len(annotations.sample) == len(annotations.symbol) == len(annotations.note)
+        assert all(0 <= sample < N for sample in annotations.sample)
 
 
 # Times
