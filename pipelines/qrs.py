@@ -6,12 +6,13 @@ The method, in the order of the code:
    out most from P and T waves, wander and muscle noise (Thakor et al. 1984; Elgendi et al. 2010).  Its
    magnitude is one smooth hump per complex, whatever the polarity or the shape of the complex.
 2. *Fusion.*  Each envelope is divided by the running height of its QRS humps, so that 1 is an ordinary
-   beat, and the leads are averaged with weights from their running signal-to-noise ratios.  A lead that does not change
-   (torn off, held over missing samples) has no weight while that lasts.
-3. *Candidates.*  Every local maximum of the fused hump is a candidate, and is judged 0.35 s later, when
+   beat, and the leads are averaged with weights from their signal-to-noise ratios, the noise just before
+   and after included.  A lead that does not change (torn off, held over missing samples) has no weight while
+   that lasts, and one that falls silent while another one beats has next to none.
+3. *Candidates.*  Every local maximum of the fused hump is a candidate, and is judged 0.7 s later, when
    what follows it is known too: it must be the highest within the refractory time on either side, pass an
-   adaptive threshold between the running heights of noise and of beats (Pan & Tompkins 1985), and, soon
-   after a beat, be no T wave.
+   adaptive threshold between the running heights of noise and of beats (Pan & Tompkins 1985), stand out from
+   the noise before and after it and, soon after a beat, be no T wave.
 4. *Search-back.*  Where no beat came for 1.66 of the usual RR interval, the highest candidate since the
    last beat is taken if it passes a lower threshold (Pan & Tompkins 1985).
 5. *R peak.*  The extreme of the signal near the hump, in the first lead where that can be read.
@@ -44,11 +45,23 @@ GABOR_HALF: Final = round(3 * GABOR_WIDTH * FS)
 UNCHANGED: Final = FS // 4
 """Samples without any change after which a lead counts as dead (0.25 s)."""
 
-LAG: Final = max(GABOR_HALF, UNCHANGED + FS // 50)
-"""Samples that have to follow an instant before it is looked at: it is known by then whether the lead died."""
+AROUND: Final = (round(0.5 * FS), round(0.3 * FS))
+"""Samples before and after an instant that the noise around it is measured in."""
 
-JUDGE: Final = round(0.35 * FS)
-"""Samples from a candidate to the judgement of it."""
+AROUND_STEP: Final = 6
+"""Every which sample of the envelope is looked at for that: its bandwidth is 9 Hz, so 60 Hz lose nothing."""
+
+AROUND_EVERY: Final = FS // 10
+"""Samples from one measurement of the noise around to the next."""
+
+LAG: Final = round(0.45 * FS)
+"""Samples that have to follow an instant before it is looked at.
+
+They hold the envelope's and the surroundings' look-ahead, and show by then whether a lead died.
+"""
+
+JUDGE: Final = round(0.25 * FS)
+"""Samples from a candidate to the judgement of it; no less than the refractory time."""
 
 LEARN: Final = 2 * FS
 """Samples from which the height of a lead's QRS humps is learnt (2 s: two beats at 60/min)."""
@@ -58,6 +71,9 @@ STEP_SPAN: Final = FS // 5
 
 SEARCH_LIMIT: Final = round(1.9 * FS)
 """Samples that a search looks back at most, so that no beat is more than 2.5 s late."""
+
+LONGEST_SILENCE: Final = round(1.5 * FS)
+"""Most samples that a lead's silence is looked for in, however slow the heart."""
 
 LOST: Final = 10 * FS
 """Samples without a beat after which the heights are learnt anew."""
@@ -73,6 +89,12 @@ HISTORY: Final = LAG + LEARN + SEARCH_LIMIT + 2 * STEP_SPAN + FS
 
 BLOCK: Final = 4096
 """Most samples in one call of the compiled loops; longer chunks are taken in blocks of this."""
+
+LEAST_NOISE: Final = 0.01
+"""Noise, as a share of an ordinary hump, that any lead is taken to have: keeps weights finite."""
+
+SILENCED: Final = 0.02
+"""What is left of the weight of a lead that has fallen silent."""
 
 FAINTEST: Final = 0.05
 """Least height of a candidate, as a share of an ordinary beat."""
@@ -103,20 +125,34 @@ class QrsSettings:
         Heights above this multiple of an ordinary beat count as this: artefacts may be very high.
     lead_power : float
         A lead's weight is its signal-to-noise ratio to this power.
+    around_weight : float
+        Weight of the noise around an instant, beside the running height of noise humps, in that ratio.
+    around_multiple : float
+        A candidate has at least this multiple of the noise around it.  That noise is the median of the
+        envelope; two thirds of the humps of Gaussian noise stay below twice their median, few reach three times.
+    silent_share, heard_share, calm_share : float
+        A lead whose envelope stayed below ``silent_share`` of its ordinary hump for a usual RR interval has
+        fallen silent, and is left out, if another lead meanwhile reached ``heard_share`` of its own
+        while the noise around was below ``calm_share``.
     noise_rate : float
         Weight of a new noise hump in the running height of noise.
     """
 
-    threshold: float = 0.25
-    refractory_seconds: float = 0.2
-    t_wave_seconds: float = 0.36
+    threshold: float = 0.2
+    refractory_seconds: float = 0.22
+    t_wave_seconds: float = 0.3
     t_wave_share: float = 0.5
     search_back_rr: float = 1.66
-    search_back_share: float = 0.5
+    search_back_share: float = 0.7
     search_back_seconds: float = 0.36
     ceiling: float = 2.0
     lead_power: float = 2.0
     noise_rate: float = 0.1
+    around_weight: float = 2.0
+    around_multiple: float = 3.0
+    silent_share: float = 0.2
+    heard_share: float = 0.7
+    calm_share: float = 0.15
 
 
 _SETTINGS: Final = np.dtype([(field.name, "f8") for field in fields(QrsSettings)])
@@ -217,14 +253,38 @@ def _middle_mean(values: NDArray[np.float64]) -> float:
 
 
 @compiled
+def _look_around(
+    envelope: NDArray[np.float32], i: int, span: int, around: NDArray[np.float64], highest: NDArray[np.float64]
+) -> None:
+    """Measure each lead around buffer position ``i``: its noise there, and its highest hump in ``span`` samples."""
+    before, after = AROUND
+    for lead in range(around.size):
+        # A median, because beats take up less than half of the time and must not count.
+        around[lead] = np.median(envelope[lead, i - before : i + after : AROUND_STEP])
+        highest[lead] = envelope[lead, i - span : i + after : AROUND_STEP].max()
+
+
+@compiled
 def _set_gains(
-    settings: Record, level: NDArray[np.float64], noise: NDArray[np.float64], gain: NDArray[np.float64]
+    settings: Record,
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    around: NDArray[np.float64],
+    highest: NDArray[np.float64],
+    gain: NDArray[np.float64],
 ) -> None:
     """Weigh each lead by its signal-to-noise ratio; leads whose level is not known yet get nothing."""
+    heard = 0.0
+    for lead in range(level.size):
+        if level[lead] > 0 and around[lead] < settings.calm_share * level[lead]:
+            heard = max(heard, highest[lead] / level[lead])
     for lead in range(level.size):
         gain[lead] = 0.0
         if level[lead] > 0:
-            gain[lead] = (level[lead] / (noise[lead] + 0.01 * level[lead])) ** settings.lead_power
+            disturbed = noise[lead] + settings.around_weight * around[lead] + LEAST_NOISE * level[lead]
+            gain[lead] = (level[lead] / disturbed) ** settings.lead_power
+            if heard > settings.heard_share and highest[lead] < settings.silent_share * level[lead]:
+                gain[lead] *= SILENCED
 
 
 @compiled
@@ -245,6 +305,18 @@ def _fuse(
             total += gain[lead] * min(envelope[lead, i] / level[lead], settings.ceiling)
             weights += gain[lead]
     return total / weights if weights > 0 else -1.0
+
+
+@compiled
+def _fused_noise(level: NDArray[np.float64], around: NDArray[np.float64], gain: NDArray[np.float64]) -> float:
+    """Noise around, fused as the heights are."""
+    total = 0.0
+    weights = 0.0
+    for lead in range(level.size):
+        if gain[lead] > 0:
+            total += gain[lead] * around[lead] / level[lead]
+            weights += gain[lead]
+    return total / weights if weights > 0 else 0.0
 
 
 @compiled
@@ -330,10 +402,10 @@ def _learn(
             alive += 1 - dead[lead, j]
         if 2 * alive < LEARN:
             continue
-        highest = envelope[lead, i : i + LEARN].max()
+        tallest = envelope[lead, i : i + LEARN].max()
         median = np.median(envelope[lead, i : i + LEARN])
-        if highest > CREST * median:
-            level[lead] = 0.7 * highest
+        if tallest > CREST * median:
+            level[lead] = 0.7 * tallest
             noise[lead] = 0.1 * level[lead]
             heights[lead, :] = level[lead]
             found = True
@@ -349,6 +421,8 @@ def _scan(
     dead: NDArray[np.uint8],
     level: NDArray[np.float64],
     noise: NDArray[np.float64],
+    around: NDArray[np.float64],
+    highest: NDArray[np.float64],
     gain: NDArray[np.float64],
     heights: NDArray[np.float64],
     intervals: NDArray[np.float64],
@@ -382,7 +456,7 @@ def _scan(
                     state.learnt = 1
                     state.noise = 0.1
                     _learn(envelope, dead, level, noise, heights, i)
-                    _set_gains(settings, level, noise, gain)
+                    _set_gains(settings, level, noise, around, highest, gain)
         else:
             state.dead += 1
         state.instant = t + 1
@@ -397,6 +471,10 @@ def _scan(
             seconds[passed].share = state.loud / FS
             state.loud = 0
             passed += 1
+
+        if t % AROUND_EVERY == 0:
+            _look_around(envelope, i, min(int(state.rr), LONGEST_SILENCE), around, highest)
+            _set_gains(settings, level, noise, around, highest, gain)
 
         # Candidates.
         height = _fuse(settings, envelope, dead, level, gain, i, -1)
@@ -428,6 +506,7 @@ def _scan(
             if surpassed:
                 continue
             needed = state.noise + settings.threshold * (1 - state.noise)
+            needed = max(needed, settings.around_multiple * _fused_noise(level, around, gain))
             if since < settings.t_wave_seconds * FS:
                 needed = max(needed, settings.t_wave_share * state.last_height)
             if own >= needed:
@@ -438,18 +517,18 @@ def _scan(
                     if level[lead] > 0 and dead[lead, sample - base] == 0:
                         hump = min(envelope[lead, sample - base], level[lead])
                         noise[lead] += settings.noise_rate * (hump - noise[lead])
-                _set_gains(settings, level, noise, gain)
+                _set_gains(settings, level, noise, around, highest, gain)
         elif state.beats > 0 and t - state.last_beat > settings.search_back_rr * state.rr + JUDGE:
-            highest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
+            tallest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
             for number in range(max(0, state.added - CAPACITY), state.judged):
                 sample = candidates[number % CAPACITY].sample
                 if (
                     sample > state.last_beat + settings.search_back_seconds * FS
                     and sample > t - SEARCH_LIMIT
-                    and candidates[number % CAPACITY].height > highest
+                    and candidates[number % CAPACITY].height > tallest
                 ):
                     chosen = number
-                    highest = candidates[number % CAPACITY].height
+                    tallest = candidates[number % CAPACITY].height
                     flags = Flag.SEARCHED_BACK.value
 
         if chosen >= 0:
@@ -469,7 +548,7 @@ def _scan(
                         heights[lead, :] = hump
                         level[lead] = hump
                         noise[lead] = 0.3 * hump
-            _set_gains(settings, level, noise, gain)
+            _set_gains(settings, level, noise, around, highest, gain)
             loud = 0
             for j in range(sample - base - BEFORE, min(sample - base + AFTER, i + 1)):
                 if level[0] <= 0 or envelope[0, j] > LOUD * level[0]:
@@ -519,6 +598,8 @@ class QrsDetector:
             "dead": np.zeros((leads, HISTORY), np.uint8),
             "level": np.zeros(leads),
             "noise": np.zeros(leads),
+            "around": np.zeros(leads),
+            "highest": np.zeros(leads),
             "gain": np.zeros(leads),
             "heights": np.zeros((leads, REMEMBERED)),
             "intervals": np.full(REMEMBERED, 0.8 * FS),
@@ -564,6 +645,8 @@ class QrsDetector:
             dead,
             arrays["level"],
             arrays["noise"],
+            arrays["around"],
+            arrays["highest"],
             arrays["gain"],
             arrays["heights"],
             arrays["intervals"],

@@ -151,8 +151,7 @@ def _emit(
 ) -> tuple[int, int]:
     """Write the items that the first ``limit`` samples at 360 Hz determine, in order; return how many, and the beats.
 
-    Where the stream is ``ending``, seconds do not wait for their look-ahead, and beats whose windows reach beyond
-    ``limit`` are given up.
+    Where the stream is ``ending``, nothing waits for its look-ahead; what follows ``limit`` is a value that is held.
     """
     base = state.received - signal.size
     items = 0
@@ -166,8 +165,8 @@ def _emit(
         if ending:
             if (state.seconds + 1) * FS > limit:
                 second_ready = NEVER
-            if taken < state.pending and pending[taken].sample + RAW_AFTER > limit:
-                taken += 1  # its window was not recorded to the end
+            if taken < state.pending and pending[taken].sample >= limit:
+                taken += 1  # seen in the value that is held after the end
                 continue
         if min(beat_ready, second_ready) >= (NEVER if ending else limit):
             break
@@ -255,14 +254,15 @@ class Segmenter:
     Notes
     -----
     *When an item is there.*  ``ready`` names the last input sample that an item depends on.  A beat has to wait for
-    its window, 0.8 s after its R peak with the filter's margin, and for its detection, at most 0.7 s; beats found by
+    its window, 0.8 s after its R peak with the filter's margin, and for its detection, about 0.7 s; beats found by
     searching back come later.  A second comes 1 s after its end.  Resampling adds its filter's half length.
 
     *Missing samples.*  NaN, infinities and absurd values are replaced by the value before them; what they touch is
     marked :attr:`~pipelines.items.Quality.MISSING`.
 
     *The ends.*  Before its first sample the stream is taken to have had that sample's value, so that early beats have
-    windows too.  A beat whose window is not recorded to its end is not emitted.
+    windows too.  Where a stream ends within a window, its last value is held, and the beat's quality says that
+    samples are missing.
     """
 
     def __init__(self, fs: float, leads: Sequence[str], *, settings: SegmentSettings = DEFAULT_SETTINGS) -> None:
