@@ -412,7 +412,8 @@ def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> P
     def write(path: Path) -> None:
         import wfdb
 
-        samples = table["sample"]
+        # the R peak of a complex that the record's beginning cuts through may lie before it; WFDB has no such times
+        samples = np.maximum(table["sample"], 0)
         wfdb.wrann(
             path.stem, ANNOTATOR, samples, symbol.tolist(), aux_note=note, fs=scored.fs, write_dir=str(path.parent)
         )

@@ -128,6 +128,17 @@ def test_a_beat_without_a_score_is_marked_and_not_called_normal(tmp_path: Path, 
     assert [k for k, note in enumerate(read.aux_note) if not note] == [3]
 
 
+def test_a_beat_cut_through_by_the_beginning_is_annotated_at_the_first_sample(
+    tmp_path: Path, scored: ScoredRecord
+) -> None:
+    import wfdb
+
+    beats = scored.beats.copy()
+    beats["sample"][0] = -2
+    path = write_annotations(tmp_path, replace(scored, beats=beats), THRESHOLD)
+    assert wfdb.rdann(str(path.with_suffix("")), "ecg").sample[0] == 0
+
+
 @pytest.mark.parametrize("fs", [128.0, 257.5, 1000.0])
 def test_annotations_keep_their_sampling_rate(tmp_path: Path, scored: ScoredRecord, fs: float) -> None:
     import wfdb
