@@ -43,6 +43,12 @@ def beat(**changes: object) -> Beat:
     return Beat(**{**fields, **changes})
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the resolution: enough where only the layout counts, and much faster."""
+    monkeypatch.setattr("monitor.pictures._DPI", 50)
+
+
 def orange(path: Path) -> int:
     """Pixels of a strip in the colour that only anomalous beats have."""
     pixels = imread(path)[: -150 * 4, :, :3]  # without the enlarged beat, whose errors have a like colour
@@ -58,7 +64,8 @@ def test_anomalous_beats_stand_out_and_others_do_not(tmp_path: Path) -> None:
     assert orange(loud) > 4 * 50
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(3.0, 1), (10.0, 1), (10.01, 2), (60.0, 6)])
+@pytest.mark.parametrize(("seconds", "rows"), [(3.0, 1), (10.01, 2), (60.0, 6)])
+@pytest.mark.usefixtures("coarse")
 def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, rows: int) -> None:
     heights = []
     for length in (10.0, seconds):
@@ -80,18 +87,21 @@ def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, ro
         {"ticks": np.zeros(LENGTH, np.float32), "error": 0.0},
     ],
 )
+@pytest.mark.usefixtures("coarse")
 def test_a_beat_with_something_missing_is_drawn_all_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
     draw_strip(tmp_path / "a.png", strip(5, [1.0, float("nan")]), beat(**changes), threshold=2)
-    assert imread(tmp_path / "a.png").shape[1] == 1800
+    assert imread(tmp_path / "a.png").shape[1] == 600
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1e6])
+@pytest.mark.usefixtures("coarse")
 def test_a_signal_without_a_shape_is_drawn_all_the_same(tmp_path: Path, value: float) -> None:
     signal = np.full(1800, value, np.float32)
     draw_strip(tmp_path / "a.png", strip(5, [], signal=signal), beat(), threshold=2)
-    assert imread(tmp_path / "a.png").shape[1] == 1800
+    assert imread(tmp_path / "a.png").shape[1] == 600
 
 
+@pytest.mark.usefixtures("coarse")
 def test_an_artefact_does_not_blow_up_the_picture(tmp_path: Path) -> None:
     signal = strip(10, []).signal.copy()
     draw_strip(tmp_path / "a.png", strip(10, [], signal=signal), beat(), threshold=2)
@@ -100,6 +110,7 @@ def test_an_artefact_does_not_blow_up_the_picture(tmp_path: Path) -> None:
     assert imread(tmp_path / "b.png").shape[0] < 1.5 * imread(tmp_path / "a.png").shape[0]
 
 
+@pytest.mark.usefixtures("coarse")
 def test_a_picture_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OSError, match=r"a\.png"):

@@ -404,7 +404,7 @@ def test_a_header_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
         open_source(ref)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(
     damage=st.lists(
         st.tuples(
@@ -472,7 +472,7 @@ def test_annotations_that_can_not_be_read_are_an_error(tmp_path: Path, content: 
         read_annotations(ref)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(content=st.binary(min_size=1, max_size=60))
 def test_any_bytes_at_all_are_annotations_of_the_record_or_an_error(tmp_path: Path, content: bytes) -> None:
     ref = RecordRef("100", tmp_path / "100")
