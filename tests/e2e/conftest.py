@@ -68,7 +68,8 @@ class Daemon:
         self.runtime = runtime
         self.config = folder / "ecgmon.toml"
         tables = "".join(
-            "[[source]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items()) for source in sources
+            "[[source]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
+            for source in sources
         )
         self.config.write_text(
             f'[runtime]\ndir = "{runtime}"\n[store]\npath = "{self.state}"\n[exporter]\nport = 0\n'
@@ -148,7 +149,9 @@ def stored(state: Path) -> dict[str, Any]:
         return {
             stream.name: {
                 "beats": reader.beats(stream.name).tobytes(),
-                "alerts": [found.alert for found in sorted(reader.alerts(stream=stream.name), key=lambda a: a.alert.number)],
+                "alerts": [
+                    found.alert for found in sorted(reader.alerts(stream=stream.name), key=lambda a: a.alert.number)
+                ],
                 "quality": reader.quality(stream.name),
                 "details": [
                     (seq, *(array.tobytes() for array in detail))

@@ -112,7 +112,9 @@ def test_a_frozen_worker_that_wakes_up_again_changes_nothing(ecgmon, daemon, tmp
 
 def samples(families) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
     }
 
 
@@ -142,7 +144,12 @@ def test_exemplars_lead_to_the_beat(daemon):
     running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
     text = running.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert text.rstrip().endswith("# EOF")
-    found = [s for family in parse_openmetrics(text) for s in family.samples if s.name == "ecgmon_score_bucket" and s.exemplar]
+    found = [
+        s
+        for family in parse_openmetrics(text)
+        for s in family.samples
+        if s.name == "ecgmon_score_bucket" and s.exemplar
+    ]
     assert found
     with Reader(running.state) as reader:
         beats = reader.beats("toy")

@@ -25,7 +25,14 @@ def rows(first: int, count: int, *, score: float = 0.5) -> list[tuple]:
 
 def alert(number: int, *, end: float | None = None) -> Alert:
     return Alert(
-        number=number, kind=AlertKind.ASYSTOLE, priority=Priority.HIGH, start=1.0, raised=5.0, end=end, beats=(1, 2), message="m"
+        number=number,
+        kind=AlertKind.ASYSTOLE,
+        priority=Priority.HIGH,
+        start=1.0,
+        raised=5.0,
+        end=end,
+        beats=(1, 2),
+        message="m",
     )
 
 

@@ -129,7 +129,11 @@ def test_a_lie_about_the_number_of_beats_is_found():
 
 @pytest.mark.parametrize(
     "frames",
-    [[b"h", np.full(1, -1, np.float32).tobytes(), bytes(640)], [b"h", bytes(4), bytes(639)], [b"h", bytes(8), bytes(640)]],
+    [
+        [b"h", np.full(1, -1, np.float32).tobytes(), bytes(640)],
+        [b"h", bytes(4), bytes(639)],
+        [b"h", bytes(8), bytes(640)],
+    ],
 )
 def test_an_answer_that_cannot_be_one_is_refused(frames):
     with pytest.raises(wire.WireError):
