@@ -103,6 +103,26 @@ def test_a_pause_between_two_whole_seconds_is_asystole_when_the_next_beat_comes(
     assert (alert.kind, alert.start, alert.raised) == (AlertKind.ASYSTOLE, 4.49, 8.5)
 
 
+def test_a_pause_of_exactly_four_seconds_between_beats_is_asystole_and_no_part_of_a_rate():
+    stream = Stream(bradycardia_beats=2)
+    stream.beat(0.5)
+    assert only(stream.beat(4.5)).kind == AlertKind.ASYSTOLE
+
+
+def test_the_beat_that_ends_the_pause_is_the_first_of_three():
+    stream = Stream()
+    stream.beats(2, 5.0)
+    assert stream.beats(1, 1.0) == []
+    assert only(stream.beats(1, 1.0)).end == 7.0
+
+
+def test_a_pause_of_four_seconds_starts_the_count_of_three_again():
+    stream = Stream()
+    stream.beats(3, 4.0)
+    assert stream.beats(1, 3.9) == []
+    assert only(stream.beats(1, 3.9)).end == stream.last
+
+
 def test_one_beat_does_not_clear_asystole_but_three_in_time_do():
     stream = Stream()
     stream.beat(1.0)
@@ -182,6 +202,14 @@ def test_a_beat_found_later_still_takes_asystole_back_at_once():
     assert only(stream.feed(SecondPassed(7.0, USABLE))).number == 1
 
 
+def test_a_beat_four_seconds_after_the_last_does_not_take_asystole_back():
+    stream = Stream()
+    stream.beat(1.0)
+    stream.seconds(1, 5)
+    assert stream.beat(5.0) == []
+    assert stream.active == [AlertKind.ASYSTOLE]
+
+
 def test_a_late_beat_from_before_the_pause_does_not_end_asystole():
     stream = Stream()
     stream.beat(1.0)
@@ -224,6 +252,19 @@ def test_bradycardia_is_cleared_at_forty_five_a_minute_and_not_before():
     alert = only(stream.beats(4, 60 / 46))
     assert alert.kind == AlertKind.EXTREME_BRADYCARDIA
     assert alert.end is not None
+
+
+def test_bradycardia_is_over_at_exactly_its_clearing_rate():
+    stream = Stream(bradycardia_clear_per_minute=48.0)  # 1.25 s is exact in binary
+    stream.beats(5, 1.75)
+    assert stream.beats(3, 1.25) == []
+    assert only(stream.beats(1, 1.25)).kind == AlertKind.EXTREME_BRADYCARDIA
+
+
+def test_bradycardia_over_two_beats_is_that_of_their_one_interval():
+    stream = Stream(bradycardia_beats=2)
+    assert stream.beats(3, 1.5) == []
+    assert only(stream.beats(1, 1.6)).message == "heart rate 37.5/min over 2 beats, below 40/min"
 
 
 def test_a_rate_that_wavers_around_the_limit_is_one_alert():
@@ -278,6 +319,13 @@ def test_tachycardia_is_cleared_at_a_hundred_and_thirty_and_not_before():
     alert = only(stream.beats(17, 60 / 129))
     assert alert.kind == AlertKind.EXTREME_TACHYCARDIA
     assert alert.end is not None
+
+
+def test_tachycardia_is_over_at_exactly_its_clearing_rate():
+    stream = Stream(tachycardia_clear_per_minute=120.0)  # 0.5 s is exact in binary
+    stream.beats(17, 0.375)
+    assert stream.beats(15, 0.5) == []
+    assert only(stream.beats(1, 0.5)).kind == AlertKind.EXTREME_TACHYCARDIA
 
 
 @pytest.mark.parametrize(
@@ -377,6 +425,12 @@ def test_anomalous_beats_from_before_a_long_break_do_not_make_an_episode():
     assert AlertKind.ANOMALOUS_EPISODE not in stream.active
 
 
+def test_anomalous_beats_ten_seconds_apart_still_belong_together():
+    stream = Stream()
+    stream.beats(3, 10.0, score=5.0)
+    assert AlertKind.ANOMALOUS_EPISODE in stream.active
+
+
 def test_an_episode_is_not_cleared_by_a_long_break_but_by_ten_beats_after_it():
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
@@ -456,6 +510,14 @@ def test_dropped_beats_are_one_alert_until_half_a_minute_passes_without_another_
         assert stream.seconds(k, k) == []
     stream.beat(49.5)
     assert only(stream.seconds(50, 50)).end == 50.0
+
+
+def test_bad_seconds_from_before_a_loss_do_not_count_after_it():
+    stream = Stream()
+    stream.seconds(1, 2, FLAT)
+    stream.feed(Gap(5, 100.0))
+    assert stream.seconds(101, 101, FLAT) == []
+    assert only(stream.seconds(102, 103, FLAT)).start == 100.0
 
 
 def test_lost_beats_are_not_taken_for_asystole():
@@ -605,6 +667,14 @@ def test_what_a_stream_is_remembered_by_stays_small(items):
         for item in items:
             engine.feed(item)
     assert len(engine.snapshot()) < 8000
+
+
+def test_a_long_stream_is_remembered_by_no_more_than_a_short_one():
+    stream = Stream()
+    for k in range(5000):
+        stream.beats(1, 0.8, score=5.0, quality=USABLE if k % 2 else NOISY)
+        stream.seconds(k, k, NOISY)
+    assert len(stream.engine.snapshot()) < 2000
 
 
 def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the_new_ones():
