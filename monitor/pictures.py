@@ -47,7 +47,7 @@ _MV_INCHES: Final = _WIDTH * (_RIGHT - _LEFT) / ROW_SECONDS * _SMALL_S / _SMALL_
 
 _LEAST_SPAN_MV: Final = 1.2  # of signal in a row, so that noise does not look like an ECG
 _MOST_MV: Final = 3.0  # to either side of the baseline: an artefact is cut off rather than the ECG pushed apart
-_SCORE_ROOM_MV: Final = 0.5  # above the signal, where the scores stand
+_SCORE_ROOM_MV: Final = 0.6  # above the signal, where the scores stand
 _BAND_SECONDS: Final = 0.15  # to either side of an anomalous R peak: a QRS complex and some of its surroundings
 _LEAST_ERROR: Final = 0.05  # the colours' scale does not make mountains of smaller errors
 
@@ -207,8 +207,8 @@ def meaning(score: float) -> str:
     if score >= CAP:
         return f"Fewer than 1 normal beat in {10**CAP:,.0f} is as odd."
     share = 10.0**score
-    if share < 10:  # noqa: PLR2004 - below, a whole number would hide the difference
-        return f"About 1 normal beat in {share:.1f} is at least as odd."
+    if share < 10:  # noqa: PLR2004 - one in 1.4 is hard to picture
+        return f"About {100 / share:.0f} % of normal beats are at least as odd."
     digits = 10 ** (math.floor(score) - 1)  # two significant digits; a calibration knows no more
     return f"About 1 normal beat in {round(share / digits) * digits:,} is at least as odd."
 
@@ -223,7 +223,7 @@ def _row_limits(strip: Strip, row: int) -> tuple[float, float]:
     samples = round(ROW_SECONDS * strip.fs)
     signal = strip.signal[row * samples : (row + 1) * samples]
     finite = signal[np.isfinite(signal)]
-    low, usual, high = (float(x) for x in np.percentile(finite, (0.2, 50, 99.8))) if finite.size else (0.0, 0.0, 0.0)
+    low, usual, high = (float(x) for x in np.percentile(finite, (0, 50, 100))) if finite.size else (0.0, 0.0, 0.0)
     low, high = max(low, usual - _MOST_MV), min(high, usual + _MOST_MV)
     spare = max(_LEAST_SPAN_MV - (high - low), 0.0) / 2
     first = math.floor((low - spare - _SMALL_MV) / _SMALL_MV)
@@ -323,7 +323,7 @@ def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 
     axes.set_ylim(low - margin, high + margin)
     axes.grid(visible=True, color=_LARGE_LINES, linewidth=0.5)
     axes.axvline(0.0, color=_QUIET, linewidth=0.8, linestyle=":")
-    axes.plot(seconds, beat.reconstruction, color=_RECONSTRUCTION, linewidth=1.6, linestyle=_DASHES, zorder=3)
+    axes.plot(seconds, beat.reconstruction, color=_RECONSTRUCTION, linewidth=1.5, linestyle=_DASHES, zorder=6)
     # a dark outline keeps pale parts, which are well reconstructed, visible on pale paper
     axes.plot(seconds, beat.window, color=_TRACE, linewidth=3.6, solid_capstyle="round", zorder=4)
     points = np.column_stack([seconds, beat.window])
@@ -361,7 +361,7 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
     else:
         verdict = f"Score {_score_text(beat.score)}: under the threshold of {threshold:g}"
     colour = _ANOMALOUS if beat.score >= threshold else _TRACE
-    figure.text(left, top, verdict, fontsize=13, fontweight="bold", color=colour, va="top")
+    figure.text(left, top, verdict, fontsize=12, fontweight="bold", color=colour, va="top")
     rhythm = "RR interval before it: not known"
     if not math.isnan(beat.rr):
         rhythm = f"RR interval before it: {beat.rr:.2f} s"

@@ -140,8 +140,8 @@ def test_the_busiest_stretch_holds_as_many_anomalous_beats_as_any(
 @pytest.mark.parametrize(
     ("score", "text"),
     [
-        (0.0, "About 1 normal beat in 1.0 is at least as odd."),
-        (0.5, "About 1 normal beat in 3.2 is at least as odd."),
+        (0.0, "About 100 % of normal beats are at least as odd."),
+        (0.5, "About 32 % of normal beats are at least as odd."),
         (1.0, "About 1 normal beat in 10 is at least as odd."),
         (3.0, "About 1 normal beat in 1,000 is at least as odd."),
         (3.55, "About 1 normal beat in 3,500 is at least as odd."),
