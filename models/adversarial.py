@@ -89,7 +89,8 @@ class Training:
         discrimination.backward()  # type: ignore[no-untyped-call]
         self._discriminator_adam.step()
 
-        # The features' own gradients would be thrown away; not computing them saves a fifth of the step.
+        # The discriminator is only looked through here; gradients of its weights would be thrown away.
+        # The real features are those from before its step: computing them again would change little.
         self.discriminator.requires_grad_(requires_grad=False)
         terms = {
             "reconstruction": (1.0, losses.reconstruction(x, x_hat)),

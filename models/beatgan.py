@@ -158,10 +158,15 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     random : torch.Generator
         The only source of randomness, so that a seed decides the weights.
     """
+
+    def draw(weight: Tensor, mean: float) -> None:
+        # Drawn on the CPU and copied, so that a seed gives the same weights on every device.
+        weight.copy_(torch.empty(weight.shape).normal_(mean, _WEIGHT_STD, generator=random))
+
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            nn.init.normal_(module.weight, 0.0, _WEIGHT_STD, generator=random)
+            draw(module.weight, 0.0)
         elif isinstance(module, nn.BatchNorm1d):
             module.reset_running_stats()
-            nn.init.normal_(module.weight, 1.0, _WEIGHT_STD, generator=random)
+            draw(module.weight, 1.0)
             nn.init.zeros_(module.bias)

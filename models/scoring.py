@@ -166,7 +166,7 @@ class Scorer:
 
 
 def _fused(*networks: nn.Module) -> nn.Sequential:
-    """Chain layers and fold every batch norm into the convolution before it: a third fewer passes over memory."""
+    """Chain layers and fold every batch norm into the convolution before it, which leaves less to compute."""
     layers: list[nn.Module] = []
     for layer in nn.Sequential(*networks).modules():
         if isinstance(layer, nn.BatchNorm1d):

@@ -46,7 +46,7 @@ LOG_EVERY: Final = 50
 """Steps between two lines of the log."""
 
 SAVE_EVERY: Final = 500
-"""Steps between two savings of the state: a minute or so on two cores."""
+"""Steps between two savings of the state: about a minute on one core."""
 
 _SCORING_BATCH: Final = 256  # beats at a time where no gradient is kept
 
