@@ -305,6 +305,7 @@ class _Replay:
             f"beats: {status.segmented} segmented, {status.scored} scored, {status.stored} stored, {lost} lost, "
             f"{status.redelivered} redelivered, {status.dropped} dropped",
             highlight=False,
+            soft_wrap=True,
         )
         if status.busy_seconds:
             out.print(
@@ -312,6 +313,7 @@ class _Replay:
                 f"p50 {milliseconds(status.latency_p50)}, p99 {milliseconds(status.latency_p99)} "
                 "(last sample of a window to its commit)",
                 highlight=False,
+                soft_wrap=True,
             )
         if summary.played.interrupted:
             out.print("interrupted: what was cut is stored, the rest was not read")
@@ -322,7 +324,7 @@ class _Replay:
 
         path = self._args.picture
         draw_closing_picture(path, state, source, threshold=config.alerts.score_threshold)
-        self._out.print(f"picture: {path}", highlight=False)
+        self._out.print(f"picture: {path}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

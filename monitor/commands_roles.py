@@ -184,7 +184,7 @@ def run_producer(args: Namespace) -> int:
         producer = Producer(
             endpoints.endpoint(Path(config.runtime.dir), endpoints.PRODUCERS),
             feeds,
-            buffer_items=config.producer.buffer_beats,
+            buffer_items=config.producer.buffer_items,
             drain_seconds=config.runtime.drain_seconds,
             troubles=troubles,
         )

@@ -115,7 +115,7 @@ def _print_status(status: Status | None, streams: list[StoredStream], folder: st
 
     from monitor.view import clock, milliseconds
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if status is None:
         console.print(f"no daemon is running; the store in {folder} holds:")
     else:
@@ -208,7 +208,7 @@ def _print_alerts(found: list[StoredAlert]) -> None:
 
     from monitor.view import PRIORITY_STYLE, clock
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if not found:
         console.print("no alerts")
         return

@@ -184,9 +184,9 @@ _RELATIONS: Final = (
         "expected more than delivery.heartbeat_seconds, or every peer is taken to be dead",
     ),
     _Relation(
-        ("delivery.batch_beats", "delivery.queue_beats"),
+        ("delivery.batch_beats", "delivery.queue_items"),
         lambda batch, queue: batch <= queue,
-        "expected at most delivery.queue_beats, or no batch is ever full",
+        "expected at most delivery.queue_items, or no batch is ever full",
     ),
     _Relation(
         ("alerts.episode_beats_k", "alerts.episode_beats_m"),

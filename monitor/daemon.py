@@ -276,7 +276,7 @@ class Monitor:
                 live = self._streams.get(info.stream)
                 if live is None:
                     state = self._store.open_stream(info.stream, info.fs, info.leads, int(time.time()))
-                    rules = StreamRules(state, self._config.alerts)
+                    rules = StreamRules(state, self._config.alerts, detail=self._config.store.detail)
                     position = self._exchange.open(info.stream, state.position)
                     live = self._streams[info.stream] = _Live(rules, (peer, number), now, position)
                     for alert in rules.active:
@@ -293,8 +293,8 @@ class Monitor:
             self._send(self._producer_socket, peer, [wire.encode(wire.Refused(reason, retry=False))])
             return
         # Each gets a share of what is left of the monitor's memory, so that nobody ever gets nothing.
-        left = self._config.delivery.queue_beats - sum(known.window for known in self._producers.values())
-        window = max(1, min(self._config.delivery.window_beats, left // _WINDOW_SHARE))
+        left = self._config.delivery.queue_items - sum(known.window for known in self._producers.values())
+        window = max(1, min(self._config.delivery.window_items, left // _WINDOW_SHARE))
         self._producers[peer] = _Producer(
             hello.producer,
             [info.stream for info in hello.streams],

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SYSLOG: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
+_FIRST: Final = ("timestamp", "level", "role", "pid", "event")  # what every line has, where the eye looks for it
+
 
 class _Line:
     """Writes a line to standard error, with its priority in front where journald reads it."""
@@ -26,7 +28,8 @@ class _Line:
     def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> str:
         import json
 
-        text = json.dumps(event, default=str)
+        first = {key: event.pop(key) for key in _FIRST if key in event}
+        text = json.dumps({**first, **event}, default=str)
         return f"<{_SYSLOG.get(level, 6)}>{text}" if self._prefixed else text
 
 

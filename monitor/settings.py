@@ -78,7 +78,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How beats go from producers over the monitor to workers, and how much may be under way."""
 
-    window_beats: Annotated[
+    window_items: Annotated[
         int, _at_least(1, "Items that a producer may have sent and not yet seen stored.", "items", le=1_000_000)
     ] = 4096
     batch_beats: Annotated[int, _at_least(1, "Most beats in a batch for a worker.", "beats", le=65_536)] = 64
@@ -91,9 +91,14 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dead_after_seconds: Annotated[
         float, _above(0, "A peer that was silent for this long is taken to be dead.", "s", le=3600)
     ] = 5.0
-    queue_beats: Annotated[
-        int, _at_least(1, "Beats that the monitor holds for workers before it makes producers wait.", "beats")
-    ] = 20_000
+    queue_items: Annotated[
+        int,
+        _at_least(
+            1,
+            "Items that the monitor holds unstored, over all producers; each is granted at most half of what is left.",
+            "items",
+        ),
+    ] = 65_536
     max_producers: Annotated[int, _at_least(1, "Most producers connected at once.", "producers")] = 64
     max_workers: Annotated[int, _at_least(1, "Most workers connected at once.", "workers")] = 64
     max_streams: Annotated[int, _at_least(1, "Most streams known at once.", "streams")] = 10_000
@@ -118,15 +123,14 @@ class ProducerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How samples are read and beats are kept until they are stored."""
 
     chunk_seconds: Annotated[float, _above(0, "Signal read at a time.", "s", le=60)] = 0.25
-    buffer_beats: Annotated[
-        int, _at_least(1, "Items of a stream that are kept until the monitor has stored them.", "items")
-    ] = 4096
-    when_full: Annotated[
-        Literal["wait", "newest"],
-        _text(
-            "When the buffer is full: wait (a replay), or keep the newest beats and count the dropped (a live feed)."
+    buffer_items: Annotated[
+        int,
+        _at_least(
+            1,
+            "Items, over all streams, that are kept until the monitor has stored them; beyond, reading waits.",
+            "items",
         ),
-    ] = "wait"
+    ] = 4096
 
 
 class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

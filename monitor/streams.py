@@ -5,8 +5,9 @@ Runs over the items in their order, each once, so its results depend on the stre
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import numpy as np
 
@@ -66,10 +67,15 @@ class StreamRules:
     state : StreamState
         Where the store stands.
     settings : AlertSettings
+    detail : str
+        Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
     """
 
-    def __init__(self, state: StreamState, settings: AlertSettings) -> None:
+    def __init__(
+        self, state: StreamState, settings: AlertSettings, *, detail: Literal["none", "anomalous", "all"] = "anomalous"
+    ) -> None:
         self._settings = settings
+        self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
         self.state = state
         self.engine = self._restored(state)
 
@@ -113,7 +119,7 @@ class StreamRules:
         n_runs = len(runs)
         seq, time, ended, dropped = state.beats, state.seconds, state.ended, 0
         fs = state.fs
-        threshold = self._settings.score_threshold
+        detail_from = self._detail_from
         scored = zip(scores.tolist(), errors.tolist(), strict=True)
         beat = 0
         feed = self.engine.feed
@@ -122,7 +128,8 @@ class StreamRules:
                 score, error = next(scored)
                 changes = feed(ScoredBeat(seq, sample / fs, rr, score, _QUALITIES[quality]))
                 rows.append((seq, sample, rr, rr_ratio, quality, flags, error, score))
-                if score >= threshold or any(change.end is None for change in changes):
+                raised = detail_from < math.inf and any(change.end is None for change in changes)
+                if raised or score >= detail_from or detail_from == -math.inf:
                     details.append((seq, windows[beat], ticks[beat]))
                 seq += 1
                 beat += 1

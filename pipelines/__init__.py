@@ -1,0 +1,1 @@
+"""What data flows through: sources, segmentation, messages, producer, worker; training and evaluation."""

@@ -62,7 +62,7 @@ def test_each_later_layer_wins_over_the_earlier(tmp_path):
     assert config.exporter.port == 1003
     assert config.worker.count == 3
     assert config.delivery.batch_beats == 8
-    assert config.delivery.window_beats == Config().delivery.window_beats
+    assert config.delivery.window_items == Config().delivery.window_items
 
 
 def test_environment_reaches_every_key_that_a_file_can_set_outside_sources():
@@ -179,7 +179,7 @@ def test_a_wrong_value_is_told_with_what_was_expected(tmp_path, text, key, expec
         ("[alerts]\ntechnical_window_seconds = 2\n", "alerts.technical_seconds"),
         ("[alerts]\nnoisy_seconds = 16\n", "alerts.noisy_seconds"),
         ("[delivery]\ndead_after_seconds = 1\n", "delivery.dead_after_seconds"),
-        ("[delivery]\nqueue_beats = 63\n", "delivery.batch_beats"),
+        ("[delivery]\nqueue_items = 63\n", "delivery.batch_beats"),
         ('[[source]]\nrecord = "1"\nstart = 5\nstop = 5\n', "source.stop"),
     ],
 )
