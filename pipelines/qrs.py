@@ -29,7 +29,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.windows import AFTER, BEFORE, FS
+from models.windows import FS
 from pipelines.compiled import Record, compiled
 from pipelines.items import Flag
 
@@ -48,16 +48,16 @@ UNCHANGED: Final = FS // 4
 AROUND: Final = (round(0.5 * FS), round(0.3 * FS))
 """Samples before and after an instant that the noise around it is measured in."""
 
-AROUND_STEP: Final = 6
-"""Every which sample of the envelope is looked at for that: its bandwidth is 9 Hz, so 60 Hz lose nothing."""
+AROUND_STEP: Final = 9
+"""Every which sample of the envelope is looked at for that: its bandwidth is 9 Hz, so 40 Hz lose nothing."""
 
-AROUND_EVERY: Final = FS // 10
-"""Samples from one measurement of the noise around to the next."""
+STEP: Final = FS // 10
+"""Samples that are looked at together, on a fixed grid (0.1 s)."""
 
-LAG: Final = round(0.45 * FS)
-"""Samples that have to follow an instant before it is looked at.
+LAG: Final = round(0.36 * FS)
+"""Samples that have to follow a step before it is looked at.
 
-They hold the envelope's and the surroundings' look-ahead, and show by then whether a lead died.
+They hold the look-ahead of the envelope and of the surroundings, and show by then whether a lead died.
 """
 
 JUDGE: Final = round(0.25 * FS)
@@ -75,6 +75,21 @@ SEARCH_LIMIT: Final = round(1.9 * FS)
 LONGEST_SILENCE: Final = round(1.5 * FS)
 """Most samples that a lead's silence is looked for in, however slow the heart."""
 
+RESTART: Final = FS // 2
+"""Samples without any lead alive after which the interval to the beat before says nothing."""
+
+LONGEST_RR: Final = 2 * FS
+"""Longest RR interval that the usual one is learnt from, in samples; longer ones are pauses."""
+
+HEIGHT_LIMITS: Final = (0.3, 2.0)
+"""Least and greatest height, as a multiple of the ordinary one, that a beat counts with when heights are learnt."""
+
+FIRST_NOISE: Final = 0.1
+"""Height of noise humps before any was seen, as a share of an ordinary hump."""
+
+FIRST_LEVEL: Final = 0.7
+"""Height of an ordinary hump, as a share of the highest one, before any beat was found."""
+
 LOST: Final = 10 * FS
 """Samples without a beat after which the heights are learnt anew."""
 
@@ -87,7 +102,7 @@ CAPACITY: Final = 64
 HISTORY: Final = LAG + LEARN + SEARCH_LIMIT + 2 * STEP_SPAN + FS
 """Samples kept before those of the current call."""
 
-BLOCK: Final = 4096
+BLOCK: Final = 8192
 """Most samples in one call of the compiled loops; longer chunks are taken in blocks of this."""
 
 LEAST_NOISE: Final = 0.01
@@ -165,35 +180,40 @@ sample   R peak
 ready    last sample that the detection depends on
 flags    bits of :class:`pipelines.items.Flag`
 restart  1 where the signal was lost between this beat and the one before
-noise    share of the first lead's envelope around the beat that is higher than a clean signal's, 0..1
+noise    noise around the beat in the first lead: median of the envelope over an ordinary QRS hump
 =======  ==============================================================================================
 """
 
-LOUDNESS: Final = np.dtype([("second", "i8"), ("ready", "i8"), ("share", "f4")])
-"""One second of the first lead: the share of it at which its envelope is higher than a clean signal's, 0..1."""
+NOISE: Final = np.dtype([("second", "i8"), ("ready", "i8"), ("noise", "f4")])
+"""Noise in one second of the first lead: mean of what :data:`DETECTION` calls noise, and when it is known."""
 
 _STATE: Final = np.dtype(
     [
         ("received", "i8"),  # samples so far
-        ("instant", "i8"),  # next instant to look at
-        ("learnt", "u1"),
+        ("instant", "i8"),  # beginning of the next step to look at
         ("learnt_until", "i8"),  # last sample that the present heights were learnt from
         ("last_beat", "i8"),
         ("last_height", "f8"),
         ("beats", "i8"),
-        ("dead", "i8"),  # instants since the last beat at which no lead was alive
+        ("dead", "i8"),  # samples since the last beat at which no lead was alive
         ("noise", "f8"),  # running height of fused noise humps
-        ("noise_peak", "f8"),  # highest noise hump since the last beat
         ("rr", "f8"),  # usual RR interval in samples
         ("before", "f8"),  # fused height one and two instants ago
         ("before_that", "f8"),
         ("added", "i8"),  # candidates added and judged so far
         ("judged", "i8"),
-        ("loud", "i8"),  # instants of the current second at which the first lead was loud
+        ("noisy", "f8"),  # sum of the first lead's noise over the current second
     ]
 )
 
-_CANDIDATE: Final = np.dtype([("sample", "i8"), ("height", "f8")])
+_CANDIDATE: Final = np.dtype(
+    [
+        ("sample", "i8"),
+        ("height", "f8"),  # fused, 1 is an ordinary beat
+        ("around", "f8"),  # fused noise around it
+        ("noise", "f8"),  # noise around it in the first lead
+    ]
+)
 
 
 @cache
@@ -218,14 +238,26 @@ def gabor() -> NDArray[np.float32]:
 
 @compiled
 def correlate(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Correlate ``signal`` with ``taps`` into ``out``, tap by tap, so that every output adds up in the same order."""
+    """Correlate ``signal`` with ``taps`` into ``out``; every output adds up tap by tap, always in the same order.
+
+    Four taps go over the outputs at once, which saves most of the traffic to memory.
+    """
     n = out.shape[0]
     for i in range(n):
         out[i] = signal[i] * taps[0]
-    for k in range(1, taps.shape[0]):
-        tap = taps[k]
+    k = 1
+    while k + 3 < taps.shape[0]:
+        tap0, tap1, tap2, tap3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
         for i in range(n):
-            out[i] += signal[i + k] * tap
+            total = out[i] + signal[i + k] * tap0
+            total += signal[i + k + 1] * tap1
+            total += signal[i + k + 2] * tap2
+            out[i] = total + signal[i + k + 3] * tap3
+        k += 4
+    while k < taps.shape[0]:
+        for i in range(n):
+            out[i] += signal[i + k] * taps[k]
+        k += 1
 
 
 @compiled
@@ -253,15 +285,33 @@ def _middle_mean(values: NDArray[np.float64]) -> float:
 
 
 @compiled
+def _median(values: NDArray[np.float32]) -> float:
+    """Median of a few values, which are sorted in place: insertion is faster than anything general on so few."""
+    for i in range(1, values.size):
+        value = values[i]
+        j = i
+        while j > 0 and values[j - 1] > value:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = value
+    return float(values[values.size // 2])
+
+
+@compiled
 def _look_around(
     envelope: NDArray[np.float32], i: int, span: int, around: NDArray[np.float64], highest: NDArray[np.float64]
 ) -> None:
     """Measure each lead around buffer position ``i``: its noise there, and its highest hump in ``span`` samples."""
     before, after = AROUND
+    values = np.empty((before + after) // AROUND_STEP, np.float32)
     for lead in range(around.size):
-        # A median, because beats take up less than half of the time and must not count.
-        around[lead] = np.median(envelope[lead, i - before : i + after : AROUND_STEP])
-        highest[lead] = envelope[lead, i - span : i + after : AROUND_STEP].max()
+        for j in range(values.size):
+            values[j] = envelope[lead, i - before + j * AROUND_STEP]
+        around[lead] = _median(values)  # beats take up less than half of the time and must not count
+        peak = values[-1]  # the highest
+        for j in range(i - span, i - before, AROUND_STEP):
+            peak = max(peak, envelope[lead, j])
+        highest[lead] = peak
 
 
 @compiled
@@ -305,6 +355,25 @@ def _fuse(
             total += gain[lead] * min(envelope[lead, i] / level[lead], settings.ceiling)
             weights += gain[lead]
     return total / weights if weights > 0 else -1.0
+
+
+@compiled
+def _fuse_step(
+    settings: Record,
+    envelope: NDArray[np.float32],
+    level: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    fused: NDArray[np.float64],
+) -> None:
+    """Fused heights of a step in which every lead is alive: :func:`_fuse` without its branches."""
+    weights = gain.sum()
+    fused[:] = 0.0
+    for lead in range(level.size):
+        if gain[lead] > 0:
+            share = gain[lead] / (weights * level[lead])
+            ceiling = settings.ceiling * level[lead]
+            for j in range(fused.size):
+                fused[j] += share * min(envelope[lead, j], ceiling)
 
 
 @compiled
@@ -373,9 +442,6 @@ def _r_peak(signal: NDArray[np.float32], dead: NDArray[np.uint8], i: int) -> int
     return best
 
 
-LOUD: Final = 0.3
-"""Envelope, as a share of an ordinary QRS hump, above which an instant counts as loud."""
-
 CREST: Final = 4.0
 """Least ratio of highest to median envelope in a stretch from which QRS heights may be learnt.
 
@@ -405,11 +471,112 @@ def _learn(
         tallest = envelope[lead, i : i + LEARN].max()
         median = np.median(envelope[lead, i : i + LEARN])
         if tallest > CREST * median:
-            level[lead] = 0.7 * tallest
-            noise[lead] = 0.1 * level[lead]
+            level[lead] = FIRST_LEVEL * tallest
+            noise[lead] = FIRST_NOISE * level[lead]
             heights[lead, :] = level[lead]
             found = True
     return found
+
+
+@compiled
+def _accept(
+    state: Record,
+    candidate: Record,
+    flags: int,
+    ready: int,
+    base: int,
+    signal: NDArray[np.float32],
+    envelope: NDArray[np.float32],
+    dead: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    intervals: NDArray[np.float64],
+    detection: Record,
+) -> None:
+    """Take a candidate for a beat: write the detection, and learn heights and rhythm from it."""
+    i = candidate.sample - base
+    interval = candidate.sample - state.last_beat
+    detection.sample = _r_peak(signal, dead, i) + base
+    detection.ready = ready
+    detection.flags = flags
+    if candidate.sample <= state.learnt_until:
+        detection.flags |= Flag.LEARNING.value
+    detection.restart = state.beats == 0 or state.dead > RESTART
+    detection.noise = candidate.noise
+    if not detection.restart and interval < LONGEST_RR:
+        intervals[state.beats % REMEMBERED] = interval
+        state.rr = _middle_mean(intervals)
+    lowest, highest = HEIGHT_LIMITS
+    for lead in range(level.size):
+        if dead[lead, i] == 0:
+            hump = envelope[lead, i]
+            if level[lead] > 0:
+                heights[lead, state.beats % REMEMBERED] = min(max(hump, lowest * level[lead]), highest * level[lead])
+                level[lead] = _middle_mean(heights[lead])
+            else:  # this lead could not be read when the others were learnt
+                heights[lead, :] = hump
+                level[lead] = hump
+                noise[lead] = FIRST_NOISE * hump
+    state.last_beat = candidate.sample
+    state.last_height = candidate.height
+    state.beats += 1
+    state.dead = 0
+
+
+@compiled
+def _judge(
+    settings: Record,
+    state: Record,
+    number: int,
+    base: int,
+    signal: NDArray[np.float32],
+    envelope: NDArray[np.float32],
+    dead: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    candidates: Record,
+) -> bool:
+    """Tell whether a candidate is a beat; if not, it tells how high noise is."""
+    candidate = candidates[number % CAPACITY]
+    i = candidate.sample - base
+    for lead in range(level.size):
+        if dead[lead, i] == 0 and _steps(signal, dead, lead, i):
+            candidate.height = _fuse(settings, envelope, dead, level, gain, i, lead)
+    since = candidate.sample - state.last_beat
+    refractory = settings.refractory_seconds * FS
+    if since < refractory:
+        return False
+    for other in range(max(0, state.added - CAPACITY), state.added):
+        rival = candidates[other % CAPACITY]
+        if abs(rival.sample - candidate.sample) < refractory and rival.height > candidate.height:
+            return False
+    needed = state.noise + settings.threshold * (1 - state.noise)
+    needed = max(needed, settings.around_multiple * candidate.around)
+    if since < settings.t_wave_seconds * FS:
+        needed = max(needed, settings.t_wave_share * state.last_height)
+    if candidate.height >= needed:
+        return True
+    state.noise += settings.noise_rate * (min(max(candidate.height, 0.0), 1.0) - state.noise)
+    for lead in range(level.size):
+        if level[lead] > 0 and dead[lead, i] == 0:
+            noise[lead] += settings.noise_rate * (min(envelope[lead, i], level[lead]) - noise[lead])
+    return False
+
+
+@compiled
+def _search_back(settings: Record, state: Record, t: int, candidates: Record) -> int:
+    """Give the number of the highest candidate since the last beat that a lower threshold lets pass, or -1."""
+    chosen = -1
+    tallest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
+    first = max(state.last_beat + settings.search_back_seconds * FS, t - SEARCH_LIMIT)
+    for number in range(max(0, state.added - CAPACITY), state.judged):
+        candidate = candidates[number % CAPACITY]
+        if candidate.sample > first and candidate.height > tallest:
+            chosen = number
+            tallest = candidate.height
+    return chosen
 
 
 @compiled
@@ -421,152 +588,113 @@ def _scan(
     dead: NDArray[np.uint8],
     level: NDArray[np.float64],
     noise: NDArray[np.float64],
-    around: NDArray[np.float64],
-    highest: NDArray[np.float64],
-    gain: NDArray[np.float64],
     heights: NDArray[np.float64],
     intervals: NDArray[np.float64],
     candidates: Record,
     detections: Record,
     seconds: Record,
 ) -> tuple[int, int]:
-    """Look at every instant that can be looked at; return the numbers of detections and seconds written."""
+    """Look at every step that can be looked at; return the numbers of detections and seconds written."""
     leads = level.size
     base = state.received - signal.shape[1]  # sample index of buffer position 0
-    end = state.received - LAG
+    around = np.zeros(leads)
+    highest = np.zeros(leads)
+    gain = np.zeros(leads)
+    fused = np.empty(STEP)
     found = 0
     passed = 0
-    while state.instant < end:
+    while state.instant + STEP + LAG <= state.received:
         t = state.instant
         i = t - base
-        all_dead = True
+        alive = 0
+        whole = 0
+        readable = False
         for lead in range(leads):
-            if dead[lead, i] == 0:
-                all_dead = False
-        if not all_dead:
-            known = False
-            for lead in range(leads):
-                if level[lead] > 0 and dead[lead, i] == 0:
-                    known = True
-            if state.learnt == 0 or not known:
-                if t + LEARN > end:
-                    break
-                if state.learnt_until < t:
-                    state.learnt_until = t + LEARN
-                    state.learnt = 1
-                    state.noise = 0.1
-                    _learn(envelope, dead, level, noise, heights, i)
-                    _set_gains(settings, level, noise, around, highest, gain)
-        else:
-            state.dead += 1
-        state.instant = t + 1
-        ready = max(t, state.learnt_until) + LAG
+            died = dead[lead, i : i + STEP].sum()
+            whole += died == 0
+            if died < STEP:
+                alive += 1
+                readable = readable or level[lead] > 0
+        if alive and not readable and state.learnt_until <= t:
+            if t + LEARN + LAG > state.received:
+                break
+            state.learnt_until = t + LEARN
+            state.noise = FIRST_NOISE
+            _learn(envelope, dead, level, noise, heights, i)
+        if not alive:
+            state.dead += STEP
+        state.instant = t + STEP
+        ready = max(t + STEP, state.learnt_until) + LAG - 1
 
-        # The second's loudness, for its quality.
-        if level[0] <= 0 or envelope[0, i] > LOUD * level[0]:
-            state.loud += 1
-        if (t + 1) % FS == 0:
+        _look_around(envelope, i + STEP // 2, min(int(state.rr), LONGEST_SILENCE), around, highest)
+        _set_gains(settings, level, noise, around, highest, gain)
+        noisy = around[0] / level[0] if level[0] > 0 else 1.0
+        state.noisy += noisy * STEP / FS
+        if state.instant % FS == 0:
             seconds[passed].second = t // FS
             seconds[passed].ready = ready
-            seconds[passed].share = state.loud / FS
-            state.loud = 0
+            seconds[passed].noise = state.noisy
+            state.noisy = 0.0
             passed += 1
 
-        if t % AROUND_EVERY == 0:
-            _look_around(envelope, i, min(int(state.rr), LONGEST_SILENCE), around, highest)
-            _set_gains(settings, level, noise, around, highest, gain)
+        fused_around = _fused_noise(level, around, gain)
+        _fuse_step(settings, envelope[:, i : i + STEP], level, gain, fused)
+        if whole < leads or gain.max() <= 0:
+            for j in range(STEP):
+                fused[j] = _fuse(settings, envelope, dead, level, gain, i + j, -1)
+        for j in range(i, i + STEP):
+            height = fused[j - i]
+            if state.before > state.before_that and state.before >= height and state.before > FAINTEST:
+                candidate = candidates[state.added % CAPACITY]
+                candidate.sample = base + j - 1
+                candidate.height = state.before
+                candidate.around = fused_around
+                candidate.noise = noisy
+                state.added += 1
+            state.before_that = state.before
+            state.before = height
 
-        # Candidates.
-        height = _fuse(settings, envelope, dead, level, gain, i, -1)
-        if state.before > state.before_that and state.before >= height and state.before > FAINTEST:
-            candidates[state.added % CAPACITY].sample = t - 1
-            candidates[state.added % CAPACITY].height = state.before
-            state.added += 1
-        state.before_that = state.before
-        state.before = height
-
-        chosen = -1
-        flags = 0
-        if state.judged < state.added and candidates[state.judged % CAPACITY].sample <= t - JUDGE:
+        while state.judged < state.added and candidates[state.judged % CAPACITY].sample < t + STEP - JUDGE:
             number = state.judged
             state.judged += 1
-            sample = candidates[number % CAPACITY].sample
-            since = sample - state.last_beat
-            refractory = settings.refractory_seconds * FS
-            for lead in range(leads):
-                if dead[lead, sample - base] == 0 and _steps(signal, dead, lead, sample - base):
-                    candidates[number % CAPACITY].height = _fuse(
-                        settings, envelope, dead, level, gain, sample - base, lead
-                    )
-            own = candidates[number % CAPACITY].height
-            surpassed = since < refractory
-            for other in range(max(0, state.added - CAPACITY), state.added):
-                if other != number and abs(candidates[other % CAPACITY].sample - sample) < refractory:
-                    surpassed = surpassed or candidates[other % CAPACITY].height > own
-            if surpassed:
-                continue
-            needed = state.noise + settings.threshold * (1 - state.noise)
-            needed = max(needed, settings.around_multiple * _fused_noise(level, around, gain))
-            if since < settings.t_wave_seconds * FS:
-                needed = max(needed, settings.t_wave_share * state.last_height)
-            if own >= needed:
-                chosen = number
-            else:
-                state.noise += settings.noise_rate * (min(max(own, 0.0), 1.0) - state.noise)
-                for lead in range(leads):
-                    if level[lead] > 0 and dead[lead, sample - base] == 0:
-                        hump = min(envelope[lead, sample - base], level[lead])
-                        noise[lead] += settings.noise_rate * (hump - noise[lead])
-                _set_gains(settings, level, noise, around, highest, gain)
-        elif state.beats > 0 and t - state.last_beat > settings.search_back_rr * state.rr + JUDGE:
-            tallest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
-            for number in range(max(0, state.added - CAPACITY), state.judged):
-                sample = candidates[number % CAPACITY].sample
-                if (
-                    sample > state.last_beat + settings.search_back_seconds * FS
-                    and sample > t - SEARCH_LIMIT
-                    and candidates[number % CAPACITY].height > tallest
-                ):
-                    chosen = number
-                    tallest = candidates[number % CAPACITY].height
-                    flags = Flag.SEARCHED_BACK.value
-
-        if chosen >= 0:
-            sample = candidates[chosen % CAPACITY].sample
-            interval = sample - state.last_beat
-            restart = state.beats == 0 or state.dead > FS // 2
-            if not restart and interval < 2 * FS:
-                intervals[state.beats % REMEMBERED] = interval
-                state.rr = _middle_mean(intervals)
-            for lead in range(leads):
-                if dead[lead, sample - base] == 0:
-                    hump = envelope[lead, sample - base]
-                    if level[lead] > 0:
-                        heights[lead, state.beats % REMEMBERED] = min(max(hump, 0.3 * level[lead]), 2.0 * level[lead])
-                        level[lead] = _middle_mean(heights[lead])
-                    else:  # this lead could not be read when the others were learnt
-                        heights[lead, :] = hump
-                        level[lead] = hump
-                        noise[lead] = 0.3 * hump
-            _set_gains(settings, level, noise, around, highest, gain)
-            loud = 0
-            for j in range(sample - base - BEFORE, min(sample - base + AFTER, i + 1)):
-                if level[0] <= 0 or envelope[0, j] > LOUD * level[0]:
-                    loud += 1
-            if sample <= state.learnt_until:
-                flags |= Flag.LEARNING.value
-            detections[found].sample = _r_peak(signal, dead, sample - base) + base
-            detections[found].ready = ready
-            detections[found].flags = flags
-            detections[found].restart = restart
-            detections[found].noise = loud / (BEFORE + AFTER)
-            found += 1
-            state.last_beat = sample
-            state.last_height = candidates[chosen % CAPACITY].height
-            state.beats += 1
-            state.dead = 0
-        elif t - state.last_beat - state.dead > LOST and t - state.learnt_until > LOST:
-            state.learnt = 0
+            if _judge(settings, state, number, base, signal, envelope, dead, level, noise, gain, candidates):
+                _accept(
+                    state,
+                    candidates[number % CAPACITY],
+                    0,
+                    ready,
+                    base,
+                    signal,
+                    envelope,
+                    dead,
+                    level,
+                    noise,
+                    heights,
+                    intervals,
+                    detections[found],
+                )
+                found += 1
+        if state.beats > 0 and t - state.last_beat > settings.search_back_rr * state.rr + JUDGE:
+            number = _search_back(settings, state, t, candidates)
+            if number >= 0:
+                _accept(
+                    state,
+                    candidates[number % CAPACITY],
+                    Flag.SEARCHED_BACK.value,
+                    ready,
+                    base,
+                    signal,
+                    envelope,
+                    dead,
+                    level,
+                    noise,
+                    heights,
+                    intervals,
+                    detections[found],
+                )
+                found += 1
+        if t - state.last_beat - state.dead > LOST and t - state.learnt_until > LOST:
+            level[:] = 0.0
     return found, passed
 
 
@@ -598,9 +726,6 @@ class QrsDetector:
             "dead": np.zeros((leads, HISTORY), np.uint8),
             "level": np.zeros(leads),
             "noise": np.zeros(leads),
-            "around": np.zeros(leads),
-            "highest": np.zeros(leads),
-            "gain": np.zeros(leads),
             "heights": np.zeros((leads, REMEMBERED)),
             "intervals": np.full(REMEMBERED, 0.8 * FS),
             "candidates": np.zeros(CAPACITY, _CANDIDATE),
@@ -622,7 +747,7 @@ class QrsDetector:
         -------
         detections : ndarray of DETECTION, shape (m,)
             Beats that these samples decided, in order of time.
-        loudness : ndarray of LOUDNESS, shape (k,)
+        noise : ndarray of NOISE, shape (k,)
             Seconds that were looked at to their ends.
         """
         arrays = self.arrays
@@ -634,7 +759,7 @@ class QrsDetector:
         envelope = np.concatenate((arrays["envelope"], np.empty(signal.shape, np.float32)), axis=1)
         arrays["state"]["received"] += n
         detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
-        loudness = np.empty(n // FS + 2 + LEARN // FS, LOUDNESS)
+        noise = np.empty((n + LEARN) // FS + 2, NOISE)
         _mark_dead(unchanged, dead)
         _envelope(history, gabor(), envelope, n)
         found, passed = _scan(
@@ -645,15 +770,12 @@ class QrsDetector:
             dead,
             arrays["level"],
             arrays["noise"],
-            arrays["around"],
-            arrays["highest"],
-            arrays["gain"],
             arrays["heights"],
             arrays["intervals"],
             arrays["candidates"],
             detections,
-            loudness,
+            noise,
         )
         for name, now in (("signal", history), ("dead", dead), ("envelope", envelope)):
             arrays[name][:] = now[:, n:]
-        return detections[:found], loudness[:passed]
+        return detections[:found], noise[:passed]

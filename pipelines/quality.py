@@ -7,8 +7,8 @@ missing    more than 5 % of the samples were not delivered (NaN)
 flat       the value did not change at all for nine tenths of the stretch (a lead that is off)
 saturated  the signal stays at the highest or lowest value that the stream ever had, away from its
            baseline, for at least 22 ms and three times as long as it stays at any other value
-noisy      for more than 30 % of the stretch the envelope in the QRS band is above 0.3 of an ordinary
-           QRS hump; in a clean signal that is so for the QRS complexes alone
+noisy      half of the time the envelope in the QRS band is above 0.15 of an ordinary QRS hump; QRS
+           complexes take up less than half of the time, so in a clean signal it is well below
 usable     none of these
 =========  ============================================================================================
 
@@ -43,8 +43,8 @@ RAIL_TOLERANCE: Final = 0.01
 RAIL_DISTANCE: Final = 0.25
 """Least distance of a plateau from the baseline, as a share of the stream's range."""
 
-NOISY_LOUDNESS: Final = 0.3
-"""Share of a stretch with a high envelope above which it counts as noisy."""
+NOISY: Final = 0.15
+"""Median of the envelope, as a share of an ordinary QRS hump, above which a stretch counts as noisy."""
 
 RANGE: Final = np.dtype([("low", "f8"), ("high", "f8"), ("baseline", "f8"), ("seconds", "i8")])
 """What the rules remember of a lead: extremes and baseline of its signal, and over how many seconds."""
@@ -59,7 +59,7 @@ def judge(
     signal: NDArray[np.float32],
     missing: NDArray[np.uint8],
     unchanged: NDArray[np.int32],
-    loudness: float,
+    noise: float,
 ) -> int:
     """Judge a stretch of one lead.
 
@@ -73,8 +73,8 @@ def judge(
         1 where a sample was not delivered.
     unchanged : ndarray of int32, shape (n,)
         For how many samples the lead has had the same value.
-    loudness : float
-        Share of the stretch with a high envelope, 0..1.
+    noise : float
+        Median of the envelope in the QRS band, as a share of an ordinary QRS hump.
 
     Returns
     -------
@@ -84,20 +84,22 @@ def judge(
     n = signal.size
     if missing.sum() > MISSING_SHARE * n:
         return Quality.MISSING.value
-    span = seen.high - seen.low
-    at_rail = 0
-    elsewhere = 0
-    for i in range(n):
-        rail = signal[i] >= seen.high - RAIL_TOLERANCE * span or signal[i] <= seen.low + RAIL_TOLERANCE * span
-        if rail and seen.seconds > 0 and abs(signal[i] - seen.baseline) > RAIL_DISTANCE * span:
-            at_rail = max(at_rail, unchanged[i])
-        else:
-            elsewhere = max(elsewhere, unchanged[i])
-    if at_rail >= RAIL_RUN and at_rail >= RAIL_RATIO * (elsewhere + 1):
-        return Quality.SATURATED.value
-    if elsewhere >= FLAT_SHARE * n:
-        return Quality.FLAT.value
-    if loudness > NOISY_LOUDNESS:
+    longest = unchanged.max()
+    if longest >= RAIL_RUN:
+        span = seen.high - seen.low
+        at_rail = 0
+        elsewhere = 0
+        for i in range(n):
+            extreme = signal[i] >= seen.high - RAIL_TOLERANCE * span or signal[i] <= seen.low + RAIL_TOLERANCE * span
+            if extreme and seen.seconds > 0 and abs(signal[i] - seen.baseline) > RAIL_DISTANCE * span:
+                at_rail = max(at_rail, unchanged[i])
+            else:
+                elsewhere = max(elsewhere, unchanged[i])
+        if at_rail >= RAIL_RUN and at_rail >= RAIL_RATIO * (elsewhere + 1):
+            return Quality.SATURATED.value
+        if longest >= FLAT_SHARE * n:
+            return Quality.FLAT.value
+    if noise > NOISY:
         return Quality.NOISY.value
     return Quality.USABLE.value
 

@@ -54,11 +54,11 @@ RR_NEEDED: Final = 4
 """RR intervals that the recent rhythm is the mean of, and how many of them have to be known."""
 
 HISTORY: Final = qrs.HISTORY + RAW_BEFORE
-WAITING: Final = 128
-"""Beats that may wait for the end of their windows; a block of 0.2 s apart and 4 s before it are 77."""
+WAITING: Final = 160
+"""Beats that may wait for the end of their windows; a block of them 0.22 s apart and 4 s before it are 122."""
 
 SECONDS_REMEMBERED: Final = 32
-"""Seconds whose loudness is kept; a block has 12, and the detector may be behind the seconds or before them."""
+"""Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
 
 _MAGIC: Final = b"ecgmon segmenter 1\n"
 _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
@@ -135,7 +135,7 @@ def _emit(
     state: Record,
     seen: Record,
     pending: Record,
-    loudness: Record,
+    noise: Record,
     intervals: NDArray[np.float64],
     signal: NDArray[np.float32],
     missing: NDArray[np.uint8],
@@ -207,14 +207,14 @@ def _emit(
             second = state.seconds
             first = second * FS - base
             stretch = signal[first : first + FS]
-            loud = loudness[second % loudness.size]
+            heard = noise[second % noise.size]
             item.kind = Kind.SECOND.value
             item.quality = quality.judge(
                 seen,
                 stretch,
                 missing[first : first + FS],
                 unchanged[first : first + FS],
-                loud.share if loud.second == second and loud.ready <= second_ready else 0.0,
+                heard.noise if heard.second == second and heard.ready <= second_ready else 0.0,
             )
             quality.remember(seen, stretch, item.quality)
             item.seq = second
@@ -291,7 +291,7 @@ class Segmenter:
             "missing": np.zeros(HISTORY, np.uint8),
             "unchanged": np.zeros(HISTORY, np.int32),
             "waiting": np.zeros(WAITING, qrs.DETECTION),
-            "loudness": np.zeros(SECONDS_REMEMBERED, qrs.LOUDNESS),
+            "noise": np.zeros(SECONDS_REMEMBERED, qrs.NOISE),
             "intervals": np.zeros(RR_REMEMBERED),
         }
         up, down = self._resampler.up, self._resampler.down
@@ -376,11 +376,11 @@ class Segmenter:
         signal = np.concatenate((arrays["signal"], fresh[0]))
         missing = np.concatenate((arrays["missing"], marks[0].astype(np.uint8)))
         still = np.concatenate((arrays["unchanged"], unchanged[0]))
-        detections, loudness = self._detector.push(fresh, unchanged)
+        detections, noise = self._detector.push(fresh, unchanged)
         pending = int(state["pending"][0])
         arrays["waiting"][pending : pending + len(detections)] = detections
         state["pending"] += len(detections)
-        arrays["loudness"][loudness["second"] % SECONDS_REMEMBERED] = loudness
+        arrays["noise"][noise["second"] % SECONDS_REMEMBERED] = noise
 
         table = np.empty(n // FS + pending + len(detections) + 2 + FLUSH_SECONDS, ITEM)
         windows = np.empty((pending + len(detections), 1, LENGTH), np.float32)
@@ -388,7 +388,7 @@ class Segmenter:
             state[0],
             arrays["seen"][0],
             arrays["waiting"],
-            arrays["loudness"],
+            arrays["noise"],
             arrays["intervals"],
             signal,
             missing,
