@@ -9,6 +9,7 @@ import numpy as np
 from models.scoring import Scorer
 from monitor.pictures import Beat, Strip, busiest_stretch, draw_strip
 from monitor.store import Reader
+from pipelines.items import Quality
 from pipelines.offline import unscale
 from pipelines.segmentation import Segmenter
 
@@ -52,7 +53,10 @@ def draw_closing_picture(
         kept = [(row, detail) for row in shown if (detail := reader.detail(source.stream, int(row["seq"]))) is not None]
     if not kept:
         return  # not one beat was odd enough to be kept with its window: there is nothing to explain
-    row, (window, ticks) = max(kept, key=lambda pair: float(np.nan_to_num(pair[0]["score"], nan=-1.0)))
+    # the oddest beat, but not one whose oddness is noise
+    row, (window, ticks) = max(
+        kept, key=lambda pair: (pair[0]["quality"] == Quality.USABLE, float(np.nan_to_num(pair[0]["score"], nan=-1.0)))
+    )
     lead = Segmenter(source.fs, source.leads).lead
     _, reconstruction = Scorer(weights).reconstruct(np.ascontiguousarray(window[None]))
     signal = source.read(round(start * source.fs), round((start + _SECONDS) * source.fs))

@@ -166,7 +166,7 @@ class _Replay:
     def _sources(self) -> list[tuple[SourceSettings, RecordSource]]:
         """Open every record that was named; those that cannot be opened are said and left out."""
         from monitor.settings import SourceSettings
-        from pipelines.records import resolve
+        from pipelines.records import resolve_each
         from pipelines.source_errors import SourceError
         from pipelines.sources import open_source, parse_time
 
@@ -185,13 +185,9 @@ class _Replay:
         except SourceError as error:
             raise ValueError(str(error)) from error
         leads = tuple(args.leads.split(",")) if args.leads else ()
-        refs = []
-        for name in args.records:
-            try:
-                refs += resolve([name])
-            except SourceError as error:
-                self._fail(name, error)
-        refs = self._distinct(refs)
+        refs, errors = resolve_each(args.records)
+        for name, wrong in errors.items():
+            self._fail(name, wrong)
         sources = []
         for ref in refs:
             try:
@@ -207,18 +203,6 @@ class _Replay:
             )  # fmt: skip
             sources.append((settings, source))
         return sources
-
-    def _distinct(self, refs: list[Any]) -> list[Any]:
-        """Names that came one by one may clash; resolve() tells them apart when it sees them together."""
-        from pipelines.records import resolve
-        from pipelines.source_errors import SourceError
-
-        if len({ref.stream for ref in refs}) == len(refs):
-            return refs
-        try:
-            return resolve(["toy" if ref.path is None else str(ref.path) for ref in refs])
-        except SourceError as error:
-            raise ValueError(str(error)) from error
 
     def _fail(self, name: str, error: Exception) -> None:
         self._failed[name] = str(error)

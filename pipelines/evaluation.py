@@ -20,7 +20,7 @@ from pipelines.source_errors import AnnotationError
 from pipelines.wfdb_files import Annotations, Record, open_record, read_annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -284,6 +284,7 @@ def evaluate_records(
     chunk_seconds: float = CHUNK_SECONDS,
     settings: SegmentSettings = DEFAULT_SETTINGS,
     progress: bool = True,
+    inspect: Callable[[str, float, Annotations, Items], None] | None = None,
 ) -> dict[str, RecordResult]:
     """Stream every annotated record of a folder and compare it with its reference beats.
 
@@ -297,6 +298,8 @@ def evaluate_records(
         Figures of the methods, the same for every record.
     progress : bool
         Show a bar on standard error while at work.
+    inspect : callable, optional
+        Is given every record's stream id, sampling frequency in Hz, annotations and items.
 
     Returns
     -------
@@ -321,9 +324,12 @@ def evaluate_records(
     results = {}
     for ref in track(refs, "Streaming", console=Console(stderr=True), disable=not progress, transient=True):
         record = open_record(ref)
-        reference = Reference.of(read_annotations(ref), record.length)
+        annotations = read_annotations(ref)
+        reference = Reference.of(annotations, record.length)
         items, segmenter = stream_record(record, chunk_seconds=chunk_seconds, settings=settings)
         results[ref.stream] = compare(items, reference, lead=segmenter.lead, fs=record.fs)
+        if inspect is not None:
+            inspect(ref.stream, record.fs, annotations, items)
     return results
 
 

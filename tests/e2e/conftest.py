@@ -10,16 +10,19 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 from monitor.report import Client, NotRunningError, Status
 from monitor.store import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
 
 PATIENCE = 90.0  # seconds; generous, because two busy cores may be shared
 

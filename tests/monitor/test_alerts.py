@@ -768,7 +768,6 @@ def records(mitdb: Path) -> list[Path]:
     return sorted(path.with_suffix("") for path in mitdb.glob("*.hea"))
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for(mitdb):
     raised: dict[AlertKind, Counter[str]] = {kind: Counter() for kind in RHYTHM}
     for record in records(mitdb):
@@ -783,7 +782,6 @@ def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_others(mitdb):
     missed: list[tuple[str, Alert]] = []
     extra: list[tuple[str, Alert]] = []

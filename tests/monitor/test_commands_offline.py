@@ -13,8 +13,6 @@ from monitor.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb
-
 
 def test_score_writes_every_format_and_prints_one_json_object(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -302,7 +302,7 @@ class Delivery(RuleBasedStateMachine):
     def nothing_grows_beyond_its_limit(self) -> None:
         if hasattr(self, "outbox"):
             assert self.outbox.held <= self.limit + 4  # one offer may come on top, then it is full
-            assert 0 <= self.outbox.under_way
+            assert self.outbox.under_way >= 0
             assert self.exchange.queued >= 0
             assert self.exchange.leased >= 0
 

@@ -44,7 +44,7 @@ def ask(exporter, path: str, *, method: str = "GET", **headers: str) -> tuple[in
 
 
 def documented() -> dict[str, tuple[str, set[str]]]:
-    rows = re.findall(r"^\| `(ecgmon_\w+)` \| (\w+) \|([\w, ]*)\|", PAGE.read_text(), re.M)
+    rows = re.findall(r"^\| `(ecgmon_\w+)` \| (\w+) \|([\w, ]*)\|", PAGE.read_text(), re.MULTILINE)
     return {name: (kind, set(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
 
 

@@ -15,8 +15,6 @@ from pipelines import dataset
 from pipelines.dataset import BeatClass, DatasetError
 from pipelines.source_errors import SourceError
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
-
 
 @pytest.fixture(scope="module")
 def two_records(mitdb, tmp_path_factory):

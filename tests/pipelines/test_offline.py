@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb
 
 THRESHOLD = 2.0
 

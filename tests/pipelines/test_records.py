@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 
 HEADER = "{name} 1 360 720\n{name}.dat 16 200 16 0 0 0 0 MLII\n"
 

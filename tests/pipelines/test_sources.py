@@ -37,7 +37,6 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "The inplace keyword")  # pandas, of wfdb
     import wfdb
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 
 N = 3600  # ten seconds at 360 Hz
 
