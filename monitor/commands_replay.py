@@ -136,6 +136,8 @@ class _Replay:
         self._failed: dict[str, str] = {}
 
     def run(self) -> int:
+        from monitor.report import Status
+        from monitor.session import Played
         from monitor.signals import StopRequest
         from monitor.store import StoreError
         from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED, SupervisorError
@@ -146,6 +148,9 @@ class _Replay:
         except ValueError as error:
             return self._complain(str(error), 2)
         if not sources:
+            if self._args.json:
+                nothing = Played(Status(), interrupted=False, restarts=0)
+                print(json.dumps(_Summary({}, [], nothing, self._failed).as_json()))
             return EXIT_FAILED
         with _folder("ecgmon-run-") as runtime, _state(self._args.state) as state:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -73,28 +74,28 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A running monitor; counts since its start, latencies in s."""
+    """A running monitor; counts since its start, latencies in s.  ``Status()`` is one that has done nothing."""
 
-    uptime: float
-    busy_seconds: float
+    uptime: float = 0.0
+    busy_seconds: float = 0.0
     """From the first item that came to the last commit."""
-    model: str
-    metrics: str
-    producers: int
-    workers: list[WorkerStatus]
-    queued: int
-    leased: int
-    segmented: int
-    scored: int
-    stored: int
-    redelivered: int
-    dropped: int
-    store_ok: bool
-    troubles: dict[str, str]
+    model: str = ""
+    metrics: str = ""
+    producers: int = 0
+    workers: list[WorkerStatus] = []
+    queued: int = 0
+    leased: int = 0
+    segmented: int = 0
+    scored: int = 0
+    stored: int = 0
+    redelivered: int = 0
+    dropped: int = 0
+    store_ok: bool = True
+    troubles: dict[str, str] = {}
     """Sources that could not be read, or not to their end, and why."""
-    latency_p50: float
-    latency_p99: float
-    streams: dict[str, StreamStatus]
+    latency_p50: float = math.nan
+    latency_p99: float = math.nan
+    streams: dict[str, StreamStatus] = {}
 
 
 class NotRunningError(Exception):
