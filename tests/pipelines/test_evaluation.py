@@ -1,0 +1,103 @@
+"""The yardstick itself: matching, what is left out, and the floors that no change may fall below."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.evaluation import BeatCounts, Reference, evaluate_records, match_beats, stream_record, summarise
+from pipelines.records import resolve
+from pipelines.source_errors import AnnotationError
+from pipelines.wfdb_files import Annotations, open_record, read_annotations
+
+samples = st.lists(st.integers(0, 3000), max_size=30, unique=True).map(lambda s: np.array(sorted(s), np.int64))
+
+
+@given(samples, samples)
+def test_matches_are_one_to_one_and_within_the_window(reference, detected):
+    pairs = match_beats(reference, detected, 54)
+    assert len(set(pairs[:, 0].tolist())) == len(set(pairs[:, 1].tolist())) == len(pairs)
+    assert (np.abs(reference[pairs[:, 0]] - detected[pairs[:, 1]]) <= 54).all()
+
+
+@given(samples)
+def test_a_perfect_detector_is_perfect(reference):
+    assert len(match_beats(reference, reference, 54)) == len(reference)
+
+
+def test_flutter_is_left_out_whether_or_not_it_ends():
+    annotations = Annotations(
+        np.array([10, 100, 200, 300, 400, 500]), np.array(["N", "[", "!", "]", "V", "["]), ("",) * 6
+    )
+    reference = Reference.of(annotations, 1000)
+    assert reference.sample.tolist() == [10, 400]
+    assert reference.outside_flutter(np.array([99, 100, 300, 301, 600])).tolist() == [True, False, False, True, False]
+
+
+def test_figures_of_nothing_are_none_and_not_a_division_by_zero():
+    assert BeatCounts().sensitivity is None
+    assert json.dumps(BeatCounts().as_dict())
+
+
+def test_a_folder_without_reference_beats_is_an_error_that_says_so(mitdb, tmp_path):
+    for suffix in ("hea", "dat"):
+        (tmp_path / f"100.{suffix}").symlink_to(mitdb / f"100.{suffix}")
+    with pytest.raises(AnnotationError, match="atr"):
+        evaluate_records(tmp_path, progress=False)
+
+
+def part_of(mitdb, tmp_path, *names):
+    for name in names:
+        for suffix in ("hea", "dat", "atr"):
+            (tmp_path / f"{name}.{suffix}").symlink_to(mitdb / f"{name}.{suffix}")
+    return tmp_path
+
+
+def test_matching_agrees_with_wfdb(mitdb):
+    from wfdb.processing import compare_annotations
+
+    for name in ("105", "208"):
+        (ref,) = resolve([str(mitdb / name)])
+        record = open_record(ref)
+        reference = Reference.of(read_annotations(ref), record.length).sample
+        detected = stream_record(record, chunk_seconds=60)[0].beats["sample"].astype(np.int64)
+        theirs = compare_annotations(reference, detected, 54)
+        ours = len(match_beats(reference, detected, 54))
+        assert abs(ours - theirs.tp) <= 1
+
+
+FLOORS = {  # missed and false beats that were reached on the whole record, with one to spare
+    "100": (1, 1),
+    "105": (10, 25),
+    "119": (1, 1),
+    "203": (32, 24),
+    "208": (16, 12),
+    "232": (1, 10),
+}
+
+
+def test_detection_is_no_worse_than_it_was_on_easy_and_hard_records(mitdb, tmp_path):
+    results = evaluate_records(part_of(mitdb, tmp_path, *FLOORS), progress=False)
+    for name, (missed, false) in FLOORS.items():
+        counts = results[name].counts
+        assert counts.fn <= missed, (name, counts)
+        assert counts.fp <= false, (name, counts)
+
+
+@pytest.mark.slow
+def test_the_whole_database_is_read_as_well_as_it_was(mitdb):
+    summary = summarise(evaluate_records(mitdb, progress=False))
+    qrs = summary["qrs"]
+    assert qrs["tp"] + qrs["fn"] == 109_494
+    assert qrs["sensitivity"] >= 0.9990
+    assert qrs["positive_predictivity"] >= 0.9986
+    assert min(record["f1"] for record in summary["records"].values()) >= 0.985
+    assert qrs["offset_seconds"]["median"] <= 0.010
+    assert qrs["offset_seconds"]["p95"] <= 0.020
+    assert qrs["delay_seconds"]["p99"] <= 1.0
+    assert qrs["delay_seconds"]["max"] <= 2.5
+    assert json.dumps(summary)
