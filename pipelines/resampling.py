@@ -38,7 +38,9 @@ def _design(up: int, down: int, half: int) -> NDArray[np.float32]:
     offset = np.arange(1 - half, half + 1)[None, :] - np.arange(up)[:, None] / up
     inside = np.clip(1 - (offset / half) ** 2, 0, None)
     taps = np.sinc(cutoff * offset) * np.i0(KAISER_BETA * np.sqrt(inside))
-    phases = (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)  # each phase keeps a constant as it is
+    phases: NDArray[np.float32] = (taps / taps.sum(axis=1, keepdims=True)).astype(
+        np.float32
+    )  # each phase keeps a constant as it is
     phases.flags.writeable = False
     return phases
 
