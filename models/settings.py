@@ -6,7 +6,10 @@ Apart from the training itself, so that a command line can offer the settings wi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
+
+from models.windows import BEFORE
 
 
 def _setting(default: Any, what: str) -> Any:  # noqa: ANN401 - dataclasses' own field() is no better
@@ -29,3 +32,11 @@ class Settings:
     shift: int = _setting(5, "most samples that an augmented beat's R peak is off, as a detector's may be")
     warp: float = _setting(0.05, "most that an augmented beat's time axis is stretched or squeezed, as a share")
     seed: int = _setting(0, "decides initial weights, order of the beats and augmentation")
+
+    def __post_init__(self) -> None:
+        for name in ("width", "latent", "discriminator_width", "epochs", "batch", "rate", "discriminator_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0")
+        for name, most in (("augmented", 1.0), ("warp", 0.5), ("shift", float(BEFORE)), ("w_adv", inf), ("seed", inf)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}")

@@ -255,6 +255,7 @@ class _Replay:
                 if stream.name in wanted
             }
             alerts = [found for found in reader.alerts() if found.stream in wanted]
+            alerts.sort(key=lambda found: (found.alert.start, found.stream))
         return _Summary(streams, alerts, played, {**self._failed, **played.status.troubles})
 
     def _show(self, summary: _Summary) -> None:

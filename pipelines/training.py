@@ -15,11 +15,9 @@ torch takes seconds to import, and the command line mounts this module: function
 
 from __future__ import annotations
 
-import argparse
 import json
 import pickle
 import signal
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,12 +25,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from models import windows
-from models.calibration import Calibration
+from models.calibration import Calibration, CalibrationError
 from models.settings import Settings
 from pipelines import dataset as datasets
 from pipelines.dataset import BeatClass, Dataset
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -123,12 +122,15 @@ def fit(
     Raises
     ------
     TrainingError
-        If there are too few beats for a batch, or ``out`` holds a training with other settings.
+        If there are too few beats for a batch, ``out`` holds a training with other settings, or
+        torch can not compute as asked.
     """
     import torch
 
     from models.adversarial import ResumeError, Training
 
+    if threads < 1:
+        raise TrainingError(f"{threads} threads can not compute; give at least 1")
     torch.set_num_threads(threads)
     train = dataset.beats[dataset.normal & ~dataset.held_out]
     per_epoch = len(train) // settings.batch
@@ -136,7 +138,10 @@ def fit(
         raise TrainingError(
             f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
         )
-    training = Training(settings, leads=len(dataset.signal), steps=per_epoch * settings.epochs, device=device)
+    try:
+        training = Training(settings, leads=len(dataset.signal), steps=per_epoch * settings.epochs, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch has no name for it
+        raise TrainingError(f"torch can not compute on {device!r}: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
     if (out / "state.pt").exists():
         try:
@@ -209,10 +214,13 @@ def calibrate(generator: Generator, windows_mv: NDArray[np.float32], rr_ratio: N
 
     Raises
     ------
-    models.calibration.CalibrationError
-        If the beats are too few.
+    TrainingError
+        If the beats are too few, or have no measure to calibrate by.
     """
-    return Calibration.measure(_errors(generator, windows_mv), rr_ratio)
+    try:
+        return Calibration.measure(_errors(generator, windows_mv), rr_ratio)
+    except CalibrationError as error:
+        raise TrainingError(f"the held-out normal beats can not calibrate this generator: {error}") from error
 
 
 def judge(scorer: Scorer, dataset: Dataset) -> dict[str, Any]:
@@ -348,14 +356,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def command_line(settings: Settings, stop_after: int | None = None) -> str:
-    """Spell out the command line that goes from records to a checkpoint with these settings."""
-    changed = [
-        f"--{field.name.replace('_', '-')} {value}"
-        for field in fields(settings)
-        if (value := getattr(settings, field.name)) != field.default
-    ]
+    """Spell out the command line that goes from records to a checkpoint with these settings.
+
+    Every setting is named, so that it stays true when a default changes.
+    """
+    flags = [f"--{field.name.replace('_', '-')} {getattr(settings, field.name)}" for field in fields(settings)]
     stop = [] if stop_after is None else [f"--stop-after {stop_after}"]
-    return " ".join(["ecgmon train all --db mitdb --work runs/default --out default.safetensors", *changed, *stop])
+    return " ".join(["ecgmon train all --db mitdb --work runs/default --out default.safetensors", *flags, *stop])
 
 
 def _add_path(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
@@ -398,7 +405,10 @@ def _prepare(db: Path, data: Path) -> None:
 def _fit(data: Path, out: Path, args: argparse.Namespace) -> int:
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    try:
+        settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     interrupted = False
 
     def interrupt(*_: object) -> None:
@@ -521,14 +531,3 @@ def _console() -> Any:  # noqa: ANN401 - rich is imported where it is used
     from rich.console import Console
 
     return Console(stderr=True)  # standard output is for results
-
-
-def main() -> int:
-    """Run as ``python -m pipelines.training``."""
-    parser = argparse.ArgumentParser(prog="ecgmon train", description="Train, calibrate and ship a generator.")
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -131,6 +132,29 @@ def test_a_missing_training_is_said(tmp_path):
         training.trained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("width", 0), ("epochs", -1), ("rate", float("nan")), ("augmented", 1.5), ("warp", 0.9), ("seed", -1)],
+)
+def test_a_setting_that_makes_no_sense_is_named(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} is {value}; expected"):
+        Settings(**{setting: value})
+
+
+def test_a_device_that_is_not_there_is_named(beats, tmp_path):
+    with pytest.raises(TrainingError, match="can not compute on 'nonsense'"):
+        training.fit(beats, tmp_path, TINY, device="nonsense")
+    with pytest.raises(TrainingError, match="0 threads"):
+        training.fit(beats, tmp_path, TINY, threads=0)
+
+
+def test_too_few_beats_to_calibrate_on_are_said(beats, finished):
+    generator, _ = training.trained(finished[1])
+    held_out = beats.beats[beats.normal & beats.held_out]
+    with pytest.raises(TrainingError, match="too few to calibrate"):
+        training.calibrate(generator, beats.windows(held_out), held_out["rr_ratio"])
+
+
 def test_a_damaged_state_is_said_to_be_one(beats, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
@@ -173,7 +197,7 @@ def test_a_calibrated_training_becomes_a_checkpoint_whose_scores_are_uniform(bea
         data=beats.about["sha256"],
     )
     assert "--width 4" in info.command
-    assert "--seed" not in info.command
+    assert "--seed 0" in info.command
     assert "--stop-after" not in info.command
 
 
@@ -207,7 +231,7 @@ def test_the_shipped_weights_tell_ventricular_beats_from_normal_ones(mitdb, tmp_
 def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb, tmp_path):
     tiny = ["--width", "1", "--latent", "2", "--discriminator-width", "1", "--epochs", "9999", "--batch", "256"]
     dataset.prepare(mitdb, tmp_path / "data", records=["100"])
-    command = [sys.executable, "-m", "pipelines.training", "fit", "--data", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "monitor", "train", "fit", "--data", str(tmp_path / "data")]
     command += ["--run", str(tmp_path / "run"), *tiny]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "run" / "log.jsonl"
@@ -231,6 +255,10 @@ def test_every_setting_can_be_given_on_the_command_line():
     given = ["all", "--db", "a", "--work", "b", "--out", "c", "--w-adv", "0.5", "--epochs", "3", "--seed", "7"]
     args = parser.parse_args(given)
     assert (args.w_adv, args.epochs, args.seed, args.width) == (0.5, 3, 7, Settings().width)
+    spelt_out = training.command_line(TINY, stop_after=5).split()
+    again = parser.parse_args(spelt_out[2:])
+    assert {name: getattr(again, name) for name in TINY.__dataclass_fields__} == asdict(TINY)
+    assert again.stop_after == 5
 
 
 def test_mounting_the_command_does_not_load_torch():
