@@ -148,13 +148,11 @@ class QrsSettings:
     silent_share, heard_share, calm_share : float
         A lead whose envelope stayed below ``silent_share`` of its ordinary hump for a usual RR interval has
         fallen silent, and is left out, if another lead meanwhile reached ``heard_share`` of its own
-        while the noise around was below ``calm_share``.
-    noise_rate : float
-        Weight of a new noise hump in the running height of noise.
+        in a hump that the noise around has less than ``calm_share`` of.
     """
 
     threshold: float = 0.2
-    refractory_seconds: float = 0.22
+    refractory_seconds: float = 0.23
     t_wave_seconds: float = 0.3
     t_wave_share: float = 0.5
     search_back_rr: float = 1.66
@@ -326,7 +324,7 @@ def _set_gains(
     """Weigh each lead by its signal-to-noise ratio; leads whose level is not known yet get nothing."""
     heard = 0.0
     for lead in range(level.size):
-        if level[lead] > 0 and around[lead] < settings.calm_share * level[lead]:
+        if level[lead] > 0 and around[lead] < settings.calm_share * highest[lead]:
             heard = max(heard, highest[lead] / level[lead])
     for lead in range(level.size):
         gain[lead] = 0.0

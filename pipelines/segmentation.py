@@ -55,7 +55,7 @@ RR_NEEDED: Final = 4
 
 HISTORY: Final = qrs.HISTORY + RAW_BEFORE
 WAITING: Final = 160
-"""Beats that may wait for the end of their windows; a block of them 0.22 s apart and 4 s before it are 122."""
+"""Beats that may wait for the end of their windows; a block of them 0.23 s apart and 4 s before it are 117."""
 
 SECONDS_REMEMBERED: Final = 32
 """Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
@@ -165,8 +165,8 @@ def _emit(
         if ending:
             if (state.seconds + 1) * FS > limit:
                 second_ready = NEVER
-            if taken < state.pending and pending[taken].sample >= limit:
-                taken += 1  # seen in the value that is held after the end
+            if taken < state.pending and pending[taken].sample + qrs.REFINE >= limit:
+                taken += 1  # its R peak may be still to come, in what was not recorded
                 continue
         if min(beat_ready, second_ready) >= (NEVER if ending else limit):
             break

@@ -39,6 +39,9 @@ NOISE_SECONDS: Final = 600.0
 QRS_HALF_SECONDS: Final = 0.05
 """Samples on either side of an R peak over which a complex is measured."""
 
+OTHER_RATES: Final = (128, 250, 257, 500)
+"""Sampling rates in Hz that records are brought to."""
+
 WORST: Final = 10
 """Records that are shown with what went wrong."""
 
@@ -189,6 +192,48 @@ def print_worst(results: dict[str, RecordResult]) -> list[str]:
     return names
 
 
+def variants(db: Path) -> dict[str, BeatCounts]:
+    """Measure detection with one lead alone, and on records brought to other sampling rates."""
+    from fractions import Fraction
+
+    from scipy.signal import resample_poly
+
+    gross: dict[str, BeatCounts] = {}
+    for ref in resolve([str(db)]):
+        record = open_record(ref)
+        samples = record.read(0, record.length)
+        reference = Reference.of(read_annotations(ref), record.length)
+        first = 1 if record.leads[1:] == ("MLII",) else 0
+        made = {"two leads": (record.leads, samples, record.fs)}
+        for label, column in (("first lead alone", first), ("second lead alone", 1 - first)):
+            made[label] = (record.leads[column : column + 1], samples[:, [column]], record.fs)
+        for fs in OTHER_RATES:
+            ratio = Fraction(fs) / Fraction(record.fs)
+            other = resample_poly(samples.astype(np.float64), ratio.numerator, ratio.denominator, padtype="line")
+            made[f"{fs} Hz"] = (record.leads, other.astype(np.float32), float(fs))
+        for label, (leads, signal, fs) in made.items():
+            items, _ = stream_record(MemoryRecord(record.name, fs, leads, signal), chunk_seconds=60)
+            scale = fs / record.fs
+            there = Reference(
+                np.round(reference.sample * scale).astype(np.int64),
+                np.round(reference.flutter * scale).astype(np.int64),
+            )
+            counts = compare(items, there, lead="", fs=fs).counts
+            gross[label] = gross.get(label, BeatCounts()) + counts
+    return gross
+
+
+def print_variants(gross: dict[str, BeatCounts]) -> None:
+    """Print the comparison of leads and rates as Markdown."""
+    print("| signal | missed | false | sensitivity, % | positive predictivity, % |")
+    print("| --- | --- | --- | --- | --- |")
+    for label, counts in gross.items():
+        print(
+            f"| {label} | {counts.fn} | {counts.fp} | {100 * (counts.sensitivity or 0):.2f} "
+            f"| {100 * (counts.positive_predictivity or 0):.2f} |"
+        )
+
+
 def _figure(rows: int, height: float) -> tuple[Any, Any]:
     """Make a figure of ``rows`` axes below each other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -335,6 +380,8 @@ def main(db: Path, folder: Path) -> None:
     names = print_worst(results)
     draw_worst(db, results, names, folder / "worst.png")
     draw_stages(db, folder)
+    print("\nLeads and rates\n")
+    print_variants(variants(db))
     print("\nAdded noise\n")
     rows = noise_rows(db)
     print_noise(rows)

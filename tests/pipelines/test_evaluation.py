@@ -70,13 +70,13 @@ def test_matching_agrees_with_wfdb(mitdb):
         assert abs(ours - theirs.tp) <= 1
 
 
-FLOORS = {  # missed and false beats that were reached on the whole record, with one to spare
-    "100": (1, 1),
-    "105": (10, 25),
+FLOORS = {  # missed and false beats on the whole record: what was reached, with one or two to spare
+    "100": (2, 1),
+    "105": (13, 17),
     "119": (1, 1),
-    "203": (32, 24),
-    "208": (16, 12),
-    "232": (1, 10),
+    "203": (31, 17),
+    "208": (13, 10),
+    "232": (1, 8),
 }
 
 
