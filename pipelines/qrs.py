@@ -546,9 +546,11 @@ def _judge(
     refractory = settings.refractory_seconds * FS
     if since < refractory:
         return False
-    for other in range(max(0, state.added - CAPACITY), state.added):
+    for other in range(state.added - 1, max(0, state.added - CAPACITY) - 1, -1):
         rival = candidates[other % CAPACITY]
-        if abs(rival.sample - candidate.sample) < refractory and rival.height > candidate.height:
+        if rival.sample <= candidate.sample - refractory:
+            break
+        if rival.sample < candidate.sample + refractory and rival.height > candidate.height:
             return False
     needed = state.noise + settings.threshold * (1 - state.noise)
     needed = max(needed, settings.around_multiple * candidate.around)
@@ -640,17 +642,18 @@ def _scan(
         if whole < leads or gain.max() <= 0:
             for j in range(STEP):
                 fused[j] = _fuse(settings, envelope, dead, level, gain, i + j, -1)
-        for j in range(i, i + STEP):
-            height = fused[j - i]
-            if state.before > state.before_that and state.before >= height and state.before > FAINTEST:
+        before, before_that = state.before, state.before_that
+        for j in range(STEP):
+            if before > before_that and before >= fused[j] and before > FAINTEST:
                 candidate = candidates[state.added % CAPACITY]
-                candidate.sample = base + j - 1
-                candidate.height = state.before
+                candidate.sample = t + j - 1
+                candidate.height = before
                 candidate.around = fused_around
                 candidate.noise = noisy
                 state.added += 1
-            state.before_that = state.before
-            state.before = height
+            before_that = before
+            before = fused[j]
+        state.before, state.before_that = before, before_that
 
         while state.judged < state.added and candidates[state.judged % CAPACITY].sample < t + STEP - JUDGE:
             number = state.judged

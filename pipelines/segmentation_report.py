@@ -1,12 +1,13 @@
 """Make the figures and pictures of docs/segmentation.md: ``python -m pipelines.segmentation_report DB FOLDER``.
 
 ``DB`` is the folder of the MIT-BIH Arrhythmia Database, ``FOLDER`` takes the pictures; the tables go to standard output.
+``python -m pipelines.segmentation_report DB`` changes the detector's settings one by one instead, which takes longer.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,9 @@ from models import windows
 from pipelines import qrs
 from pipelines.evaluation import BeatCounts, RecordResult, Reference, compare, evaluate_records, stream_record
 from pipelines.items import Kind, Quality
+from pipelines.qrs import QrsSettings
 from pipelines.records import resolve
+from pipelines.segmentation import SegmentSettings
 from pipelines.wfdb_files import MemoryRecord, Record, open_record, read_annotations
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ NOISE_SECONDS: Final = 600.0
 
 QRS_HALF_SECONDS: Final = 0.05
 """Samples on either side of an R peak over which a complex is measured."""
+
+FACTORS: Final = (0.8, 1.25)
+"""What settings are multiplied by."""
 
 OTHER_RATES: Final = (128, 250, 257, 500)
 """Sampling rates in Hz that records are brought to."""
@@ -204,13 +210,14 @@ def variants(db: Path) -> dict[str, BeatCounts]:
         samples = record.read(0, record.length)
         reference = Reference.of(read_annotations(ref), record.length)
         first = 1 if record.leads[1:] == ("MLII",) else 0
-        made = {"two leads": (record.leads, samples, record.fs)}
+        made: dict[str, tuple[tuple[str, ...], NDArray[np.float32], float]] = {}
+        made["two leads"] = (record.leads, samples, record.fs)
         for label, column in (("first lead alone", first), ("second lead alone", 1 - first)):
             made[label] = (record.leads[column : column + 1], samples[:, [column]], record.fs)
-        for fs in OTHER_RATES:
-            ratio = Fraction(fs) / Fraction(record.fs)
+        for rate in OTHER_RATES:
+            ratio = Fraction(rate) / Fraction(record.fs)
             other = resample_poly(samples.astype(np.float64), ratio.numerator, ratio.denominator, padtype="line")
-            made[f"{fs} Hz"] = (record.leads, other.astype(np.float32), float(fs))
+            made[f"{rate} Hz"] = (record.leads, other.astype(np.float32), float(rate))
         for label, (leads, signal, fs) in made.items():
             items, _ = stream_record(MemoryRecord(record.name, fs, leads, signal), chunk_seconds=60)
             scale = fs / record.fs
@@ -232,6 +239,25 @@ def print_variants(gross: dict[str, BeatCounts]) -> None:
             f"| {label} | {counts.fn} | {counts.fp} | {100 * (counts.sensitivity or 0):.2f} "
             f"| {100 * (counts.positive_predictivity or 0):.2f} |"
         )
+
+
+def print_settings(db: Path) -> None:
+    """Change each setting of the detector in turn, and print wrong beats in two halves of the records as Markdown.
+
+    A setting that were fitted to some records would show here: what is best for one half would be bad for the other.
+    """
+    print("| setting | wrong in one half | wrong in the other | both |")
+    print("| --- | --- | --- | --- |")
+    default = asdict(QrsSettings())
+    changed = {"as it is": default}
+    for name, value in default.items():
+        for factor in FACTORS:
+            changed[f"{name} {factor * value:.3g}"] = {**default, name: factor * value}
+    for label, values in changed.items():
+        settings = SegmentSettings(qrs=QrsSettings(**values))
+        results = evaluate_records(db, settings=settings, chunk_seconds=60).values()
+        wrong = [result.counts.fp + result.counts.fn for result in results]
+        print(f"| {label} | {sum(wrong[::2])} | {sum(wrong[1::2])} | {sum(wrong)} |", flush=True)
 
 
 def _figure(rows: int, height: float) -> tuple[Any, Any]:
@@ -389,4 +415,7 @@ def main(db: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) > 2:  # noqa: PLR2004 - the folder for pictures was named
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        print_settings(Path(sys.argv[1]))
