@@ -35,6 +35,9 @@ LENGTH: Final = BEFORE + AFTER
 BAND: Final = (3.0, 45.0)
 """Pass band in Hz."""
 
+PREFERRED_LEADS: Final = ("MLII", "II")
+"""Leads that the model knows, best first; a window of another lead is scored all the same, and that is said."""
+
 _ORDER: Final = 108  # 0.3 s at 360 Hz, the order that the published protocol uses
 
 FILTER_HALF: Final = _ORDER

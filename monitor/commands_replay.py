@@ -118,6 +118,14 @@ class _Summary:
         }
 
 
+def _lead_note(source: RecordSource) -> tuple[str, ...]:
+    from models.windows import PREFERRED_LEADS
+
+    if any(lead in PREFERRED_LEADS for lead in source.leads):
+        return ()
+    return (f"no lead MLII or II, which the model knows: lead {source.leads[0]} is scored in its place",)
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -200,7 +208,7 @@ class _Replay:
             except SourceError as error:
                 self._fail(ref.stream, error)
                 continue
-            for note in source.notes:
+            for note in (*source.notes, *_lead_note(source)):
                 self._err.print(f"{ref.stream}: {note}", markup=False, highlight=False, soft_wrap=True)
             settings = SourceSettings(
                 record="toy" if ref.path is None else str(ref.path.absolute()),

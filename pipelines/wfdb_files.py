@@ -526,22 +526,26 @@ def _choose(
     if not wanted:
         raise LeadError(f"{record}: an empty list of leads was asked for; it has {', '.join(names)}")
     channels = []
+    failures: list[SourceError] = []
     for lead in wanted:
         if lead in names:
             channel = names.index(lead)
         elif lead.isdecimal() and int(lead) < len(names):
             channel = int(lead)
         else:
-            raise LeadError(
-                f"{record}: there is no lead {lead!r}; it has {', '.join(names)} (or 0 to {len(names) - 1})"
-            )
+            has = ", ".join(names)
+            failures.append(LeadError(f"{record}: there is no lead {lead!r}; it has {has} (or 0 to {len(names) - 1})"))
+            continue
         problem = problems[channel]
         if problem is not None:
-            raise problem
+            failures.append(problem)
+            continue
         if channel in channels:
             raise LeadError(f"{record}: lead {lead!r} is asked for twice; once is enough")
         channels.append(channel)
-    return channels, []
+    if not channels:
+        raise failures[0]
+    return channels, [f"left out: {failure}" for failure in failures]
 
 
 def _none_usable(problems: Sequence[SourceError | None], record: str) -> SourceError:

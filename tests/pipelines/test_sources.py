@@ -348,9 +348,16 @@ def test_one_unusable_lead_is_said_and_the_other_streamed(tmp_path: Path, old: s
     np.testing.assert_allclose(gather(source), signals()[:, 1:])
 
 
-def test_an_unusable_lead_is_an_error_where_it_was_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(LeadError, match="'MLII' is in 'mmHg', expected a voltage"):
-        open_source(spoil_first_lead(write(tmp_path), "/mV", "/mmHg"), leads=["MLII", "V1"])
+@pytest.mark.parametrize(("wanted", "why"), [("MLII", "'MLII' is in 'mmHg'"), ("V9", "there is no lead 'V9'")])
+def test_one_lead_that_was_asked_for_and_cannot_be_had_is_said_and_the_other_streamed(
+    tmp_path: Path, wanted: str, why: str
+) -> None:
+    record = spoil_first_lead(write(tmp_path), "/mV", "/mmHg")
+    source = open_source(record, leads=[wanted, "V1"])
+    assert source.leads == ("V1",)
+    assert why in source.notes[0]
+    with pytest.raises(LeadError, match=why):
+        open_source(record, leads=[wanted])
 
 
 def test_a_record_without_any_voltage_is_refused(tmp_path: Path) -> None:
