@@ -113,6 +113,7 @@ class Monitor:
         self._info = info
         self._store = store
         self._metrics = metrics
+        self._runtime = runtime
         self._clock = clock
         self.epoch = random.SystemRandom().randrange(1, 2**53)
         self._exchange = Exchange(batch_beats=config.delivery.batch_beats, lease_seconds=config.delivery.lease_seconds)
@@ -188,8 +189,10 @@ class Monitor:
         _log.info("stopped", stored=self._beats_stored, left=self._exchange.queued + self._exchange.leased)
 
     def close(self) -> None:
-        """Close the sockets; what they still hold is sent for a moment."""
+        """Close the sockets and remove their files; what they still hold is sent for a moment."""
         self._context.destroy(linger=200)
+        for name in (endpoints.PRODUCERS, endpoints.WORKERS, endpoints.CONTROL, endpoints.FEED):
+            (self._runtime / name).unlink(missing_ok=True)  # ours: the folder's lock is held
 
     def health(self) -> dict[str, bool]:
         """Conditions of being ready, by name; read by the exporter's threads."""
