@@ -96,6 +96,9 @@ LOST: Final = 10 * FS
 REFINE: Final = round(0.08 * FS)
 """Samples on either side of a hump in which its R peak is looked for."""
 
+BASELINE: Final = round(0.2 * FS)
+"""Samples on either side of a hump whose mean is the level that its R peak stands out from: wider than any complex."""
+
 CAPACITY: Final = 64
 """Candidates kept; 2.5 s hold fewer, for humps of a filter this narrow are at least 40 ms apart."""
 
@@ -430,9 +433,9 @@ def _r_peak(signal: NDArray[np.float32], dead: NDArray[np.uint8], i: int) -> int
         if dead[other, i] == 0:
             lead = other
     mean = 0.0
-    for j in range(i - REFINE, i + REFINE + 1):
+    for j in range(i - BASELINE, i + BASELINE + 1):
         mean += signal[lead, j]
-    mean /= 2 * REFINE + 1
+    mean /= 2 * BASELINE + 1
     best = i
     for j in range(i - REFINE, i + REFINE + 1):
         if abs(signal[lead, j] - mean) > abs(signal[lead, best] - mean):
