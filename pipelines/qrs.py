@@ -24,14 +24,16 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import FS
 from pipelines.compiled import Record, compiled
 from pipelines.items import Flag
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GABOR_CENTRE: Final = 15.0
 """Centre frequency of the QRS filter in Hz."""

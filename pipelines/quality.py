@@ -17,13 +17,15 @@ An asystole with the usual faint noise is usable by these rules, as it has to be
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.compiled import Record, compiled
 from pipelines.items import Quality
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MISSING_SHARE: Final = 0.05
 """Share of samples not delivered above which a stretch counts as missing."""

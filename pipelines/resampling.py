@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import FS
 from pipelines.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 LARGEST_PHASES: Final = 10_000
 """Most phases of the polyphase filter.

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from models.windows import FS, LENGTH, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
 from pipelines import qrs, quality
@@ -25,6 +23,10 @@ from pipelines.compiled import Record, compiled
 from pipelines.items import ITEM, Items, Kind
 from pipelines.qrs import QrsDetector, QrsSettings
 from pipelines.resampling import Resampler
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
 LOWEST_FS: Final = 100.0
 """Least sampling frequency in Hz; below, the windows' 45 Hz would be lost."""
