@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 from functools import cache
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 

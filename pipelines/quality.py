@@ -17,7 +17,7 @@ An asystole with the usual faint noise is usable by these rules, as it has to be
 
 from __future__ import annotations
 
-from typing import Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, Final, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 import numpy as np
@@ -25,8 +25,9 @@ from pipelines.qrs import QrsDetector, QrsSettings
 from pipelines.resampling import Resampler
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 LOWEST_FS: Final = 100.0
 """Least sampling frequency in Hz; below, the windows' 45 Hz would be lost."""
