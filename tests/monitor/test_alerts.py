@@ -793,9 +793,9 @@ def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_ot
 
         missed += [(record.name, alert) for alert in reference if not has(alert, streamed)]
         extra += [(record.name, alert) for alert in streamed if not has(alert, reference)]
-    # The flutter of 207 has waves that a detector takes for beats: extreme tachycardia, and no asystole
-    flutter = [(name, alert) for name, alert in extra if name == "207"]
-    assert {alert.kind for _, alert in flutter} == {AlertKind.EXTREME_TACHYCARDIA}
+    # The flutter of 207 has waves that a detector takes for beats now and then: no asystole, but a rate of
+    # which the alert says that it was counted in noise
+    flutter = [alert for name, alert in extra if name == "207"]
+    assert all(alert.kind != AlertKind.ASYSTOLE and "in noise" in alert.message for alert in flutter)
     assert [entry for entry in missed if entry[0] != "207"] == []
-    # In 24 hours: the first lead of 116 and 208 is lost for seconds, 104, 105 and 108 have noise
-    assert len(extra) - len(flutter) <= 8, [(name, a.kind, a.start, a.message) for name, a in extra]
+    assert len(extra) - len(flutter) <= 2, [(name, a.kind, a.start, a.message) for name, a in extra]  # in 24 hours
