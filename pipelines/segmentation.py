@@ -120,17 +120,19 @@ def _hold(
     """Pick leads, hold the last value over missing samples, and mark per sample: missing, samples without change."""
     leads = columns.size
     for lead in range(leads):
+        column, held, unchanged = columns[lead], last[lead], run[lead]
         for i in range(samples.shape[0]):
-            value = samples[i, columns[lead]]
+            value = samples[i, column]
             missing = not abs(value) <= LARGEST  # also true of NaN
-            if missing or value == last[lead]:
-                run[lead] = min(run[lead] + 1, 2**30)
+            if missing or value == held:
+                unchanged = min(unchanged + 1, 2**30)
             else:
-                run[lead] = 0
-                last[lead] = value
-            signal[lead, i] = last[lead]
+                unchanged = 0
+                held = value
+            signal[lead, i] = held
             marks[lead, i] = missing
-            marks[leads + lead, i] = run[lead]
+            marks[leads + lead, i] = unchanged
+        last[lead], run[lead] = held, unchanged
 
 
 @compiled
