@@ -22,7 +22,7 @@ from monitor import endpoints
 from monitor.delivery import Exchange, Lot
 from monitor.latency import LatencyHistogram
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
-from monitor.store import Entry, Store, StoreError
+from monitor.store import StoreError, StreamChangedError
 from monitor.streams import Outcome, StreamRules
 from pipelines import wire
 from pipelines.items import Kind
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from models.checkpoint import ModelInfo
     from monitor.config import Config
     from monitor.exporter import Metrics
+    from monitor.store import Entry, Store
+    from pipelines.items import Items
 
 _log = structlog.get_logger("monitor")
 
@@ -78,9 +80,9 @@ class _Live:
     received: int
     recent_rr: list[float] = field(default_factory=list)
     last_score: float = float("nan")
-    beats_received: int = 0
-    beats_stored: int = 0
     stalled: bool = False
+    ended: bool = False
+    """Whether its end was received, stored or not."""
 
 
 class Monitor:
@@ -281,7 +283,7 @@ class Monitor:
                     state = self._store.open_stream(info.stream, info.fs, info.leads, int(time.time()))
                     rules = StreamRules(state, self._config.alerts, detail=self._config.store.detail)
                     position = self._exchange.open(info.stream, state.position)
-                    live = self._streams[info.stream] = _Live(rules, (peer, number), now, position)
+                    live = self._streams[info.stream] = _Live(rules, (peer, number), now, position, ended=state.ended)
                     for alert in rules.active:
                         self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
                 else:
@@ -292,8 +294,8 @@ class Monitor:
                 stored.append(live.rules.state.position)
         except StoreError as error:
             _log.error("stream-refused", reason=str(error))
-            reason = str(error)[: wire.MAX_TEXT]
-            self._send(self._producer_socket, peer, [wire.encode(wire.Refused(reason, retry=False))])
+            refused = wire.Refused(str(error)[: wire.MAX_TEXT], retry=not isinstance(error, StreamChangedError))
+            self._send(self._producer_socket, peer, [wire.encode(refused)])
             return
         # Each gets a share of what is left of the monitor's memory, so that nobody ever gets nothing.
         left = self._config.delivery.queue_items - sum(known.window for known in self._producers.values())
@@ -329,6 +331,8 @@ class Monitor:
                     retry=False,
                 )
             live = self._streams.get(info.stream)
+            if live is not None and not live.rules.state.same(info.fs, info.leads):
+                return wire.Refused(f"stream {info.stream} has another sampling frequency or other leads", retry=False)
             owner = None if live is None else self._producers.get(live.number_of[0])
             if owner is not None and owner.name != hello.producer:
                 return wire.Refused(f"stream {info.stream} is being sent by another producer", retry=True)
@@ -346,6 +350,7 @@ class Monitor:
             live = self._streams[name]
             if live.number_of != (peer, part.stream):
                 continue  # the stream has moved to another producer
+            self._check_end(live, part, items)
             lot = self._exchange.accept(Lot(name, part.first, items, now - ages.astype(np.float64), now))
             if lot is None:
                 rewind = rewind or part.first > self._exchange.open(name, 0)
@@ -354,14 +359,22 @@ class Monitor:
             live.stalled = False
             producer.under_way += len(lot.items)
             live.received += len(lot.items)
+            live.ended = bool(lot.items.table["kind"][-1] == Kind.END)
             beats = len(lot.items.windows)
             if beats:
-                live.beats_received += beats
                 self._beats_segmented += beats
                 self._metrics.segmented.labels(self._metrics.stream_label(name)).inc(beats)
         self._metrics.duration.labels("segment").observe(message.segment_seconds)
         if rewind:  # something before was lost on the way: have the producer ask where the streams stand
             self._send(self._producer_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+
+    def _check_end(self, live: _Live, part: wire.Part, items: Items) -> None:
+        """Refuse items that follow the end of their stream: the alert rules rely on there being none."""
+        ends = np.flatnonzero(items.table["kind"] == Kind.END)
+        if len(ends) and ends[0] != len(items) - 1:
+            raise wire.WireError("ended", "items follow the end of their stream")
+        if live.ended and part.first + len(items) > live.received:
+            raise wire.WireError("ended", f"stream {live.rules.state.name} has ended; nothing can be added to it")
 
     def _count_producer(self, producer: _Producer, ping: wire.ProducerPing) -> None:
         resent = max(0, ping.resent - producer.resent)
@@ -507,7 +520,6 @@ class Monitor:
         label = metrics.stream_label(state.name)
         beats = len(outcome.scores)
         if beats:
-            live.beats_stored += beats
             self._beats_stored += beats
             metrics.stored.labels(label).inc(beats)
             scored = int(np.count_nonzero(~np.isnan(outcome.scores)))

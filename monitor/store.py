@@ -109,6 +109,10 @@ class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which and what to do."""
 
 
+class StreamChangedError(StoreError):
+    """A stream comes with another sampling frequency or other leads than it is stored with."""
+
+
 @dataclass(slots=True)
 class StreamState:
     """Where a stream stands; what a monitor needs to go on with it after a restart.
@@ -137,6 +141,10 @@ class StreamState:
     ended: bool = False
     rules: bytes = b""
     run: tuple[int, int, int] | None = None
+
+    def same(self, fs: float, leads: Sequence[str]) -> bool:
+        """Whether a stream that comes with these is this one."""
+        return (self.fs, self.leads) == (fs, tuple(leads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +279,7 @@ class Store:
 
         Raises
         ------
-        StoreError
+        StreamChangedError
             If it is there with another sampling frequency or other leads: its sample indices would
             mean something else from here on.
         """
@@ -290,8 +298,8 @@ class Store:
         state = StreamState(
             row[0], name, row[1], tuple(json.loads(row[2])), row[3], row[4], row[5], bool(row[6]), row[7], run
         )
-        if (state.fs, state.leads) != (fs, tuple(leads)):
-            raise StoreError(
+        if not state.same(fs, leads):
+            raise StreamChangedError(
                 f"stream {name} is stored with {state.fs:g} Hz, leads {', '.join(state.leads)}; now it comes with"
                 f" {fs:g} Hz, {', '.join(leads)}: give it another id or use another state folder"
             )

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import zmq
-from conftest import sequence
+from conftest import sequence, stored
+
+from pipelines.items import ITEM, Kind
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "producer.py"
 
@@ -84,3 +87,44 @@ def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(dae
     assert rejected(running, "worker") >= 4 * 50
     assert sequence(running.state, "toy").tolist() == list(range(status.streams["toy"].beats))
     assert sent == 300
+
+
+def speak(socket: zmq.Socket, header: dict[str, object], *frames: bytes) -> dict[str, object]:
+    """Send a message; give the header of the next one that is no acknowledgement."""
+    socket.send_multipart([msgspec.msgpack.encode(header), *frames])
+    while True:
+        assert socket.poll(20_000), f"no answer to {header['type']}"
+        answer = msgspec.msgpack.decode(socket.recv_multipart()[0])
+        if answer["type"] != "stored":
+            return answer
+
+
+def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daemon):
+    running = daemon([])
+    running.wait(lambda status: status.workers, "a worker")
+    ends = np.zeros(2, ITEM)
+    ends["kind"] = Kind.END
+    second = np.zeros(1, ITEM)
+    second["kind"] = Kind.SECOND
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(f"ipc://{running.runtime}/producers")
+        info = {"stream": "odd", "fs": 360.0, "leads": ["MLII"]}
+        hello = {"type": "hello", "protocol": 1, "producer": "odd one", "streams": [info]}
+        epoch = speak(socket, hello)["epoch"]
+        deliver = {"type": "deliver", "epoch": epoch, "segment_seconds": 0.0}
+        ping = {"type": "producer-ping", "epoch": epoch, "resent": 0}
+        two = [msgspec.msgpack.encode({**deliver, "parts": [[0, 0, 2, 0]]}), ends.tobytes(), b"", bytes(8)]
+        one = [msgspec.msgpack.encode({**deliver, "parts": [[0, 0, 1, 0]]}), ends[:1].tobytes(), b"", bytes(4)]
+        late = [msgspec.msgpack.encode({**deliver, "parts": [[0, 1, 1, 0]]}), second.tobytes(), b"", bytes(4)]
+        for message in (two, one, late):
+            socket.send_multipart(message)
+        assert speak(socket, ping)["type"] == "pong"
+        changed = {**hello, "streams": [{**info, "fs": 250.0}]}
+        assert speak(socket, changed) == {
+            "type": "refused", "retry": False, "reason": "stream odd has another sampling frequency or other leads"
+        }  # fmt: skip
+    running.wait(lambda status: status.streams["odd"].ended, "the end of the stream")
+    assert rejected(running, "producer") == 2
+    assert running.stop() == 0
+    assert stored(running.state)["odd"]["position"] == 1
