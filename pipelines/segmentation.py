@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 import numpy as np
 
-from models.windows import FS, LENGTH, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
+from models.windows import FS, LENGTH, PREFERRED_LEADS, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
 from pipelines import qrs, quality
 from pipelines.compiled import Record, compiled
 from pipelines.items import ITEM, Items, Kind
@@ -34,9 +34,6 @@ LOWEST_FS: Final = 100.0
 
 HIGHEST_FS: Final = 1000.0
 """Highest sampling frequency in Hz."""
-
-PREFERRED_LEADS: Final = ("MLII", "II")
-"""Leads that the model knows, best first."""
 
 DETECTION_LEADS: Final = 2
 """Most leads that beats are looked for in."""
