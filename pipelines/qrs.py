@@ -327,7 +327,7 @@ def _look_around(
         for j in range(values.size):
             values[j] = envelope[lead, i - before + j * AROUND_STEP]
         around[lead] = _median(values)  # beats take up less than half of the time and must not count
-        peak = values[-1]  # the highest
+        peak = values.max()
         for j in range(i - span, i - before, AROUND_STEP):
             peak = max(peak, envelope[lead, j])
         highest[lead] = peak
