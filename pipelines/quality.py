@@ -84,9 +84,13 @@ def judge(
         A value of :class:`pipelines.items.Quality`.
     """
     n = signal.size
-    if missing.sum() > MISSING_SHARE * n:
+    lost = 0
+    longest = 0
+    for i in range(n):
+        lost += missing[i]
+        longest = max(longest, unchanged[i])
+    if lost > MISSING_SHARE * n:
         return Quality.MISSING.value
-    longest = unchanged.max()
     if longest >= RAIL_RUN:
         span = seen.high - seen.low
         at_rail = 0
