@@ -21,6 +21,7 @@ import numpy as np
 from models.windows import LENGTH
 from monitor.alerts import Alert, AlertKind, Priority
 from pipelines.items import Quality
+from pipelines.rhythm import RHYTHM, around
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -492,16 +493,25 @@ class Reader:
         Returns
         -------
         structured ndarray, shape (n,)
-            Fields seq, sample, seconds (of the R peak in stream time), rr (s), rr_ratio, quality, flags,
-            error (A(x)), score; NaN where a value is not known.
+            Fields seq, sample, seconds (of the R peak in stream time), rr (s), rr_ratio, rr_after (s),
+            rr_after_ratio, rate (beats/min), quality, flags, error (A(x)), score; NaN where a value is not
+            known.  The three after ``rr_ratio`` are not stored but follow from the beats around
+            (:mod:`pipelines.rhythm`); the newest beat of a stream has no ``rr_after`` yet.
         """
         rows = self._rows(
             "SELECT seq, sample, sample / fs, rr, rr_ratio, quality, flags, error, score"
             " FROM beats JOIN streams ON streams.id = beats.stream"
             " WHERE name = ? AND seq >= ? ORDER BY seq LIMIT ?",
-            stream, first, most,
+            stream, first, most + 1 if most >= 0 else most,  # one more knows the last one's rr_after
         )  # fmt: skip
-        return np.array([tuple(np.nan if v is None else v for v in row) for row in rows], dtype=BEAT)
+        known = np.array([tuple(np.nan if v is None else v for v in row) for row in rows], dtype=_STORED_BEAT)
+        beats = np.empty(len(known), BEAT)
+        for name in _STORED_BEAT.names or ():
+            beats[name] = known[name]
+        rhythm = around(known["seconds"], known["rr"], known["rr_ratio"])
+        for name in RHYTHM.names or ():
+            beats[name] = rhythm[name]
+        return beats[:most] if most >= 0 else beats
 
     def detail(self, stream: str, seq: int) -> tuple[NDArray[np.float32], NDArray[np.float16]] | None:
         """Window (leads, 320) in mV and squared difference per tick (320,) of a beat, if they were kept."""
@@ -526,9 +536,17 @@ class Reader:
         return [(second, seconds, Quality(quality)) for second, seconds, quality in rows]
 
 
+_STORED_BEAT: Final = np.dtype(
+    [
+        ("seq", "i8"), ("sample", "i8"), ("seconds", "f8"), ("rr", "f8"), ("rr_ratio", "f8"),
+        ("quality", "u1"), ("flags", "u2"), ("error", "f8"), ("score", "f8"),
+    ]
+)  # fmt: skip
+
 BEAT: Final = np.dtype(
     [
         ("seq", "i8"), ("sample", "i8"), ("seconds", "f8"), ("rr", "f8"), ("rr_ratio", "f8"),
+        ("rr_after", "f8"), ("rr_after_ratio", "f8"), ("rate", "f8"),
         ("quality", "u1"), ("flags", "u2"), ("error", "f8"), ("score", "f8"),
     ]
 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipelines.items import Items, Kind, Quality
+from pipelines.rhythm import RHYTHM, around
 from pipelines.segmentation import Segmenter, SegmentSettings
 from pipelines.source_errors import RangeError, SourceError
 from pipelines.sources import format_time
@@ -110,25 +111,30 @@ class ScoredRecord:
         Returns
         -------
         dict from str to ndarray, each of shape (n,)
-            ========= ======= ================================================================
-            seq       int64   number of the beat in the stream
-            sample    int64   R peak as a sample index into the record
-            seconds   float64 the same in seconds from the record's beginning
-            rr        float32 RR interval to the beat before, in s; NaN where there is none
-            rr_ratio  float32 ``rr`` over the mean of up to eight before; NaN until four are known
-            quality   str     usable, noisy, saturated, flat or missing: the signal under the beat
-            error     float32 A(x); NaN where the beat could not be scored
-            score     float32 -log10 of the share of normal beats that look at least this odd
-            anomalous bool    score at or over the threshold
-            ========= ======= ================================================================
+            ============== ======= ================================================================
+            seq            int64   number of the beat in the stream
+            sample         int64   R peak as a sample index into the record
+            seconds        float64 the same in seconds from the record's beginning
+            rr             float32 RR interval to the beat before, in s; NaN where there is none
+            rr_ratio       float32 ``rr`` over the mean of up to eight before; NaN until four are known
+            rr_after       float32 RR interval to the beat after, in s; NaN where there is none
+            rr_after_ratio float32 ``rr_after`` over the same mean; NaN as ``rr_ratio``
+            rate           float32 local heart rate in beats/min: 60 over that mean
+            quality        str     usable, noisy, saturated, flat or missing: the signal under the beat
+            error          float32 A(x); NaN where the beat could not be scored
+            score          float32 -log10 of the share of normal beats that look at least this odd
+            anomalous      bool    score at or over the threshold
+            ============== ======= ================================================================
         """
         sample = self.beats["sample"] + self.first
+        rhythm = around(sample / self.fs, self.beats["rr"], self.beats["rr_ratio"])
         return {
             "seq": self.beats["seq"].astype(np.int64),
             "sample": sample,
             "seconds": sample / self.fs,
             "rr": self.beats["rr"],
             "rr_ratio": self.beats["rr_ratio"],
+            **{name: rhythm[name] for name in RHYTHM.names or ()},
             "quality": np.array([Quality(quality).name.lower() for quality in self.beats["quality"]], np.str_),
             "error": self.error,
             "score": self.score,

@@ -64,6 +64,17 @@ def test_beats_come_back_as_they_were_stored(store, model):
     assert (stream.name, stream.beats, stream.position, stream.leads) == ("a", 3, 3, ("MLII",))
 
 
+def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_are_asked_for(store, model):
+    state = store.open_stream("a", 100.0, ["MLII"], 1)  # rows() puts beats 1 s apart
+    beats = [(seq, 100 * seq, 1.0 if seq else NAN, 1.0 if seq > 4 else NAN, 0, 0, 0.01, 0.5) for seq in range(8)]
+    store.write([Entry(replace(state, position=8, beats=8), beats)], model, 10)
+    with Reader(store.path.parent) as reader:
+        whole, part = reader.beats("a"), reader.beats("a", first=5, most=2)
+    assert whole["rr_after"].tolist() == pytest.approx([1.0] * 7 + [NAN], nan_ok=True)
+    assert whole["rate"].tolist() == pytest.approx([NAN] * 5 + [60.0] * 3, nan_ok=True)
+    assert part.tobytes() == whole[5:7].tobytes()
+
+
 def test_a_stream_goes_on_where_it_stood(tmp_path):
     with Store(tmp_path) as store:
         model = store.use_model("f", "m")

@@ -151,13 +151,22 @@ def test_csv_brings_back_every_bit(tmp_path: Path, scored: ScoredRecord) -> None
         rows = list(csv.DictReader(file))
     table = scored.table(THRESHOLD)
     assert list(rows[0]) == list(table)
-    for name in ("rr", "rr_ratio", "error", "score"):
+    for name in ("rr", "rr_ratio", "rr_after", "rr_after_ratio", "rate", "error", "score"):
         values = np.array([float(row[name] or "nan") for row in rows], np.float32)
         np.testing.assert_array_equal(values, table[name])
     np.testing.assert_array_equal([float(row["seconds"]) for row in rows], table["seconds"])
     np.testing.assert_array_equal([int(row["anomalous"]) for row in rows], table["anomalous"])
     assert [int(row["seq"]) for row in rows] == list(range(len(scored.beats)))
     assert {row["quality"] for row in rows} <= {quality.name.lower() for quality in Quality}
+
+
+def test_every_beat_has_the_interval_after_it_and_the_local_rate(scored: ScoredRecord) -> None:
+    table = scored.table(THRESHOLD)
+    np.testing.assert_array_equal(table["rr_after"][:-1], table["rr"][1:])
+    assert np.isnan(table["rr_after"][-1])
+    known = ~np.isnan(table["rr_ratio"])
+    assert known.sum() > 10
+    np.testing.assert_allclose(table["rate"][known], 60 * table["rr_ratio"][known] / table["rr"][known], rtol=1e-6)
 
 
 def test_parquet_brings_back_every_bit_and_says_where_it_is_from(tmp_path: Path, scored: ScoredRecord) -> None:
