@@ -141,18 +141,24 @@ def match_beats(reference: NDArray[np.int64], detected: NDArray[np.int64], windo
     ndarray of int64, shape (matches, 2)
         Positions in ``reference`` and in ``detected``.  Of two beats that could be matched with the same one, the nearer is.
     """
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     i = j = 0
     while i < len(reference) and j < len(detected):
         distance = abs(detected[j] - reference[i])
+        last_i, last_j = pairs[-1] if pairs else (-1, -1)
         if distance > window:
             if detected[j] < reference[i]:
                 j += 1
             else:
                 i += 1
         elif j + 1 < len(detected) and abs(detected[j + 1] - reference[i]) < distance:
+            # Passed over for the next one: the reference beat before, if it was passed over, too, can have it
+            if last_i < i - 1 and abs(detected[j] - reference[i - 1]) <= window:
+                pairs.append((i - 1, j))
             j += 1
         elif i + 1 < len(reference) and abs(detected[j] - reference[i + 1]) < distance:
+            if last_j < j - 1 and abs(detected[j - 1] - reference[i]) <= window:  # likewise
+                pairs.append((i, j - 1))
             i += 1
         else:
             pairs.append((i, j))
