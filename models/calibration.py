@@ -84,6 +84,32 @@ class Table:
         surprise: NDArray[np.float64] = np.interp(value, self.values, self.surprise)
         return surprise
 
+    @classmethod
+    def measure(cls, oddness: NDArray[Any]) -> Self:
+        """Measure how rarely normal beats are at least this odd.
+
+        Parameters
+        ----------
+        oddness : ndarray, shape (n,)
+            Of normal beats that no model was fitted to, finite; more is odder.
+
+        Raises
+        ------
+        CalibrationError
+            If there are fewer than :data:`LEAST_BEATS`, or the oddest are all alike.
+        """
+        if len(oddness) < LEAST_BEATS:
+            raise CalibrationError(
+                f"{len(oddness)} normal beats are too few for a table; expected at least {LEAST_BEATS}"
+            )
+        return cls._of(_quantiles(oddness))
+
+    @classmethod
+    def _of(cls, values: NDArray[np.float64]) -> Self:
+        """Order knots by value, keeping of those with one value the least surprising."""
+        values, first = np.unique(values.round(9), return_index=True)
+        return cls(values, _GRID[first])
+
     def to_dict(self) -> dict[str, list[float]]:
         """Return the knots as plain lists."""
         return {"values": self.values.tolist(), "surprise": self.surprise.tolist()}
@@ -163,10 +189,10 @@ class Calibration:
         if not ((error > 0) & np.isfinite(error)).all() or not (rr_ratio[known] > 0).all():
             raise CalibrationError("a beat to calibrate on has an A(x) or an rr_ratio that is not a positive number")
         # Tails are fitted to logarithms: A(x) and RR intervals vary by factors.
-        by_error = _table(np.exp(_quantiles(np.log(error))), _GRID)
-        by_rhythm = _table(np.exp(-_quantiles(-np.log(rr_ratio[known]))), _GRID)
+        by_error = Table._of(np.exp(_quantiles(np.log(error))))  # noqa: SLF001 - of this module
+        by_rhythm = Table._of(np.exp(-_quantiles(-np.log(rr_ratio[known]))))  # noqa: SLF001 - likewise
         both = by_error(error[known]) + by_rhythm(rr_ratio[known])
-        return cls(by_error, by_rhythm, _table(_quantiles(both), _GRID), len(error))
+        return cls(by_error, by_rhythm, Table.measure(both), len(error))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tables as plain lists and numbers, for JSON."""
@@ -209,9 +235,3 @@ def _quantiles(oddness: NDArray[Any]) -> NDArray[np.float64]:
     # Of an exponential tail, a tenth is left after every ln(10) mean excesses.
     beyond: NDArray[np.float64] = measured + np.maximum(_GRID - TAIL, 0) * np.log(10) * excess.mean()
     return beyond
-
-
-def _table(values: NDArray[np.float64], surprise: NDArray[np.float64]) -> Table:
-    """Order knots by value, keeping of those with one value the least surprising."""
-    values, first = np.unique(values.round(9), return_index=True)
-    return Table(values, surprise[first])
