@@ -126,6 +126,30 @@ REMEMBERED: Final = 8
 """Beats over which heights and RR intervals are averaged (Pan & Tompkins 1985)."""
 
 
+class QrsSettingsError(ValueError):
+    """A figure of the beat detector is out of its range."""
+
+
+SETTING_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "threshold": (0.01, 0.99),
+    "refractory_seconds": (0.05, JUDGE / FS),  # a candidate is judged that much later, and must know its rivals
+    "t_wave_seconds": (0.0, 1.0),
+    "t_wave_share": (0.0, 1.0),
+    "search_back_rr": (1.0, 10.0),  # below 1 every beat would be searched for
+    "search_back_share": (0.0, 1.0),
+    "search_back_seconds": (0.05, SEARCH_LIMIT / FS),
+    "ceiling": (1.0, 100.0),  # below 1 an ordinary beat would be cut
+    "lead_power": (0.0, 10.0),
+    "noise_rate": (0.0, 1.0),
+    "around_weight": (0.0, 100.0),
+    "around_multiple": (0.0, 100.0),
+    "silent_share": (0.0, 1.0),
+    "heard_share": (0.0, 2.0),
+    "calm_share": (0.0, 1.0),
+}
+"""Least and greatest value of each setting, both allowed."""
+
+
 @dataclass(frozen=True)
 class QrsSettings:
     """Figures of the decision; one set for every stream.
@@ -148,6 +172,8 @@ class QrsSettings:
         Heights above this multiple of an ordinary beat count as this: artefacts may be very high.
     lead_power : float
         A lead's weight is its signal-to-noise ratio to this power.
+    noise_rate : float
+        Weight of a newly rejected candidate in the running height of noise humps.
     around_weight : float
         Weight of the noise around an instant, beside the running height of noise humps, in that ratio.
     around_multiple : float
@@ -157,6 +183,11 @@ class QrsSettings:
         A lead whose envelope stayed below ``silent_share`` of its ordinary hump for a usual RR interval has
         fallen silent, and is left out, if another lead meanwhile reached ``heard_share`` of its own
         in a hump that the noise around has less than ``calm_share`` of.
+
+    Raises
+    ------
+    QrsSettingsError
+        If a figure is not a number within :data:`SETTING_RANGES`.
     """
 
     threshold: float = 0.2
@@ -174,6 +205,14 @@ class QrsSettings:
     silent_share: float = 0.2
     heard_share: float = 0.7
     calm_share: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name, (least, greatest) in SETTING_RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= greatest:  # also true of NaN
+                raise QrsSettingsError(
+                    f"{name} is {value}; it has to be from {least:g} to {greatest:g} (by default {type(self).__dataclass_fields__[name].default})"
+                )
 
 
 _SETTINGS: Final = np.dtype([(field.name, "f8") for field in fields(QrsSettings)])

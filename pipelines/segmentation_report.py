@@ -252,7 +252,9 @@ def print_settings(db: Path) -> None:
     changed = {"as it is": default}
     for name, value in default.items():
         for factor in FACTORS:
-            changed[f"{name} {factor * value:.3g}"] = {**default, name: factor * value}
+            least, greatest = qrs.SETTING_RANGES[name]
+            other = min(max(factor * value, least), greatest)
+            changed[f"{name} {other:.3g}"] = {**default, name: other}
     for label, values in changed.items():
         settings = SegmentSettings(qrs=QrsSettings(**values))
         results = evaluate_records(db, settings=settings, chunk_seconds=60).values()
@@ -277,7 +279,13 @@ def _draw_signal(axis: Any, record: Record, first: int, last: int) -> NDArray[np
     for lead, name in enumerate(record.leads):
         axis.plot(time, samples[:, lead] - 2.5 * lead, lw=0.8, label=name)
     axis.set_xlim(time[0], time[-1])
+    axis.set_ylabel("mV, leads apart")
     return samples
+
+
+def _label(axis: Any, *, columns: int) -> None:  # noqa: ANN401
+    """Put the legend outside the axes, above them on the right, where it covers no data."""
+    axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, fontsize=8, frameon=False)
 
 
 def draw_noise(rows: Sequence[NoiseRow], file: Path) -> None:
@@ -294,7 +302,7 @@ def draw_noise(rows: Sequence[NoiseRow], file: Path) -> None:
         axis.set_ylabel(label)
         axis.invert_xaxis()
         axis.grid(alpha=0.3)
-    axes[0].legend()
+    _label(axes[0], columns=len(NOISES))
     axes[2].set_xlabel("signal-to-noise ratio, dB")
     figure.savefig(file, dpi=80)
 
@@ -313,7 +321,8 @@ def draw_stages(db: Path, folder: Path) -> None:
     figure, axes = _figure(1, 2.6)
     samples = _draw_signal(axes[0], record, first, last)
     axes[0].set_title("1. The signal as it comes: MIT-BIH 208", loc="left")
-    axes[0].legend(loc="upper right")
+    axes[0].set_xlabel("time, s")
+    _label(axes[0], columns=2)
     figure.savefig(folder / "stage-1-signal.png", dpi=80)
 
     half = qrs.GABOR_HALF
@@ -327,9 +336,11 @@ def draw_stages(db: Path, folder: Path) -> None:
     figure, axes = _figure(len(raw), 1.9)
     for lead, axis in enumerate(axes):
         axis.plot(time, samples[:, lead] - np.median(samples[:, lead]), lw=0.6, color="0.6")
-        axis.plot(time, envelope[lead], label=f"envelope of {record.leads[lead]}, mV")
-        axis.legend(loc="upper right")
+        axis.plot(time, envelope[lead], label=f"envelope of {record.leads[lead]}")
+        _label(axis, columns=1)
         axis.set_xlim(time[0], time[-1])
+        axis.set_ylabel("mV")
+    axes[-1].set_xlabel("time, s")
     axes[0].set_title("2. The envelope at 15 Hz: one hump for each complex", loc="left")
     figure.savefig(folder / "stage-2-envelope.png", dpi=80)
 
@@ -348,8 +359,10 @@ def draw_stages(db: Path, folder: Path) -> None:
             axes[0].plot(time[nearest], fused[nearest], "o", color="tab:red")
     axes[0].axhline(0.2, color="0.4", ls=":", lw=1)
     axes[0].set_xlim(time[0], time[-1])
-    axes[0].set_title("3. Candidates, and those that were judged to be beats (filled)", loc="left")
-    axes[0].legend(loc="upper right")
+    axes[0].set_title("3. Candidates; filled: beats", loc="left")
+    axes[0].set_xlabel("time, s")
+    axes[0].set_ylabel("height; a beat is 1")
+    _label(axes[0], columns=2)
     figure.savefig(folder / "stage-3-candidates.png", dpi=80)
 
     figure, axes = _figure(2, 2.2)
@@ -359,7 +372,9 @@ def draw_stages(db: Path, folder: Path) -> None:
     axes[0].set_title("4. R peaks, and the windows that are cut around them", loc="left")
     tick = (np.arange(windows.LENGTH) - windows.BEFORE) / windows.FS
     axes[1].plot(tick, items.windows[here][:, 0].T, lw=0.8)
-    axes[1].set_xlabel("seconds from the R peak")
+    axes[0].set_xlabel("time, s")
+    axes[1].set_xlabel("time from the R peak, s")
+    axes[1].set_ylabel("mV, filtered")
     figure.savefig(folder / "stage-4-windows.png", dpi=80)
 
     (ref,) = resolve([str(db / "104")])
@@ -374,6 +389,8 @@ def draw_stages(db: Path, folder: Path) -> None:
             start = second["sample"] / record.fs
             axes[0].axvspan(start, start + 1, color="tab:orange", alpha=0.25, lw=0)
     axes[0].set_title("5. Quality: seconds of record 104 that are called noisy", loc="left")
+    axes[0].set_xlabel("time, s")
+    _label(axes[0], columns=2)
     figure.savefig(folder / "stage-5-quality.png", dpi=80)
 
 
@@ -394,7 +411,8 @@ def draw_worst(db: Path, results: dict[str, RecordResult], names: Sequence[str],
             here = sample[(sample >= first) & (sample < last)]
             axis.plot(here / record.fs, np.full(len(here), samples[:, 0].max()), marker, color="tab:red", label=label)
         axis.set_title(f"{name}: {result.counts.fn} missed, {result.counts.fp} false", loc="left", fontsize=9)
-        axis.legend(loc="upper right", fontsize=7, ncols=4)
+        _label(axis, columns=4)
+    axes[-1].set_xlabel("time, s")
     figure.savefig(file, dpi=70)
 
 

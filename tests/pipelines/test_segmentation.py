@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from models import windows
 from pipelines.items import Items, Kind, Quality
+from pipelines.qrs import SETTING_RANGES, QrsSettings, QrsSettingsError
 from pipelines.segmentation import SegmentationError, Segmenter
 
 FS = 360
@@ -288,3 +290,16 @@ def test_the_callers_samples_are_left_alone():
     kept = samples.copy()
     run(samples)
     assert np.array_equal(samples, kept, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", SETTING_RANGES)
+def test_a_setting_out_of_its_range_is_refused_by_name_with_what_is_allowed(name):
+    least, greatest = SETTING_RANGES[name]
+    for value in (least - 0.01, greatest + 0.01, float("nan")):
+        with pytest.raises(QrsSettingsError, match=rf"{name} is .*from {least:g} to {greatest:g}"):
+            QrsSettings(**{name: value})
+    assert getattr(QrsSettings(**{name: greatest}), name) == greatest
+
+
+def test_every_setting_has_a_range():
+    assert list(SETTING_RANGES) == [field.name for field in fields(QrsSettings)]
