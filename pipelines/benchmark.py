@@ -1,7 +1,8 @@
 """Speed, measured against references in the same run.
 
 Absolute times of a shared machine mean little, so every figure comes with that of a reference that
-ran between its repeats, and with its spread.
+ran between its repeats, and with its spread.  Time is that of the processor spent in this thread: what other programs
+take of a core in between does not count, though they still slow it down.
 """
 
 from __future__ import annotations
@@ -59,9 +60,9 @@ def one_core() -> Iterator[None]:
 
 
 def _seconds(what: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     what()
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def _stream(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], step: int) -> None:
@@ -111,12 +112,12 @@ def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> 
         step = round(_LIVE_SECONDS * fs)
         # every stream starts elsewhere, so that their beats do not fall together
         starts = np.linspace(0, len(samples) - (_LIVE_ROUNDS + 1) * step, streams).astype(int)
-        began = time.perf_counter()
+        began = time.thread_time()
         for round_number in range(_LIVE_ROUNDS):
             for segmenter, start in zip(segmenters, starts.tolist(), strict=True):
                 at = start + round_number * step
                 segmenter.push(samples[at : at + step])
-        return (time.perf_counter() - began) / (_LIVE_ROUNDS * _LIVE_SECONDS)
+        return (time.thread_time() - began) / (_LIVE_ROUNDS * _LIVE_SECONDS)
 
     def chunks(seconds: float) -> list[float]:
         step = round(seconds * fs)
@@ -124,9 +125,9 @@ def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> 
         count = min(_CHUNKS_TIMED, len(samples) // step)
         spent = []
         for first in range(0, count * step, step):
-            began = time.perf_counter()
+            began = time.thread_time()
             segmenter.push(samples[first : first + step])
-            spent.append(1e6 * (time.perf_counter() - began))
+            spent.append(1e6 * (time.thread_time() - began))
         return spent
 
     times: dict[str, list[float]] = {"ours": [], "xqrs": [], "sleepecg": [], "live": []}
