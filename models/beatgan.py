@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from models.shape import ENDS, KERNEL, Shape
+from models.shape import ENDS, KERNEL, STAGE_TICKS, BeatGanShape
 
 _LEAK: Final = 0.2  # slope of the leaky ReLU, as in DCGAN
 _WEIGHT_STD: Final = 0.02  # of convolution weights and, around 1, of batch-norm scales, as in DCGAN
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
 
     Parameters
     ----------
-    shape : Shape
+    shape : BeatGanShape
         Leads and width; ``shape.latent`` is not used.
     out : int
         Length of the vector.
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         Features to (n, out, 1).
     """
 
-    def __init__(self, shape: Shape, out: int) -> None:
+    def __init__(self, shape: BeatGanShape, out: int) -> None:
         super().__init__()
         widths = shape.widths
         layers: list[nn.Module] = [_down(shape.leads, widths[0]), nn.LeakyReLU(_LEAK, inplace=True)]
@@ -66,10 +66,10 @@ class Decoder(nn.Module):
 
     Parameters
     ----------
-    shape : Shape
+    shape : BeatGanShape
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BeatGanShape) -> None:
         super().__init__()
         widths = shape.widths[::-1]
         first = nn.ConvTranspose1d(shape.latent, widths[0], kernel_size=ENDS, bias=False)
@@ -90,10 +90,10 @@ class Generator(nn.Module):
 
     Parameters
     ----------
-    shape : Shape
+    shape : BeatGanShape
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BeatGanShape) -> None:
         super().__init__()
         self.shape = shape
         self.encoder = Encoder(shape, shape.latent)
@@ -115,17 +115,45 @@ class Generator(nn.Module):
         z = self.encoder(x)
         return self.decoder(z), z
 
+    def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Reconstruct, and show what the stages made on the way.
+
+        Returns
+        -------
+        reconstruction, z : Tensor
+            As :meth:`forward`.
+        features : list of Tensor of float32, shape (n, channels, ticks)
+            Of the encoder's stages of 20 and 10 ticks, then of the decoder's of 10 and 20.
+        """
+        features: list[Tensor] = []
+        z = self.encoder.last(_through(self.encoder.stages, x, features))
+        x_hat: Tensor = self.decoder.last(_through(self.decoder.stages, z, features))
+        return x_hat, z, features
+
+    def layers(self) -> list[nn.Module]:
+        """Return the layers in the order in which a window goes through them."""
+        return [*self.encoder.stages, self.encoder.last, *self.decoder.stages, *self.decoder.last]
+
+
+def _through(stages: nn.Sequential, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """Run through stages; append the activations that have one of :data:`STAGE_TICKS` to ``kept``."""
+    for layer in stages:
+        x = layer(x)
+        if isinstance(layer, nn.LeakyReLU | nn.ReLU) and x.shape[-1] in STAGE_TICKS:
+            kept.append(x)
+    return x
+
 
 class Discriminator(nn.Module):
     """Tells windows from reconstructions; its features are what the generator has to match.
 
     Parameters
     ----------
-    shape : Shape
+    shape : BeatGanShape
         Leads and width.
     """
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: BeatGanShape) -> None:
         super().__init__()
         self.encoder = Encoder(shape, 1)
 
@@ -159,13 +187,17 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
         The only source of randomness, so that a seed decides the weights.
     """
 
-    def draw(weight: Tensor, mean: float) -> None:
+    def draw(weight: Tensor, mean: float, std: float = _WEIGHT_STD) -> None:
         # Drawn on the CPU and copied, so that a seed gives the same weights on every device.
-        weight.copy_(torch.empty(weight.shape).normal_(mean, _WEIGHT_STD, generator=random))
+        weight.copy_(torch.empty(weight.shape).normal_(mean, std, generator=random))
 
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
             draw(module.weight, 0.0)
+        elif isinstance(module, nn.Linear):  # not of DCGAN: keeps the variance (LeCun et al., 1998)
+            draw(module.weight, 0.0, module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm1d):
             module.reset_running_stats()
             draw(module.weight, 1.0)

@@ -18,12 +18,12 @@ import numpy as np
 
 from models import windows
 from models.calibration import Calibration, CalibrationError
-from models.shape import Shape
+from models.shape import BeatGanShape, DenseShape, shape_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.beatgan import Generator
+    from models.distillation import AnyGenerator
 
 FORMAT: Final = 1
 """Version of the metadata; another one is refused."""
@@ -49,6 +49,8 @@ class ModelInfo:
         Of the model, for people.
     leads, width, latent : int
         Of the generator, see :class:`models.shape.Shape`.
+    architecture : str
+        Kind of generator, one of :data:`models.shape.ARCHITECTURES`.
     fs : int
         Sampling frequency of a window in Hz.
     length, before : int
@@ -75,6 +77,7 @@ class ModelInfo:
     leads: int
     width: int
     latent: int
+    architecture: str
     fs: int
     length: int
     before: int
@@ -88,9 +91,9 @@ class ModelInfo:
     fingerprint: str
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> BeatGanShape | DenseShape:
         """What the generator is made from."""
-        return Shape(self.leads, self.width, self.latent)
+        return shape_of(self.architecture, leads=self.leads, width=self.width, latent=self.latent)
 
 
 class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +112,7 @@ class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration: dict[str, Any]
     command: str
     data: dict[str, str]
+    architecture: str = "beatgan"  # of files from before there was another
 
 
 def default_weights() -> Path:
@@ -136,7 +140,7 @@ def read_info(path: Path) -> ModelInfo:
     return _read(path)[0]
 
 
-def load_generator(path: Path, device: str = "cpu") -> tuple[Generator, ModelInfo]:
+def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, ModelInfo]:
     """Load a generator, ready to reconstruct (in evaluation mode).
 
     Parameters
@@ -147,7 +151,7 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[Generator, ModelInf
 
     Returns
     -------
-    generator : Generator
+    generator : Generator or DenseGenerator
     info : ModelInfo
 
     Raises
@@ -157,10 +161,10 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[Generator, ModelInf
     """
     import torch
 
-    from models.beatgan import Generator
+    from models.distillation import generator_of
 
     info, tensors = _read(path)
-    generator = Generator(info.shape)
+    generator = generator_of(info.shape)
     state = generator.state_dict()  # with the counters of batches, which are not stored
     state |= {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     generator.load_state_dict(state)
@@ -168,7 +172,7 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[Generator, ModelInf
 
 
 def save(
-    path: Path, generator: Generator, *, name: str, calibration: Calibration, command: str, data: dict[str, str]
+    path: Path, generator: AnyGenerator, *, name: str, calibration: Calibration, command: str, data: dict[str, str]
 ) -> ModelInfo:
     """Store a generator with all that is needed to use it, whole or not at all.
 
@@ -176,7 +180,7 @@ def save(
     ----------
     path : Path
         Replaced where it exists.
-    generator : Generator
+    generator : Generator or DenseGenerator
     name : str
         Of the model, for people.
     calibration : Calibration
@@ -205,6 +209,7 @@ def save(
         "format": FORMAT,
         "name": name,
         "leads": generator.shape.leads,
+        "architecture": generator.shape.architecture,
         "width": generator.shape.width,
         "latent": generator.shape.latent,
         **_window(),
@@ -265,7 +270,7 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
         )
     try:
         metadata = msgspec.json.decode(stored[_METADATA], type=_Metadata)
-        shape = Shape(metadata.leads, metadata.width, metadata.latent)
+        shape = shape_of(metadata.architecture, leads=metadata.leads, width=metadata.width, latent=metadata.latent)
         calibration = Calibration.from_dict(metadata.calibration)
     except (msgspec.MsgspecError, ValueError, CalibrationError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from error
@@ -276,6 +281,7 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
         leads=shape.leads,
         width=shape.width,
         latent=shape.latent,
+        architecture=shape.architecture,
         fs=metadata.fs,
         length=metadata.length,
         before=metadata.before,
@@ -303,7 +309,7 @@ def _check_purpose(path: Path, metadata: _Metadata) -> None:
             )
 
 
-def _check_tensors(path: Path, shape: Shape, tensors: dict[str, NDArray[np.float32]]) -> None:
+def _check_tensors(path: Path, shape: BeatGanShape | DenseShape, tensors: dict[str, NDArray[np.float32]]) -> None:
     """Refuse tensors that are not those of a generator of this shape."""
     expected = shape.tensors
     if differing := sorted(tensors.keys() ^ expected.keys()):

@@ -1,8 +1,14 @@
-"""The terms of BeatGAN's losses, one small function each.
+"""The terms of the losses, one small function each.
 
-The generator minimises ``err_rec + w_adv * err_adv``; the discriminator minimises
-:func:`discrimination`.  Terms are means over all elements, so their weights do not depend on the
-batch size, the number of leads or the network's width.
+A generator minimises the unified loss::
+
+    L = err_rec + w_adv * err_adv + alpha * L_KD + beta * L_F
+
+with :func:`reconstruction`, :func:`feature_matching`, :func:`softened_outputs` and
+:func:`attention_transfer`; BeatGAN (Zhou et al., IJCAI 2019) is the case alpha = beta = 0, and the
+last two come from FRSKD (Ji et al., CVPR 2021).  A discriminator minimises :func:`discrimination`.
+Every term is a mean over the batch.  Targets (the discriminator's features of real windows, whatever
+a teacher says) are detached here, so that no term can reach what it is measured against.
 """
 
 from __future__ import annotations
@@ -58,3 +64,79 @@ def discrimination(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
     real = F.binary_cross_entropy_with_logits(logit_real, torch.ones_like(logit_real))
     fake = F.binary_cross_entropy_with_logits(logit_fake, torch.zeros_like(logit_fake))
     return real + fake
+
+
+def softened_outputs(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Divergence between the softened outputs of student and teacher (``L_KD``).
+
+    KL(softmax(student / T) || softmax(teacher / T)) * T^2 (Hinton et al., 2015), with the softmax
+    over the **ticks** of each lead: it says how a reconstruction spreads its height over time.  Over
+    the leads, the channel axis, it would be the softmax of one number for a one-lead model: always
+    1, a loss of zero for every input, and no gradient.
+
+    Parameters
+    ----------
+    student, teacher : Tensor of float32, shape (n, leads, 320)
+        Reconstructions; the teacher's gets no gradient.
+    temperature : float
+        T, over 0.
+
+    Returns
+    -------
+    Tensor of float32, shape ()
+        Mean over windows and leads.
+    """
+    log_student = F.log_softmax(student / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach() / temperature, dim=-1)
+    divergence = (log_student.exp() * (log_student - log_teacher)).sum(dim=-1)
+    return divergence.mean() * temperature**2
+
+
+def attention_map(features: Tensor) -> Tensor:
+    """Where in time a stage is active: the L2-normalised mean over channels of its square.
+
+    Parameters
+    ----------
+    features : Tensor of float32, shape (n, channels, ticks)
+
+    Returns
+    -------
+    Tensor of float32, shape (n, ticks)
+        Of unit length; zero where a stage is silent.
+    """
+    return F.normalize(features.square().mean(dim=1), dim=-1)
+
+
+def attention_transfer(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """Squared difference of attention maps, summed over ticks and matched stages (``L_F``).
+
+    Only the maps have to agree in length; the number of channels is each network's own
+    (Zagoruyko and Komodakis, ICLR 2017).
+
+    Parameters
+    ----------
+    student : list of Tensor of float32, shape (n, channels, ticks)
+        Features of the student's stages.
+    teacher : list of Tensor of float32, shape (n, ticks)
+        :func:`attention_map` of the same stages of the teacher, in the same order; they get no gradient.
+
+    Returns
+    -------
+    Tensor of float32, shape ()
+        Mean over windows.
+
+    Raises
+    ------
+    ValueError
+        If the stages do not match.
+    """
+    if not student or [f.shape[-1] for f in student] != [f.shape[-1] for f in teacher]:
+        raise ValueError(
+            f"the student's stages have {[f.shape[-1] for f in student]} ticks and the teacher's "
+            f"{[f.shape[-1] for f in teacher]}; expected the same, at least one"
+        )
+    distances = [
+        (attention_map(own) - theirs.detach()).square().sum(dim=-1).mean()
+        for own, theirs in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(distances).sum()

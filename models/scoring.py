@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models.checkpoint import default_weights, load_generator
 from models.windows import LENGTH, scale
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from models.distillation import AnyGenerator
 
 TILE: Final = 32
 """Windows that the network always runs on at once, the last tile filled up with zeros.
@@ -81,7 +83,7 @@ class Scorer:
         torch.set_num_threads(threads)
         generator, self.info = load_generator(path or default_weights(), device)
         self._device = device
-        self._network = _fused(generator.encoder.stages, generator.encoder.last, generator.decoder)
+        self._network = fused(generator)
 
     def score(self, windows: NDArray[np.float32]) -> Raw:
         """Compute A(x) and its ticks.
@@ -165,14 +167,17 @@ class Scorer:
             yield first, tile, x_hat.cpu().numpy()
 
 
-def _fused(*networks: nn.Module) -> nn.Sequential:
-    """Chain layers and fold every batch norm into the convolution before it, which leaves less to compute."""
+def fused(network: AnyGenerator) -> nn.Sequential:
+    """Chain the layers of a generator and fold every batch norm into the layer before it, which leaves less to compute."""
     layers: list[nn.Module] = []
-    for layer in nn.Sequential(*networks).modules():
+    for layer in network.layers():
         if isinstance(layer, nn.BatchNorm1d):
-            convolution = layers.pop()
-            assert isinstance(convolution, nn.Conv1d | nn.ConvTranspose1d)
-            layers.append(fuse_conv_bn_eval(convolution, layer, transpose=isinstance(convolution, nn.ConvTranspose1d)))
-        elif not list(layer.children()):
+            before = layers.pop()
+            if isinstance(before, nn.Linear):
+                layers.append(fuse_linear_bn_eval(before, layer))
+            else:
+                assert isinstance(before, nn.Conv1d | nn.ConvTranspose1d)
+                layers.append(fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose1d)))
+        else:
             layers.append(layer)
     return nn.Sequential(*layers).eval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import ClassVar, Final, Protocol
 
 from models.windows import LENGTH
 
@@ -22,8 +22,51 @@ ENDS: Final = LENGTH >> (_DOUBLINGS + 1)
 """Samples that are left between the encoder's stages and the latent vector: 10."""
 
 
+STAGE_TICKS: Final = (2 * ENDS, ENDS)
+"""Ticks of the stages whose features a teacher and a student of another architecture have in common."""
+
+
+class Shape(Protocol):
+    """What a generator is made from, and what that costs."""
+
+    @property
+    def architecture(self) -> str:
+        """One of :data:`ARCHITECTURES`."""
+
+    @property
+    def leads(self) -> int:
+        """Leads of a window."""
+
+    @property
+    def width(self) -> int:
+        """Channels; of which stage, the architecture says."""
+
+    @property
+    def latent(self) -> int:
+        """Length of the latent vector."""
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a generator, as torch names them in its state."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of a generator."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds that reconstructing one window takes, batch norm folded into its neighbours."""
+
+
+def _check(shape: Shape) -> None:
+    for name in ("leads", "width", "latent"):
+        value = getattr(shape, name)
+        if value < 1:
+            raise ValueError(f"{name} is {value}; a network needs at least 1")
+
+
 @dataclass(frozen=True, slots=True)
-class Shape:
+class BeatGanShape:
     """What a network of BeatGAN's family is made from.
 
     Attributes
@@ -36,15 +79,14 @@ class Shape:
         Length of the latent vector (``nz`` of the paper, which uses 50).
     """
 
+    architecture: ClassVar[str] = "beatgan"
+
     leads: int = 1
     width: int = 32
     latent: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("leads", "width", "latent"):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f"{name} is {value}; a network needs at least 1")
+        _check(self)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -92,6 +134,81 @@ class Shape:
             for k, (narrow, wide) in enumerate(pairwise((self.leads, *self.widths)))
         )
         return 2 * (ends + stages)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseShape:
+    """What a dense generator is made from: three matrices down, three up.
+
+    A window is a few hundred numbers with everything at its fixed place around the R peak, so a
+    matrix over the whole window needs fewer multiply-adds than convolutions that look for the same
+    shape everywhere, and runs at the speed of the processor's matrix product.
+
+    Attributes
+    ----------
+    leads : int
+        Leads of a window.
+    width : int
+        Channels of the hidden layers, which are laid out as 20 and 10 ticks.
+    latent : int
+        Length of the latent vector.
+    """
+
+    architecture: ClassVar[str] = "dense"
+
+    leads: int = 1
+    width: int = 13
+    latent: int = 16
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers in each layer, from the window to the latent vector."""
+        return (self.leads * LENGTH, *(self.width * ticks for ticks in STAGE_TICKS), self.latent)
+
+    @property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a generator, as torch names them in its state."""
+        tensors: dict[str, tuple[int, ...]] = {}
+        for half, sizes in (("encoder", self.sizes), ("decoder", self.sizes[::-1])):
+            pairs = list(pairwise(sizes))
+            for k, (before, after) in enumerate(pairs[:-1]):
+                tensors[f"{half}.stages.{k}.0.weight"] = (after, before)
+                tensors |= _batch_norm(f"{half}.stages.{k}.1", after)
+            tensors[f"{half}.last.weight"] = pairs[-1][::-1]
+            tensors[f"{half}.last.bias"] = pairs[-1][1:]
+        return tensors
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of a generator."""
+        return sum(math.prod(shape) for name, shape in self.tensors.items() if ".running_" not in name)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds that reconstructing one window takes."""
+        return 2 * sum(before * after for before, after in pairwise(self.sizes))
+
+
+_SHAPES: Final[dict[str, type[BeatGanShape | DenseShape]]] = {"beatgan": BeatGanShape, "dense": DenseShape}
+
+ARCHITECTURES: Final = tuple(_SHAPES)
+"""The kinds of generator that there are."""
+
+
+def shape_of(architecture: str, *, leads: int, width: int, latent: int) -> BeatGanShape | DenseShape:
+    """Make the shape of a generator of an architecture.
+
+    Raises
+    ------
+    ValueError
+        If there is no such architecture, or a size is less than 1.
+    """
+    if architecture not in _SHAPES:
+        raise ValueError(f"there is no architecture {architecture!r}; expected {' or '.join(ARCHITECTURES)}")
+    return _SHAPES[architecture](leads, width, latent)
 
 
 def _batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:

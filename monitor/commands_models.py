@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_train(parser: ArgumentParser) -> None:
     """Add the arguments of ``ecgmon train``."""
-    from pipelines.training import add_arguments
+    from pipelines.train_command import add_arguments
 
     parser.description = (
         "Make a model: prepare the beats of annotated records, train BeatGAN on the normal ones, calibrate its score, "
@@ -30,7 +30,8 @@ def run_train(args: Namespace) -> int:
     from models.checkpoint import CheckpointError
     from pipelines.dataset import DatasetError
     from pipelines.source_errors import SourceError
-    from pipelines.training import TrainingError, run
+    from pipelines.train_command import run
+    from pipelines.training import TrainingError
 
     try:
         return run(args)

@@ -11,7 +11,7 @@ from monitor.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
 from pipelines.dataset import SYMBOLS, BeatClass
 from pipelines.evaluation import BEAT_SYMBOLS, MATCH_SECONDS, Reference, evaluate_records, match_beats, summarise
 from pipelines.items import Kind, Quality
-from pipelines.training import auc, average_precision
+from pipelines.separation import auc, average_precision
 
 if TYPE_CHECKING:
     from pathlib import Path

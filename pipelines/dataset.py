@@ -1,13 +1,14 @@
 """Beats of annotated records, as models are trained and judged on them.
 
 The data set is the one of BeatGAN (Zhou et al., IJCAI 2019) on the MIT-BIH Arrhythmia Database: 44
-records, those with paced beats left out; lead MLII; a window around every annotated R peak.
-Here no normal beat is dropped.
+records, those with paced beats left out; lead MLII, and beside it the record's other lead; a window
+around every annotated R peak.  No normal beat is dropped; those that the original would drop are marked.
 
 On disk it is a folder of three files.  ``signal.npy`` holds the filtered records end to end,
 ``beats.npy`` says where in it each beat lies and what it is, ``dataset.json`` says what both were
 made from.  A window is a slice of the signal: nothing is stored twice, and an augmentation that
-shifts or warps a window reads real signal at its edges.
+shifts or warps a window reads real signal at its edges.  Which beats train, calibrate and test is
+the subject of :mod:`pipelines.splits`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,20 @@ RECORDS: Final = tuple(
 LEAD: Final = "MLII"
 """The lead that the published protocol uses; in record 114 it is the second signal."""
 
-PARTS: Final = 10
-"""Random tenths that the beats are dealt into."""
+LEADS: Final = 2
+"""Rows of the signal: :data:`LEAD` and the record's other lead, all zero where it has none."""
 
-HELD_OUT: Final = PARTS - 1
-"""The tenth that a model trained on all records does not see: its normal beats calibrate the score."""
+STEP: Final = 0.0005
+"""Step of the stored signal in mV: a tenth of MIT-BIH's own, and 16 mV fit into 16 bits."""
+
+FOLDS: Final = 5
+"""Random fifths of the protocol's cross-validation."""
+
+TENTHS: Final = 10
+"""Random tenths of every fold, one of which neither trains nor tests."""
+
+CONFIRMING: Final = 0.05
+"""Most that a second detector's peak may be off an annotation to confirm it, in seconds."""
 
 
 class BeatClass(IntEnum):
@@ -86,33 +96,36 @@ RATIO_INTERVALS: Final = 8
 RATIO_LEAST: Final = 4
 """RR intervals that have to be known before a comparison means something."""
 
-MATCH: Final = 0.15
-"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
-
 BEAT: Final = np.dtype(
     [
         ("record", "<u2"),
         ("symbol", "S1"),
         ("aami", "u1"),
-        ("part", "u1"),
+        ("fold", "u1"),
+        ("tenth", "u1"),
+        ("confirmed", "?"),
         ("sample", "<i4"),
         ("column", "<i4"),
         ("rr", "<f4"),
         ("rr_ratio", "<f4"),
+        ("rr_after", "<f4"),
     ]
 )
 """One annotated beat.
 
-========  ==========================================================================================
-record    its number, as in the record's name
-symbol    its annotation
-aami      :class:`BeatClass`
-part      the random tenth that it is in, 0 to 9
-sample    annotated R peak, sample index into the record
-column    the same R peak as an index into the columns of the data set's signal
-rr        RR interval to the beat before, in seconds; NaN for a record's first beat
-rr_ratio  ``rr`` over the mean of the (up to) eight RR intervals before it; NaN until four are known
-========  ==========================================================================================
+=========  =========================================================================================
+record     its number, as in the record's name
+symbol     its annotation
+aami       :class:`BeatClass`
+fold       the random fifth that it is in, 0 to 4
+tenth      the random tenth of that fifth that it is in, 0 to 9
+confirmed  whether sleepecg's detector has a peak there, too: see :data:`CONFIRMING`
+sample     annotated R peak, sample index into the record
+column     the same R peak as an index into the columns of the data set's signal
+rr         RR interval to the beat before, in seconds; NaN for a record's first beat
+rr_ratio   ``rr`` over the mean of the (up to) eight RR intervals before it; NaN until four are known
+rr_after   RR interval to the beat after, in seconds; NaN for a record's last beat
+=========  =========================================================================================
 """
 
 
@@ -128,8 +141,8 @@ class Dataset:
     ----------
     beats : ndarray of BEAT, shape (n,)
         In the order of the records, and of time within each.
-    signal : ndarray of float32, shape (leads, samples)
-        Filtered records end to end, in mV at 360 Hz.  Mapped from disk, read-only.
+    signal : ndarray of int16, shape (LEADS, samples)
+        Filtered records end to end at 360 Hz, in steps of :data:`STEP`.  Mapped from disk, read-only.
     spans : dict of int to (int, int)
         First column of each record in ``signal``, and the first one after it.
     about : dict
@@ -137,7 +150,7 @@ class Dataset:
     """
 
     beats: NDArray[np.void]
-    signal: NDArray[np.float32]
+    signal: NDArray[np.int16]
     spans: dict[int, tuple[int, int]]
     about: dict[str, Any]
 
@@ -147,14 +160,8 @@ class Dataset:
         normal: NDArray[np.bool_] = self.beats["aami"] == BeatClass.N
         return normal
 
-    @property
-    def held_out(self) -> NDArray[np.bool_]:
-        """Which beats are in the tenth that a model trained on all records does not see, shape (n,)."""
-        held_out: NDArray[np.bool_] = self.beats["part"] == HELD_OUT
-        return held_out
-
     def windows(self, beats: NDArray[np.void]) -> NDArray[np.float32]:
-        """Cut the windows of some beats, exactly as :func:`models.windows.cut` does.
+        """Cut the windows of some beats, as :func:`models.windows.cut` does but for half a :data:`STEP`.
 
         Parameters
         ----------
@@ -162,20 +169,26 @@ class Dataset:
 
         Returns
         -------
-        ndarray of float32, shape (m, leads, 320)
+        ndarray of float32, shape (m, LEADS, 320)
             In mV.
         """
         columns = beats["column"].astype(np.int64)[:, None] + np.arange(-windows.BEFORE, windows.AFTER)
-        return np.ascontiguousarray(self.signal[:, columns].transpose(1, 0, 2))
+        return np.ascontiguousarray(self.signal[:, columns].transpose(1, 0, 2)) * np.float32(STEP)
 
     def resampled(
-        self, beats: NDArray[np.void], shift: NDArray[np.float64], warp: NDArray[np.float64]
+        self,
+        beats: NDArray[np.void],
+        lead: NDArray[np.int64],
+        shift: NDArray[np.float64],
+        warp: NDArray[np.float64],
     ) -> NDArray[np.float32]:
         """Cut windows with the R peak moved and the time axis stretched: an augmentation.
 
         Parameters
         ----------
         beats : ndarray of BEAT, shape (m,)
+        lead : ndarray of int64, shape (m,)
+            Row of the signal to cut each from.
         shift : ndarray of float64, shape (m,)
             Samples by which each window is cut too late.
         warp : ndarray of float64, shape (m,)
@@ -183,7 +196,7 @@ class Dataset:
 
         Returns
         -------
-        ndarray of float32, shape (m, leads, 320)
+        ndarray of float32, shape (m, 1, 320)
             In mV, interpolated linearly, from the beat's own record only.
         """
         ticks = np.arange(-windows.BEFORE, windows.AFTER)
@@ -192,8 +205,9 @@ class Dataset:
         times = np.clip(times, bounds[:, :1], bounds[:, 1:] - 1.000_001)  # leaves room for the right neighbour
         left = times.astype(np.int64)
         part = (times - left).astype(np.float32)
-        cut = self.signal[:, left] * (1 - part) + self.signal[:, left + 1] * part
-        return np.ascontiguousarray(cut.transpose(1, 0, 2))
+        row = lead[:, None]
+        cut = self.signal[row, left] * (1 - part) + self.signal[row, left + 1] * part
+        return (cut * np.float32(STEP))[:, None]
 
 
 def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -233,7 +247,6 @@ def prepare(
     out: Path,
     *,
     records: Iterable[str] = RECORDS,
-    lead: str = LEAD,
     seed: int = 0,
     done: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
@@ -247,10 +260,8 @@ def prepare(
         Folder to store the data set in; made where it is missing.
     records : iterable of str
         Names of records; all of :data:`RECORDS` gives the published protocol.
-    lead : str
-        Name of the signal to take.
     seed : int
-        Decides which random tenth each beat is in.
+        Decides which random fold and tenth each beat is in.
     done : callable
         Called with the name of each record once it is read.
 
@@ -261,7 +272,7 @@ def prepare(
     Raises
     ------
     pipelines.source_errors.SourceError
-        If a record can not be read or lacks the lead.
+        If a record can not be read or lacks :data:`LEAD`.
     DatasetError
         If a record is not sampled at 360 Hz, or the counts of the full protocol are not the published ones.
     """
@@ -271,9 +282,10 @@ def prepare(
     signals, tables = [], []
     files: dict[str, str] = {}
     spans: dict[int, tuple[int, int]] = {}
+    leads: dict[str, list[str]] = {}
     first = 0
     for name in names:
-        signal, table = _read(db, name, lead)
+        signal, table, leads[name] = _read(db, name)
         table["column"] = table["sample"] + first
         spans[int(name)] = (first, first + signal.shape[-1])
         first += signal.shape[-1]
@@ -282,7 +294,7 @@ def prepare(
         files |= {f"{name}.{kind}": _sha256((db / f"{name}.{kind}").read_bytes()) for kind in ("atr", "dat", "hea")}
         done(name)
     beats = np.concatenate(tables)
-    beats["part"] = _deal(beats["aami"], seed)
+    beats["fold"], beats["tenth"] = np.divmod(_deal(beats["aami"], seed), TENTHS)
     counts = {aami: int(np.count_nonzero(beats["aami"] == aami)) for aami in BeatClass}
     if tuple(names) == RECORDS and counts != COUNTS:
         raise DatasetError(
@@ -291,10 +303,12 @@ def prepare(
     joined = np.concatenate(signals, axis=-1)
     about = {
         "records": names,
-        "lead": lead,
+        "leads": leads,
         "fs": windows.FS,
+        "millivolts_per_step": STEP,
         "seed": seed,
         "counts": {aami.name: count for aami, count in counts.items()},
+        "unconfirmed": int(np.count_nonzero(~beats["confirmed"] & (beats["aami"] == BeatClass.N))),
         "spans": {name: list(spans[int(name)]) for name in names},
         "files": files,
         "sha256": {
@@ -338,60 +352,18 @@ def load(folder: Path) -> Dataset:
     return Dataset(beats, signal, spans, about)
 
 
-def streamed(dataset: Dataset, db: Path, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cut annotated beats as a stream would: at detected R peaks, with the rhythm of detected beats.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    db : Path
-        Folder of the records that it was made from.
-    wanted : ndarray of bool, shape (n,)
-        Which of the data set's beats to cut.
-
-    Returns
-    -------
-    windows : ndarray of float32, shape (m, 1, 320)
-        In mV; of every detected beat within :data:`MATCH` of a wanted one, and nearer to that than
-        to any other annotated beat.
-    rr_ratio : ndarray of float32, shape (m,)
-        As detected; NaN where not known.
-
-    Raises
-    ------
-    pipelines.source_errors.SourceError
-        If a record can not be read.
-    """
-    from pipelines.segmentation import Segmenter  # compiles its loops when it is first used
-
-    cut, ratios = [], []
-    for name in dataset.about["records"]:
-        here = dataset.beats["record"] == int(name)
-        annotated = dataset.beats["sample"][here].astype(np.int64)
-        record = open_record(RecordRef(name, db / name))
-        segmenter = Segmenter(record.fs, record.leads)
-        for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
-            detected = items.beats["sample"]
-            nearest = _nearest(annotated, detected)
-            taken = (np.abs(annotated[nearest] - detected) <= MATCH * windows.FS) & wanted[here][nearest]
-            cut.append(items.windows[taken])
-            ratios.append(items.beats["rr_ratio"][taken])
-    return np.concatenate(cut), np.concatenate(ratios)
-
-
-def _nearest(sorted_samples: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find for each sample index the nearest of some sorted ones; answers with its place among those."""
-    between = (sorted_samples[1:] + sorted_samples[:-1]) / 2
-    return np.searchsorted(between, samples)
-
-
-def _read(db: Path, name: str, lead: str) -> tuple[NDArray[np.float32], NDArray[np.void]]:
-    """Read one record: its filtered signal (1, samples) and its beats."""
+def _read(db: Path, name: str) -> tuple[NDArray[np.int16], NDArray[np.void], list[str]]:
+    """Read one record: its filtered signal (LEADS, samples), its beats, and the names of its leads."""
     ref = RecordRef(name, db / name)
-    record = open_record(ref, leads=[lead])
+    record = open_record(ref, leads=[LEAD])  # by itself, so that its absence is an error
+    leads = [LEAD, *(lead for lead in open_record(ref).leads if lead != LEAD)][:LEADS]
+    if len(leads) > 1:
+        record = open_record(ref, leads=leads)
     if record.fs != windows.FS:
         raise DatasetError(f"record {name} is sampled at {record.fs:g} Hz; expected {windows.FS} Hz")
-    signal = _filter_whole(np.ascontiguousarray(record.read(0, record.length).T))
+    unfiltered = np.ascontiguousarray(record.read(0, record.length).T)
+    signal = np.zeros((LEADS, record.length), np.int16)
+    signal[: len(leads)] = _steps(_filter_whole(unfiltered), name)
     annotations = read_annotations(ref)
     # Flutter waves belong to no class, but a detector takes them for beats, so they end RR intervals.
     known = np.isin(annotations.symbol, [*_CLASS_OF, FLUTTER])
@@ -400,9 +372,35 @@ def _read(db: Path, name: str, lead: str) -> tuple[NDArray[np.float32], NDArray[
     table["sample"] = annotations.sample[known]
     table["symbol"] = annotations.symbol[known]
     table["aami"] = [_CLASS_OF.get(symbol, BeatClass.Q) for symbol in annotations.symbol[known]]
+    table["confirmed"] = _confirmed(annotations.sample[known], unfiltered[0])
     table["rr"], table["rr_ratio"] = rhythm(annotations.sample[known])
+    table["rr_after"] = np.append(table["rr"][1:], np.float32(np.nan))
     inside = (table["sample"] >= windows.BEFORE) & (table["sample"] + windows.AFTER <= signal.shape[-1])
-    return signal, table[inside & (table["symbol"] != FLUTTER.encode())]
+    return signal, table[inside & (table["symbol"] != FLUTTER.encode())], leads
+
+
+def _steps(signal: NDArray[np.float32], name: str) -> NDArray[np.int16]:
+    """Round a signal in mV to the steps that are stored."""
+    most = np.iinfo(np.int16).max
+    steps = np.round(signal / STEP)
+    if not (np.abs(steps) <= most).all():  # NaN, too
+        raise DatasetError(
+            f"record {name} reaches {np.nanmax(np.abs(signal)):g} mV or has gaps; expected whole signal of at most "
+            f"{most * STEP:g} mV"
+        )
+    return steps.astype(np.int16)
+
+
+def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which annotated beats another detector finds, too, as the original experiment asks of normal ones."""
+    from sleepecg import detect_heartbeats
+
+    found = detect_heartbeats(signal.astype(np.float64), windows.FS)
+    if len(found) == 0:
+        return np.zeros(len(r_peaks), np.bool_)
+    nearest = found[np.searchsorted((found[1:] + found[:-1]) / 2, r_peaks)]
+    confirmed: NDArray[np.bool_] = np.abs(nearest - r_peaks) <= CONFIRMING * windows.FS
+    return confirmed
 
 
 def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -418,12 +416,12 @@ def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _deal(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Deal the beats of each class into random tenths of equal size (to one beat)."""
+    """Deal the beats of each class into random fiftieths of equal size (to one beat)."""
     random = np.random.default_rng(seed)
     part = np.empty(len(aami), np.uint8)
     for kind in BeatClass:
         members = np.flatnonzero(aami == kind)
-        part[random.permutation(members)] = np.arange(len(members)) % PARTS
+        part[random.permutation(members)] = np.arange(len(members)) % (FOLDS * TENTHS)
     return part
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from models import losses
 from models.beatgan import Discriminator, Generator, initialise
-from models.shape import Shape
+from models.shape import BeatGanShape
 
-PAPER = Shape(leads=1, width=32, latent=50)
-SMALL = Shape(leads=2, width=2, latent=3)
+PAPER = BeatGanShape(leads=1, width=32, latent=50)
+SMALL = BeatGanShape(leads=2, width=2, latent=3)
 
 
 def seeded(network, seed=0):
@@ -49,7 +49,7 @@ def test_the_cost_is_what_the_layers_do():
 @settings(deadline=None, max_examples=10)
 @given(leads=st.integers(1, 3), width=st.integers(1, 6), latent=st.integers(1, 9))
 def test_checkpoints_are_checked_against_the_tensors_that_networks_have(leads, width, latent):
-    shape = Shape(leads, width, latent)
+    shape = BeatGanShape(leads, width, latent)
     generator = Generator(shape)
     state = {k: tuple(v.shape) for k, v in generator.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert state == shape.tensors
@@ -95,7 +95,7 @@ def test_starting_the_discriminator_again_forgets_what_it_had_seen():
 @pytest.mark.parametrize("field", ["leads", "width", "latent"])
 def test_a_network_of_nothing_is_refused(field):
     with pytest.raises(ValueError, match=f"{field} is 0"):
-        Shape(**{field: 0})
+        BeatGanShape(**{field: 0})
 
 
 def test_every_weight_of_the_generator_learns_from_reconstruction():

@@ -17,9 +17,9 @@ from models import checkpoint, windows
 from models.beatgan import Generator, initialise
 from models.calibration import Calibration, Table
 from models.checkpoint import CheckpointError, default_weights, load_generator, read_info
-from models.shape import Shape
+from models.shape import BeatGanShape
 
-SHAPE = Shape(leads=2, width=2, latent=3)
+SHAPE = BeatGanShape(leads=2, width=2, latent=3)
 RISING = Table(np.array([0.1, 0.2, 0.3]), np.array([0.0, 1.0, 6.0]))
 FALLING = Table(np.array([0.1, 0.2, 0.3]), np.array([6.0, 1.0, 0.0]))
 CALIBRATION = Calibration(RISING, FALLING, RISING, 1000)

@@ -1,0 +1,102 @@
+"""Which beats of a data set train a model, which calibrate its score, and which test it.
+
+Two published protocols and the model that is shipped:
+
+========  =========================================================================================
+fold0-4   BeatGAN's five folds (Zhou et al., IJCAI 2019): a fifth of the normal beats tests, the
+          rest trains, less a tenth; all abnormal beats test, less a tenth.  The same patients are
+          in training and test.
+ds1       Patients apart (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004): the normal beats of
+          22 records train, all beats of the 22 others test.
+all       The normal beats of all records train: the model that the daemon runs.  Nothing is left to
+          test it on.
+========  =========================================================================================
+
+The tenth that does not train is held out of training in every split.  Only its normal beats are
+used: they say what a score means.  Abnormal beats appear in ``test`` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pipelines.dataset import FOLDS, BeatClass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipelines.dataset import Dataset
+
+DS1: Final = (
+    101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124,
+    201, 203, 205, 207, 208, 209, 215, 220, 223, 230,
+)  # fmt: skip
+"""The records that train where patients are kept apart."""
+
+DS2: Final = (
+    100, 103, 105, 111, 113, 117, 121, 123, 200, 202, 210, 212,
+    213, 214, 219, 221, 222, 228, 231, 232, 233, 234,
+)  # fmt: skip
+"""The records that test where patients are kept apart."""
+
+NAMES: Final = (*(f"fold{k}" for k in range(FOLDS)), "ds1", "all")
+"""The splits that :func:`split` knows."""
+
+_HELD_OUT: Final = 0  # the tenth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Beats of a data set by what they are used for; no beat is used for two things.
+
+    Attributes
+    ----------
+    name : str
+        One of :data:`NAMES`.
+    train, held_out, test : ndarray of bool, shape (n,)
+        Over the beats of the data set.  ``train`` and ``held_out`` hold normal beats only.
+    """
+
+    name: str
+    train: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+
+def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split:
+    """Look up a split.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+        One of :data:`NAMES`.
+    only_confirmed : bool
+        Leave out the normal beats that a second detector does not find, about as the original
+        experiment does.  It makes the normal beats look more alike than they are: for comparison only.
+
+    Raises
+    ------
+    ValueError
+        If there is no split of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"there is no split {name!r}; expected one of {', '.join(NAMES)}")
+    beats = dataset.beats
+    aside = beats["tenth"] == _HELD_OUT
+    normal = beats["aami"] == BeatClass.N
+    if only_confirmed:
+        normal &= beats["confirmed"]
+    abnormal = beats["aami"] != BeatClass.N
+    if name == "ds1":
+        own = normal & np.isin(beats["record"], DS1)
+        test = (normal | abnormal) & np.isin(beats["record"], DS2)
+    elif name == "all":
+        own, test = normal, np.zeros(len(beats), np.bool_)
+    else:
+        fold = beats["fold"] == int(name.removeprefix("fold"))
+        own, test = normal & ~fold, (normal & fold) | (abnormal & ~aside)
+    return Split(name, own & ~aside, own & aside, test)
