@@ -242,4 +242,5 @@ def _filtered(shapes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _either_sign(random: np.random.Generator, size: tuple[float, float], n: int) -> NDArray[np.float64]:
     """Draw sizes, half of them negative."""
-    return random.uniform(*size, n) * random.choice([-1.0, 1.0], n)
+    sizes: NDArray[np.float64] = random.uniform(*size, n) * random.choice([-1.0, 1.0], n)
+    return sizes
