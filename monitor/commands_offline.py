@@ -38,7 +38,7 @@ def add_score(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Files: RECORD.ecg, a WFDB annotation file (N under the threshold, Q at or over it, ? not scored; the score "
         "in the auxiliary note); RECORD.csv and RECORD.parquet with the columns seq, sample, seconds, rr, rr_ratio, "
-        "quality, error, score, anomalous. Exit status: 0 all records done, 1 a record failed, 2 wrong usage."
+        "rr_after, rr_after_ratio, rate (beats a minute), quality, error, score, anomalous. Exit status: 0 all records done, 1 a record failed, 2 wrong usage."
     )
     parser.add_argument("records", nargs="+", metavar="RECORD", help="path, folder or name of a record")
     parser.add_argument(
