@@ -1,0 +1,192 @@
+"""The score means what it says, with much known of a beat or little, and however it was stored."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.calibration import CAP
+from models.evidence import NAMES, OUTLINE, Evidence
+from models.score import KNOWN, Score, ScoreError
+
+
+def normal_beats(n, seed):
+    """Made-up features of normal beats that go together to some degree, and outlines of two kinds."""
+    random = np.random.default_rng(seed)
+    mixing = np.random.default_rng(0).standard_normal((len(NAMES), len(NAMES))) / 4 + np.eye(len(NAMES))
+    features = random.standard_normal((n, len(NAMES))) @ mixing
+    outline = np.sin(np.linspace(0, 6, OUTLINE) + random.integers(0, 2, (n, 1))) + 0.1 * random.standard_normal(
+        (n, OUTLINE)
+    )
+    return Evidence(features.astype(np.float32), outline.astype(np.float32))
+
+
+def without(evidence, *names):
+    features = evidence.features.copy()
+    features[:, [NAMES.index(name) for name in names]] = np.nan
+    return Evidence(features, evidence.outline)
+
+
+LESS = {
+    "two leads": (),
+    "one lead": ("own_qrs_2", "own_p_2"),
+    "no rhythm": ("early", "fast", "late_run", "spread", "jump"),
+    "no own beats": ("own_qrs", "own_p", "own_qrs_2", "own_p_2"),
+    "reconstruction": tuple(name for name in NAMES if name != "error"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small are slower on two threads, and tests may run beside each other."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def score():
+    return Score.fit(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
+
+
+@pytest.mark.parametrize("level", [0.5, 1, 2])
+@pytest.mark.parametrize("known", LESS)
+def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score, known, level):
+    scores = score.score(without(normal_beats(40_000, seed=3), *LESS[known]))
+    assert np.mean(scores > level) == pytest.approx(10**-level, rel=0.25 if level == 2 else 0.1)
+
+
+def test_every_set_of_features_is_tried_above():
+    assert set(LESS) == {known.name for known in KNOWN}
+
+
+def test_a_beat_of_which_less_is_known_is_scored_by_less(score):
+    beats = normal_beats(100, seed=4)
+    scores = [score.score(without(beats, *less)) for less in LESS.values()]
+    assert all(np.isfinite(s).all() for s in scores)
+    for k, one in enumerate(scores):
+        assert not any(np.array_equal(one, other) for other in scores[:k])
+
+
+def test_a_beat_whose_window_has_gaps_is_scored_all_the_same(score):
+    beats = normal_beats(10, seed=5)
+    beats.outline[3, 7] = np.nan
+    assert np.isfinite(score.score(beats)).all()
+
+
+def test_a_beat_without_a_reconstruction_has_no_score(score):
+    assert np.isnan(score.score(without(normal_beats(10, seed=6), "error"))).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    known=st.sampled_from(["no rhythm", "no own beats", "reconstruction"]),
+    error=st.floats(-14, 2, width=32),
+    more=st.floats(0, 14, width=32),
+)
+def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(score, known, error, more):
+    beats = without(normal_beats(20, seed=7), *LESS[known])
+    worse = Evidence(beats.features.copy(), beats.outline)
+    beats.features[:, 0] = error
+    worse.features[:, 0] = error + more
+    assert (score.score(worse) >= score.score(beats)).all()
+
+
+def test_a_beat_that_is_odd_in_everything_scores_high(score):
+    odd = normal_beats(50, seed=8)
+    odd.features[:] += 8
+    scores = score.score(odd)
+    assert scores.min() > 3
+    assert scores.max() <= CAP
+
+
+def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(score):
+    beats = normal_beats(4000, seed=9)
+    shuffled = Evidence(beats.features.copy(), beats.outline)
+    random = np.random.default_rng(0)
+    for column in shuffled.features.T:
+        random.shuffle(column)
+    assert np.mean(score.score(shuffled) > 1) > 1.2 * np.mean(score.score(beats) > 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(start=st.integers(0, 99), count=st.integers(1, 100))
+def test_a_score_does_not_depend_on_the_beats_beside_it(score, start, count):
+    beats = normal_beats(200, seed=10)
+    beats.features[::3, 9:] = np.nan
+    beats.features[::7, 2:7] = np.nan
+    part = slice(start, start + count)
+    assert score.score(beats[part]).tobytes() == score.score(beats)[part].tobytes()
+
+
+def test_a_score_survives_being_stored(score):
+    plain = json.loads(json.dumps(score.to_dict()))
+    restored = Score.restore(plain, score.to_arrays())
+    beats = normal_beats(300, seed=11)
+    for less in LESS.values():
+        assert np.array_equal(restored.score(without(beats, *less)), score.score(without(beats, *less)))
+    assert restored.beats == 6000
+
+
+def test_a_score_fitted_to_other_features_is_refused(score):
+    plain = score.to_dict() | {"features": ["error", "mood"]}
+    with pytest.raises(ScoreError, match="mood"):
+        Score.restore(plain, score.to_arrays())
+
+
+def test_a_missing_part_is_said(score):
+    plain = score.to_dict()
+    plain["parts"] = {name: part for name, part in plain["parts"].items() if name != "no rhythm"}
+    with pytest.raises(ScoreError, match="no rhythm"):
+        Score.restore(plain, score.to_arrays())
+
+
+def test_new_patients_are_calibrated_for_by_leaving_patients_out():
+    """Each patient has a shape and a level of its own; only patients left out tell what those of a new one mean."""
+
+    def of(patients, beats_each, seed):
+        random = np.random.default_rng(seed)
+        parts = []
+        for patient in patients:
+            beats = normal_beats(beats_each, seed=random.integers(1 << 30))
+            own = np.random.default_rng(1000 + patient)
+            beats.features[:] = 0.3 * beats.features + own.standard_normal(len(NAMES))
+            beats.outline[:] += own.standard_normal(OUTLINE)
+            parts.append(beats)
+        return Evidence.concatenate(parts), np.repeat(np.array(list(patients)), beats_each)
+
+    train, whose = of(range(20), 60, seed=1)
+    held_out, whose_held_out = of(range(20), 55, seed=2)
+    new, _ = of(range(100, 160), 60, seed=3)
+    apart = Score.fit(train, held_out, patients=np.concatenate([whose, whose_held_out]))
+    together = Score.fit(train, held_out)
+    false_alarms = [np.mean(score.score(new) > 2) for score in (apart, together)]
+    assert false_alarms[0] < false_alarms[1] / 2
+    assert apart.beats == len(train) + len(held_out)
+
+
+def test_too_few_beats_are_refused():
+    few = normal_beats(999, seed=12)
+    with pytest.raises(ScoreError, match="999 held-out normal beats"):
+        Score.fit(normal_beats(1000, seed=13), few)
+
+
+def test_patients_that_do_not_fit_the_beats_are_refused():
+    beats = normal_beats(1000, seed=14)
+    with pytest.raises(ScoreError, match="3 patients were named for 2000 beats"):
+        Score.fit(beats, beats, patients=np.arange(3))
+    with pytest.raises(ScoreError, match="4 patients are too few"):
+        Score.fit(beats, beats, patients=np.arange(2000) % 4)
+
+
+def test_a_feature_that_never_varies_is_refused():
+    held_out = normal_beats(1500, seed=15)
+    held_out.features[:, 0] = 1
+    with pytest.raises(ScoreError, match="the same for all"):
+        Score.fit(normal_beats(1000, seed=16), held_out)
