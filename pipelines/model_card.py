@@ -244,6 +244,7 @@ def _frontier(results: Path, pictures: Path) -> str:
 
 def _ablation(results: Path, pictures: Path) -> str:
     variants = json.loads((results / "ablation.json").read_text())["variants"]
+    variants = [variant for variant in variants if variant["auc"]]  # a plan that goes on has some without a run
     _draw_ablation(pictures / "ablation.png", variants)
     rows = [
         (variant["name"], variant["what"], str(len(variant["auc"])), _spread(variant["auc"]), _spread(variant["ap"]))
@@ -278,8 +279,8 @@ SECTIONS: Final[dict[str, tuple[Callable[[Path, Path], str], tuple[str, ...], st
         ("inter-patient.json", "inter-patient.npz"),
         "ecgmon evaluate inter-patient --db DIR",
     ),
-    "frontier": (_frontier, ("frontier.json",), "ecgmon train frontier"),
-    "ablation": (_ablation, ("ablation.json",), "ecgmon train ablation"),
+    "frontier": (_frontier, ("frontier.json",), "ecgmon train plan frontier"),
+    "ablation": (_ablation, ("ablation.json",), "ecgmon train plan ablation"),
     "explanation": (_explanation, ("explanation.json",), "ecgmon evaluate explanation --db DIR"),
     "failures": (_failures, ("failures.npz",), "ecgmon evaluate beatgan --db DIR"),
 }
@@ -428,7 +429,7 @@ def _draw_distributions(path: Path, curves: dict[str, NDArray[Any]]) -> None:
         inside = np.clip(score, _SCORE_BINS[0], _SCORE_BINS[-1])
         part.hist(inside, _SCORE_BINS, weights=np.full(len(score), 100 / len(score)), color=_COLOURS[kind])
         part.set_xlim(_SCORE_BINS[0], _SCORE_BINS[-1])
-        part.text(0.99, 0.9, f"{kind.name}: {len(score):,} beats", transform=part.transAxes, ha="right", va="top")
+        part.text(0.95, 0.9, f"{kind.name}: {len(score):,} beats", transform=part.transAxes, ha="right", va="top")
         part.set_ylabel("%")
         part.tick_params(labelbottom=row == len(present) - 1)
     axes[-1, 0].set_xlabel("score: 2 is one normal beat in a hundred, 3 one in a thousand")
@@ -473,6 +474,7 @@ def _draw_ablation(path: Path, variants: list[dict[str, Any]]) -> None:
         axes.plot(auc, np.full(len(auc), row), "o", color=_QUIET, markersize=4, alpha=0.7)
         spread = float(auc.std(ddof=1)) if len(auc) > 1 else 0.0
         axes.errorbar(auc.mean(), row, xerr=spread, fmt="D", color=_RECONSTRUCTION, capsize=4, markersize=6)
+    axes.set_ylim(-0.5, len(variants) - 0.5)
     axes.set_yticks(range(len(variants)), [variant["name"] for variant in variants])
     axes.invert_yaxis()
     axes.set_xlabel("AUC: seeds (dots), mean and standard deviation")
@@ -512,7 +514,9 @@ def _draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
             error.fill_between(seconds, errors[case], color=_ERROR, linewidth=0)
             error.set_ylim(0, max(0.05, 1.05 * float(errors[case].max())))
             error.tick_params(labelsize=7)
-    axes[0, 0].legend(loc="upper right", fontsize=7, frameon=False)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower right", ncols=2, fontsize=8, frameon=False
+    )
     axes[1, 0].set_ylabel("error", fontsize=8)
     for part in axes[-1]:
         part.set_xlabel("seconds from the R peak", fontsize=8)

@@ -63,6 +63,7 @@ def results(tmp_path):
         {"name": name, "what": what, "seeds": [0, 1, 2], "auc": [auc, auc + 0.002, auc + 0.001], "ap": [0.9, 0.9, 0.9]}
         for name, what, auc in (("none", "no distillation", 0.94), ("L_KD", "logits", 0.945), ("both", "all", 0.95))
     ]
+    variants.append({"name": "self", "what": "not trained yet", "seeds": [], "auc": [], "ap": []})
     (folder / "ablation.json").write_text(json.dumps({"variants": variants}))
     found = {"inside": 0.93, "half": 0.96, "all": 0.8}
     rankings = {"error": found, "smoothed": found, "relative": found}
@@ -95,6 +96,7 @@ def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote
         "without 232",
     ):
         assert figure in text
+    assert "not trained yet" not in text
     shown = {line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
     assert shown == {f"card/{path.name}" for path in (card.parent / "card").iterdir()}
     assert all((card.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in shown)
