@@ -25,8 +25,8 @@ A feature that can not be known yet, or at all, is NaN.
 How far a part of a beat is from the beats before is the thirtieth percentile of its mean squared
 differences to each.  The percentile asks that a third of the recent beats look like this one, so a
 few earlier ones of an ectopic focus do not make it usual; dividing by the stream's own amplitude
-makes streams comparable.  That the tenth or the fiftieth percentile does no better was found with
-abnormal beats in sight, as were the ticks of both parts: see the model card.
+makes streams comparable.  The percentile (the fifteenth was tried) and the ticks of both parts were chosen with
+abnormal beats in sight.
 """
 
 from __future__ import annotations
