@@ -258,7 +258,7 @@ def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
     from models.distillation import generator_of
 
     state = _load_state(out)
-    about: dict[str, Any] = json.loads((out / "about.json").read_text())
+    about = _load_about(out)
     generator = generator_of(Settings(**state["settings"]).shape(state["leads"]))
     generator.load_state_dict(state["generator"])
     return generator.eval(), about | {"step": state["step"], "steps": state["steps"]}
@@ -307,7 +307,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
     """Write down what a run trains, or refuse a folder that trains something else."""
     path = out / "about.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        before = _load_about(out)
         differing = [name for name in about if name != "settings" and before.get(name) != about[name]]
         if differing:
             raise TrainingError(
@@ -317,6 +317,16 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         if before["settings"] != about["settings"]:
             return  # the state says which ones differ
     path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _load_about(out: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads((out / "about.json").read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{out / 'about.json'} is missing or damaged ({error}); start anew in another folder"
+        ) from error
+    return about
 
 
 def _load_state(out: Path) -> dict[str, Any]:

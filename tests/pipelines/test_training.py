@@ -171,6 +171,15 @@ def test_a_damaged_state_is_said_to_be_one(beats, tmp_path):
         training.fit(beats, tmp_path, TINY, "all")
 
 
+def test_a_training_that_does_not_say_what_it_is_is_not_used(beats, tmp_path):
+    training.fit(beats, tmp_path, TINY, "all", stop_after=1)
+    (tmp_path / "about.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
+        training.trained(tmp_path)
+    with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
+        training.fit(beats, tmp_path, TINY, "all")
+
+
 def test_a_student_learns_from_its_teacher(beats, finished, tmp_path):
     taught = training.fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
     entries = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
