@@ -8,6 +8,7 @@ but at the ends.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Final
 
@@ -85,19 +86,24 @@ class Decoder(nn.Module):
         return x
 
 
-class Generator(nn.Module):
-    """The autoencoder G whose reconstruction error is the anomaly score A(x).
+class Reconstructing(nn.Module, ABC):
+    """An autoencoder G whose reconstruction error is the anomaly score A(x)."""
 
-    Parameters
-    ----------
-    shape : BeatGanShape
-    """
+    @abstractmethod
+    def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Reconstruct, and show what the stages made on the way.
 
-    def __init__(self, shape: BeatGanShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.encoder = Encoder(shape, shape.latent)
-        self.decoder = Decoder(shape)
+        Returns
+        -------
+        reconstruction, z : Tensor
+            As :meth:`forward`.
+        features : list of Tensor of float32, shape (n, channels, ticks)
+            Of the encoder's stages of 20 and 10 ticks, then of the decoder's of 10 and 20.
+        """
+
+    @abstractmethod
+    def layers(self) -> list[nn.Module]:
+        """Return the layers in the order in which a window goes through them."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct scaled windows.
@@ -112,19 +118,26 @@ class Generator(nn.Module):
         reconstruction : Tensor of float32, shape (n, leads, 320)
         z : Tensor of float32, shape (n, latent, 1)
         """
-        z = self.encoder(x)
-        return self.decoder(z), z
+        x_hat, z, _ = self.observed(x)
+        return x_hat, z
+
+
+class Generator(Reconstructing):
+    """The autoencoder G whose reconstruction error is the anomaly score A(x).
+
+    Parameters
+    ----------
+    shape : BeatGanShape
+    """
+
+    def __init__(self, shape: BeatGanShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.encoder = Encoder(shape, shape.latent)
+        self.decoder = Decoder(shape)
 
     def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Reconstruct, and show what the stages made on the way.
-
-        Returns
-        -------
-        reconstruction, z : Tensor
-            As :meth:`forward`.
-        features : list of Tensor of float32, shape (n, channels, ticks)
-            Of the encoder's stages of 20 and 10 ticks, then of the decoder's of 10 and 20.
-        """
+        """Reconstruct, and show what the stages made on the way: see :meth:`Reconstructing.observed`."""
         features: list[Tensor] = []
         z = self.encoder.last(_through(self.encoder.stages, x, features))
         x_hat: Tensor = self.decoder.last(_through(self.decoder.stages, z, features))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
+from models.beatgan import Reconstructing
 from models.windows import LENGTH
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Half(nn.Module):
         return out
 
 
-class DenseGenerator(nn.Module):
+class DenseGenerator(Reconstructing):
     """The autoencoder G whose reconstruction error is the anomaly score A(x).
 
     Parameters
@@ -70,32 +71,8 @@ class DenseGenerator(nn.Module):
         self.encoder = Half(shape.sizes)
         self.decoder = Half(shape.sizes[::-1])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct scaled windows.
-
-        Parameters
-        ----------
-        x : Tensor of float32, shape (n, leads, 320)
-            Windows scaled to [-1, 1].
-
-        Returns
-        -------
-        reconstruction : Tensor of float32, shape (n, leads, 320)
-        z : Tensor of float32, shape (n, latent, 1)
-        """
-        x_hat, z, _ = self.observed(x)
-        return x_hat, z
-
     def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Reconstruct, and show what the stages made on the way.
-
-        Returns
-        -------
-        reconstruction, z : Tensor
-            As :meth:`forward`.
-        features : list of Tensor of float32, shape (n, width, ticks)
-            Of the encoder's stages of 20 and 10 ticks, then of the decoder's of 10 and 20.
-        """
+        """Reconstruct, and show what the stages made on the way: see :meth:`Reconstructing.observed`."""
         flat: list[Tensor] = []
         z = self.encoder(x.flatten(1), flat)
         x_hat = self.decoder(z, flat).tanh().unflatten(1, (self.shape.leads, LENGTH))

@@ -118,7 +118,7 @@ class BeatGanShape:
     @property
     def parameters(self) -> int:
         """Trainable parameters of a generator."""
-        return sum(math.prod(shape) for name, shape in self.tensors.items() if ".running_" not in name)
+        return _trainable(self.tensors)
 
     @property
     def multiply_adds(self) -> int:
@@ -184,7 +184,7 @@ class DenseShape:
     @property
     def parameters(self) -> int:
         """Trainable parameters of a generator."""
-        return sum(math.prod(shape) for name, shape in self.tensors.items() if ".running_" not in name)
+        return _trainable(self.tensors)
 
     @property
     def multiply_adds(self) -> int:
@@ -209,6 +209,10 @@ def shape_of(architecture: str, *, leads: int, width: int, latent: int) -> BeatG
     if architecture not in _SHAPES:
         raise ValueError(f"there is no architecture {architecture!r}; expected {' or '.join(ARCHITECTURES)}")
     return _SHAPES[architecture](leads, width, latent)
+
+
+def _trainable(tensors: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for name, shape in tensors.items() if ".running_" not in name)
 
 
 def _batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from models import windows
 from models.calibration import Calibration, CalibrationError
+from pipelines.dataset import nearest_of
 from pipelines.records import RecordRef
 from pipelines.training import TrainingError
 from pipelines.wfdb_files import open_record
@@ -58,7 +59,7 @@ def streamed(dataset: Dataset, db: Path, wanted: NDArray[np.bool_]) -> tuple[NDA
         segmenter = Segmenter(record.fs, record.leads)
         for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
             detected = items.beats["sample"]
-            nearest = _nearest(annotated, detected)
+            nearest = nearest_of(annotated, detected)
             taken = (np.abs(annotated[nearest] - detected) <= MATCH * windows.FS) & wanted[here][nearest]
             cut.append(items.windows[taken])
             ratios.append(items.beats["rr_ratio"][taken])
@@ -97,9 +98,3 @@ def calibrate(generator: AnyGenerator, windows_mv: NDArray[np.float32], rr_ratio
 
 
 _BLOCK: Final = 256  # beats at a time
-
-
-def _nearest(sorted_samples: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find for each sample index the nearest of some sorted ones; answers with its place among those."""
-    between = (sorted_samples[1:] + sorted_samples[:-1]) / 2
-    return np.searchsorted(between, samples)

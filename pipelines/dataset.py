@@ -352,6 +352,11 @@ def load(folder: Path) -> Dataset:
     return Dataset(beats, signal, spans, about)
 
 
+def nearest_of(ordered: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find for each sample index the nearest of some ordered ones; answers with its place among those."""
+    return np.searchsorted((ordered[1:] + ordered[:-1]) / 2, samples)
+
+
 def _read(db: Path, name: str) -> tuple[NDArray[np.int16], NDArray[np.void], list[str]]:
     """Read one record: its filtered signal (LEADS, samples), its beats, and the names of its leads."""
     ref = RecordRef(name, db / name)
@@ -398,7 +403,7 @@ def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArr
     found = detect_heartbeats(signal.astype(np.float64), windows.FS)
     if len(found) == 0:
         return np.zeros(len(r_peaks), np.bool_)
-    nearest = found[np.searchsorted((found[1:] + found[:-1]) / 2, r_peaks)]
+    nearest = found[nearest_of(found, r_peaks)]
     confirmed: NDArray[np.bool_] = np.abs(nearest - r_peaks) <= CONFIRMING * windows.FS
     return confirmed
 
