@@ -1,7 +1,7 @@
 """The file that a trained generator is shipped in, and the refusal of one that does not fit.
 
 A checkpoint is a safetensors file: tensors that nothing has to be unpickled for, and in the
-header's metadata all that is needed to use them: the window, the normalisation, the calibration,
+header's metadata all that is needed to use them: the window, the normalisation, the score,
 where the weights come from, and a checksum over everything.  Reading it needs no torch.
 """
 
@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 
 from models import windows
-from models.calibration import Calibration, CalibrationError
+from models.calibration import CalibrationError
+from models.density import DensityError
+from models.score import Score, ScoreError
 from models.shape import BeatGanShape, DenseShape, shape_of
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from models.distillation import AnyGenerator
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the metadata; another one is refused."""
 
 NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and maximum"
@@ -33,6 +35,8 @@ NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and m
 
 _METADATA: Final = "ecgmon"  # key of the metadata, a JSON object
 _CHECKSUM: Final = "sha256"  # key of the checksum over metadata and tensors
+_OF_SCORE: Final = "score/"  # prefix of the score's arrays among the tensors
+_USUAL: Final = "usual"  # name of the usual errors among the tensors
 
 
 class CheckpointError(Exception):
@@ -59,8 +63,10 @@ class ModelInfo:
         Pass band in Hz.
     normalisation : str
         How a window is scaled before the generator sees it.
-    calibration : Calibration
-        From A(x) and rhythm to the score.
+    score : Score
+        From what is known of a beat to its score.
+    usual : ndarray of float32, shape (320,)
+        Mean squared error of normal beats at each tick: what an explanation divides by.
     command : str
         Command line that reproduces the file.
     data : dict of str to str
@@ -83,7 +89,8 @@ class ModelInfo:
     before: int
     band: tuple[float, float]
     normalisation: str
-    calibration: Calibration
+    score: Score
+    usual: NDArray[np.float32]
     command: str
     data: dict[str, str]
     parameters: int
@@ -94,6 +101,12 @@ class ModelInfo:
     def shape(self) -> BeatGanShape | DenseShape:
         """What the generator is made from."""
         return shape_of(self.architecture, leads=self.leads, width=self.width, latent=self.latent)
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """What is read first: another version may have other fields."""
+
+    format: int
 
 
 class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,15 +122,20 @@ class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     before: int
     band: tuple[float, float]
     normalisation: str
-    calibration: dict[str, Any]
+    score: dict[str, Any]
     command: str
     data: dict[str, str]
     architecture: str = "beatgan"  # of files from before there was another
 
 
+def shipped(name: str, suffix: str = ".safetensors") -> Path:
+    """Path of a file that is shipped with ecgmon: a checkpoint, where nothing else is said."""
+    return Path(__file__).with_name("weights") / f"{name}{suffix}"
+
+
 def default_weights() -> Path:
-    """Path of the checkpoint that is shipped with ecgmon."""
-    return Path(__file__).with_name("weights") / "default.safetensors"
+    """Path of the checkpoint that the daemon runs where no other is named."""
+    return shipped("default")
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -135,7 +153,7 @@ def read_info(path: Path) -> ModelInfo:
     ------
     CheckpointError
         If the file is missing or not a checkpoint, is damaged, was made for other windows, or holds
-        tensors or a calibration that do not fit.
+        tensors or a score that do not fit.
     """
     return _read(path)[0]
 
@@ -166,13 +184,33 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, Model
     info, tensors = _read(path)
     generator = generator_of(info.shape)
     state = generator.state_dict()  # with the counters of batches, which are not stored
-    state |= {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    state |= {name: torch.from_numpy(tensor.astype(np.float32)) for name, tensor in tensors.items()}
     generator.load_state_dict(state)
     return generator.to(device).eval(), info
 
 
+def round_weights(generator: AnyGenerator) -> None:
+    """Round the matrices of a trained generator to half precision, so that its checkpoint is half as large.
+
+    It goes before all that is measured with the generator; it changes A(x) by a few parts in ten thousand.
+    """
+    import torch
+
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            if parameter.ndim > 1:  # what is left is small, and may be too small for half precision
+                parameter.copy_(parameter.half().float())
+
+
 def save(
-    path: Path, generator: AnyGenerator, *, name: str, calibration: Calibration, command: str, data: dict[str, str]
+    path: Path,
+    generator: AnyGenerator,
+    *,
+    name: str,
+    score: Score,
+    usual: NDArray[np.float32],
+    command: str,
+    data: dict[str, str],
 ) -> ModelInfo:
     """Store a generator with all that is needed to use it, whole or not at all.
 
@@ -183,8 +221,10 @@ def save(
     generator : Generator or DenseGenerator
     name : str
         Of the model, for people.
-    calibration : Calibration
-        Measured with this generator.
+    score : Score
+        Fitted with this generator.
+    usual : ndarray of float32, shape (320,)
+        See :class:`ModelInfo`.
     command : str
         Command line that reproduces the file.
     data : dict of str to str
@@ -204,7 +244,8 @@ def save(
     from safetensors.numpy import save as serialise
 
     state = generator.state_dict()
-    tensors = {key: state[key].detach().cpu().numpy() for key in generator.shape.tensors}
+    tensors = {key: _compact(state[key].detach().cpu().numpy()) for key in generator.shape.tensors}
+    tensors |= {_OF_SCORE + key: array for key, array in score.to_arrays().items()} | {_USUAL: usual}
     metadata = {
         "format": FORMAT,
         "name": name,
@@ -214,7 +255,7 @@ def save(
         "latent": generator.shape.latent,
         **_window(),
         "normalisation": NORMALISATION,
-        "calibration": calibration.to_dict(),
+        "score": score.to_dict(),
         "command": command,
         "data": data,
     }
@@ -230,12 +271,19 @@ def save(
     return info
 
 
+def _compact(tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """Give a tensor in half precision, where that loses nothing."""
+    with np.errstate(over="ignore"):
+        half = tensor.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), tensor) else tensor
+
+
 def _window() -> dict[str, Any]:
     """Describe the window that this version of ecgmon cuts as a checkpoint does."""
     return {"fs": windows.FS, "length": windows.LENGTH, "before": windows.BEFORE, "band": list(windows.BAND)}
 
 
-def _checksum(text: str, tensors: dict[str, NDArray[np.float32]]) -> str:
+def _checksum(text: str, tensors: dict[str, NDArray[Any]]) -> str:
     """SHA-256 over the metadata and every tensor, in the order of their names."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
@@ -269,12 +317,16 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
             f"expected {stored[_CHECKSUM][:12]}...; get the file again"
         )
     try:
+        version = msgspec.json.decode(stored[_METADATA], type=_Version)
+        _check_value(path, "format", version.format, FORMAT)
         metadata = msgspec.json.decode(stored[_METADATA], type=_Metadata)
         shape = shape_of(metadata.architecture, leads=metadata.leads, width=metadata.width, latent=metadata.latent)
-        calibration = Calibration.from_dict(metadata.calibration)
-    except (msgspec.MsgspecError, ValueError, CalibrationError) as error:
+        _check_purpose(path, metadata)
+        arrays = {key.removeprefix(_OF_SCORE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_SCORE)}
+        score = Score.restore(metadata.score, arrays)
+    except (msgspec.MsgspecError, ValueError, CalibrationError, DensityError, ScoreError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from error
-    _check_purpose(path, metadata)
+    usual = _checked_usual(path, tensors.pop(_USUAL, None))
     _check_tensors(path, shape, tensors)
     info = ModelInfo(
         name=metadata.name,
@@ -287,7 +339,8 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
         before=metadata.before,
         band=metadata.band,
         normalisation=metadata.normalisation,
-        calibration=calibration,
+        score=score,
+        usual=usual,
         command=metadata.command,
         data=metadata.data,
         parameters=shape.parameters,
@@ -299,14 +352,26 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
 
 def _check_purpose(path: Path, metadata: _Metadata) -> None:
     """Refuse a model that was made for other windows than :mod:`models.windows` cuts."""
-    expected = {"format": FORMAT, **_window(), "normalisation": NORMALISATION}
-    for key, value in expected.items():
+    for key, value in {**_window(), "normalisation": NORMALISATION}.items():
         found = getattr(metadata, key)
-        found = list(found) if isinstance(found, tuple) else found
-        if found != value:
-            raise CheckpointError(
-                f"{path} was made for {key} {found!r}, this version of ecgmon works with {value!r}; train the model anew"
-            )
+        _check_value(path, key, list(found) if isinstance(found, tuple) else found, value)
+
+
+def _check_value(path: Path, key: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise CheckpointError(
+            f"{path} was made for {key} {found!r}, this version of ecgmon works with {expected!r}; train the model anew"
+        )
+
+
+def _checked_usual(path: Path, usual: NDArray[Any] | None) -> NDArray[np.float32]:
+    """Refuse usual errors that nothing can be divided by."""
+    if usual is None or usual.shape != (windows.LENGTH,) or usual.dtype != np.float32:
+        found = "nothing" if usual is None else f"{usual.dtype} {usual.shape}"
+        raise CheckpointError(f"{path} has {found} for the usual errors; expected float32 ({windows.LENGTH},)")
+    if not (np.isfinite(usual) & (usual > 0)).all():
+        raise CheckpointError(f"{path}: a usual error is not a positive number")
+    return usual
 
 
 def _check_tensors(path: Path, shape: BeatGanShape | DenseShape, tensors: dict[str, NDArray[np.float32]]) -> None:
@@ -318,9 +383,9 @@ def _check_tensors(path: Path, shape: BeatGanShape | DenseShape, tensors: dict[s
             f"{', ...' if len(differing) > 3 else ''}"  # noqa: PLR2004 - three say enough
         )
     for name, tensor in tensors.items():
-        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+        if tensor.shape != expected[name] or tensor.dtype not in (np.float16, np.float32):
             raise CheckpointError(
-                f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}, expected float32 {expected[name]}"
+                f"{path}: tensor {name} is {tensor.dtype} {tensor.shape}, expected float16 or float32 {expected[name]}"
             )
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"{path}: tensor {name} has values that are not finite; its training diverged")

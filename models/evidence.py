@@ -20,7 +20,8 @@ own_p_2    ``own_p`` on the second lead
 =========  ===========================================================================================
 
 In all of them but ``spread`` and ``jump`` more is odder by design; nothing is measured against a label here.
-A feature that can not be known yet, or at all, is NaN.
+A feature that can not be known yet, or at all, is NaN: what is said of the beats before needs some of them, and
+a lead that shows nothing under this beat has nothing to compare.
 
 How far a part of a beat is from the beats before is the thirtieth percentile of its mean squared
 differences to each.  The percentile asks that a third of the recent beats look like this one, so a
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -56,6 +57,11 @@ NAMES: Final = (
     "own_p_2",
 )
 """The features, in the order of the columns of :attr:`Evidence.features`."""
+
+RHYTHM: Final = ("early", "fast", "late_run", "spread", "jump")
+OWN: Final = ("own_qrs", "own_p")
+OWN_2: Final = ("own_qrs_2", "own_p_2")
+"""The features by what they are about."""
 
 BEATS: Final = 64
 """Beats before that a stream is remembered by; with 200 the distances tell hardly more."""
@@ -140,6 +146,18 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.features)
 
+    def without(self, names: tuple[str, ...]) -> Self:
+        """Forget some features, as if they were not known."""
+        features = self.features.copy()
+        features[:, [NAMES.index(name) for name in names]] = np.nan
+        return type(self)(features, self.outline)
+
+    def with_errors(self, error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> Self:
+        """Replace what another generator makes of the same beats; arguments as in :meth:`History.observe`."""
+        features = self.features.copy()
+        features[:, :2] = _error_features(error, squared_error)
+        return type(self)(features, self.outline)
+
     def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
         return type(self)(self.features[part], self.outline[part])
 
@@ -160,7 +178,7 @@ class History:
     Notes
     -----
     A history is nothing but the rows of its last beats: one restored from stored rows goes on
-    exactly as if it had never been interrupted.
+    exactly as if it had never been interrupted.  A shallow copy goes on apart from its original.
     """
 
     def __init__(self, leads: int) -> None:
@@ -194,7 +212,7 @@ class History:
         self,
         windows_mv: NDArray[np.float32],
         error: NDArray[np.float32],
-        squared_error: NDArray[np.float32],
+        squared_error: NDArray[np.floating[Any]],
         rr: NDArray[np.float32],
         rr_ratio: NDArray[np.float32],
     ) -> tuple[Evidence, list[bytes]]:
@@ -206,7 +224,7 @@ class History:
             Filtered windows in mV.
         error : ndarray of float32, shape (n,)
             A(x), of the first lead; NaN where a beat could not be scored.
-        squared_error : ndarray of float32, shape (n, 320)
+        squared_error : ndarray of float16 or float32, shape (n, 320)
             Squared difference of window and reconstruction at each tick of the first lead.
         rr : ndarray of float32, shape (n,)
             RR interval to the beat before, in seconds; NaN where not known.
@@ -247,8 +265,7 @@ class History:
         rows = np.concatenate([self._rows, new])
         first = len(self._rows)
         features = np.full((n, len(NAMES)), np.nan, np.float32)
-        features[:, 0] = np.log(error + np.float32(_LEAST_ERROR))
-        features[:, 1] = np.log(squared_error[:, ERROR_TICKS].mean(axis=1) + np.float32(_LEAST_ERROR))
+        features[:, :2] = _error_features(error, squared_error)
         features[:, 2] = -np.log(rr_ratio)
         features[:, 3] = -np.log(rr)
         log_rr = np.log(rows["rr"])
@@ -258,10 +275,19 @@ class History:
             before = slice(max(0, now - BEATS), now)
             features[k, 4:7] = _rhythm(log_rr[before], log_rr[now])
             if now >= LEAST_BEATS:
-                features[k, 7 : 7 + 2 * leads] = _distances(shape[before], shape[now], rows["span"][before])
+                apart = _distances(shape[before], shape[now], rows["span"][before])
+                apart[~(rows["span"][now] > _FLAT)] = np.nan
+                features[k, 7 : 7 + 2 * leads] = apart.ravel()
         self._rows = rows[-BEATS:].copy()
         outline = windows.scale(limited[:, 0])[:, OUTLINE_TICKS]
         return Evidence(features, np.ascontiguousarray(outline)), [row.tobytes() for row in new]
+
+
+def _error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Find ``error`` and ``error_qrs``; shape (n, 2)."""
+    of_qrs = squared_error[:, ERROR_TICKS].astype(np.float32).mean(axis=1)
+    features: NDArray[np.float32] = np.log(np.stack([error, of_qrs], axis=1) + np.float32(_LEAST_ERROR))
+    return features
 
 
 def _rows(windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> NDArray[np.void]:
@@ -293,7 +319,7 @@ def _rhythm(before: NDArray[np.float32], now: np.float32) -> tuple[float, float,
 def _distances(
     before: NDArray[np.float32], now: NDArray[np.float32], spans: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Find ``own_qrs`` and ``own_p`` of every lead, in that order, leads one after the other."""
+    """Find ``own_qrs`` and ``own_p``, in that order, of every lead; shape (leads, 2)."""
     squares = np.square(before - now)  # (beats, leads, ticks)
     apart = np.stack([squares[..., part].sum(axis=-1) for part in (_QRS, _P)], axis=-1)  # (beats, leads, 2)
     rank, middle = len(before) * PERCENTILE // 100, len(before) // 2
@@ -302,4 +328,4 @@ def _distances(
     usual[~(usual > _FLAT)] = np.nan
     distances: NDArray[np.float32] = apart[rank] / _TICKS * np.square(2 / usual)[:, None]
     logarithms: NDArray[np.float32] = np.log(distances + np.float32(_LEAST_DISTANCE))
-    return logarithms.ravel()
+    return logarithms

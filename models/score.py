@@ -33,7 +33,7 @@ import numpy as np
 
 from models.calibration import LEAST_BEATS, Table
 from models.density import Density
-from models.evidence import NAMES, Evidence
+from models.evidence import NAMES, OWN, OWN_2, RHYTHM, Evidence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,9 +70,7 @@ class Known:
     carried: tuple[str, ...] = ()
 
 
-_RHYTHM: Final = ("early", "late_run", "spread", "jump")
-_OWN: Final = ("own_qrs", "own_p")
-_OWN_2: Final = ("own_qrs_2", "own_p_2")
+_RHYTHM: Final = tuple(name for name in RHYTHM if name != "fast")
 _ERROR: Final = ("error", "error_qrs")
 
 # For other patients the errors stay out of the density: the generator has seen those that it is fitted to, and makes smaller
@@ -80,12 +78,12 @@ _ERROR: Final = ("error", "error_qrs")
 KNOWN: Final = (
     Known(
         "two leads",
-        ("error", "early", "spread", *_OWN, "own_qrs_2"),
-        (*_ERROR, "fast", *_RHYTHM, *_OWN, *_OWN_2),
-        (*_RHYTHM, *_OWN),
+        ("error", "early", "spread", *OWN, "own_qrs_2"),
+        (*_ERROR, "fast", *_RHYTHM, *OWN, *OWN_2),
+        (*_RHYTHM, *OWN),
     ),
-    Known("one lead", ("error", "early", "spread", *_OWN), (*_ERROR, "fast", *_RHYTHM, *_OWN), (*_RHYTHM, *_OWN)),
-    Known("no rhythm", ("error", *_OWN)),
+    Known("one lead", ("error", "early", "spread", *OWN), (*_ERROR, "fast", *_RHYTHM, *OWN), (*_RHYTHM, *OWN)),
+    Known("no rhythm", ("error", *OWN)),
     Known("no own beats", ("error", "early", "spread")),
     Known("reconstruction", ("error",)),
 )

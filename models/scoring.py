@@ -51,27 +51,15 @@ class Raw:
     ticks: NDArray[np.float16]
 
 
-class Scorer:
-    """A loaded generator.
+class Reconstructor:
+    """A generator that is done with training, in the form that it runs in.
 
     Parameters
     ----------
-    path : Path, optional
-        Checkpoint; the shipped one where none is given.
+    generator : Generator or DenseGenerator
+        In evaluation mode, on ``device``.
     device : str
         Where torch computes, such as ``cpu`` or ``cuda:0``.
-    threads : int
-        Threads that torch computes with on a CPU.  This setting is the whole process's.
-
-    Raises
-    ------
-    models.checkpoint.CheckpointError
-        If the checkpoint can not be used.
-
-    Attributes
-    ----------
-    info : ModelInfo
-        What the checkpoint says, its calibration among it.
 
     Notes
     -----
@@ -79,9 +67,8 @@ class Scorer:
     threads.  Another processor may differ in the last bits.
     """
 
-    def __init__(self, path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> None:
-        torch.set_num_threads(threads)
-        generator, self.info = load_generator(path or default_weights(), device)
+    def __init__(self, generator: AnyGenerator, *, device: str = "cpu") -> None:
+        self._leads = generator.shape.leads
         self._device = device
         self._network = fused(generator)
 
@@ -144,7 +131,7 @@ class Scorer:
 
     def _scaled(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Scale windows; tell which are finite, and put zeros for the others."""
-        expected = (self.info.leads, LENGTH)
+        expected = (self._leads, LENGTH)
         if windows.ndim != 3 or windows.shape[1:] != expected or windows.dtype != np.float32:  # noqa: PLR2004 - n, leads, ticks
             raise ScoringError(
                 f"windows are {windows.dtype} {windows.shape}; this model takes float32 (n, {expected[0]}, {expected[1]})"
@@ -165,6 +152,35 @@ class Scorer:
             with torch.inference_mode():
                 x_hat = self._network(torch.from_numpy(tile).to(self._device))
             yield first, tile, x_hat.cpu().numpy()
+
+
+class Scorer(Reconstructor):
+    """The generator of a checkpoint.
+
+    Parameters
+    ----------
+    path : Path, optional
+        Checkpoint; the shipped one where none is given.
+    device : str
+        As in :class:`Reconstructor`.
+    threads : int
+        Threads that torch computes with on a CPU.  This setting is the whole process's.
+
+    Raises
+    ------
+    models.checkpoint.CheckpointError
+        If the checkpoint can not be used.
+
+    Attributes
+    ----------
+    info : ModelInfo
+        What the checkpoint says, the score among it.
+    """
+
+    def __init__(self, path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        generator, self.info = load_generator(path or default_weights(), device)
+        super().__init__(generator, device=device)
 
 
 def fused(network: AnyGenerator) -> nn.Sequential:

@@ -86,14 +86,14 @@ TEACHER: Final = Settings(
 
 STUDENT: Final = Settings(
     architecture="dense",
-    width=13,
+    width=26,
     latent=16,
     epochs=40,
     batch=256,
     rate=2e-3,
     w_adv=0.0,
-    alpha=1.0,
-    beta=0.1,
+    alpha=0.1,
     self_teacher=True,
+    shift=3,
 )
 """The generator that is deployed; it needs no other to be trained first."""

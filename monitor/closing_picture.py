@@ -9,6 +9,7 @@ import numpy as np
 from models.scoring import Scorer
 from monitor.pictures import Beat, Strip, busiest_stretch, draw_strip
 from monitor.store import Reader
+from pipelines.explanation import relative
 from pipelines.items import Quality
 from pipelines.offline import unscale
 from pipelines.segmentation import Segmenter
@@ -58,7 +59,8 @@ def draw_closing_picture(
         kept, key=lambda pair: (pair[0]["quality"] == Quality.USABLE, float(np.nan_to_num(pair[0]["score"], nan=-1.0)))
     )
     lead = Segmenter(source.fs, source.leads).lead
-    _, reconstruction = Scorer(weights).reconstruct(np.ascontiguousarray(window[None]))
+    scorer = Scorer(weights)
+    _, reconstruction = scorer.reconstruct(np.ascontiguousarray(window[None, : scorer.info.leads]))
     signal = source.read(round(start * source.fs), round((start + _SECONDS) * source.fs))
     draw_strip(
         path,
@@ -80,7 +82,7 @@ def draw_closing_picture(
             rr_ratio=float(row["rr_ratio"]),
             window=window[0],
             reconstruction=unscale(reconstruction[0, 0], window[0]),
-            ticks=ticks.astype(np.float32),
+            oddness=relative(ticks[None], scorer.info.usual)[0],
         ),
         threshold=threshold,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from monitor.commands_config import add_config_flags
 from monitor.commands_roles import load_config
@@ -19,7 +19,7 @@ def add_train(parser: ArgumentParser) -> None:
     from pipelines.train_command import add_arguments
 
     parser.description = (
-        "Make a model: prepare the beats of annotated records, train BeatGAN on the normal ones, calibrate its score, "
+        "Make a model: prepare the beats of annotated records, train generators on the normal ones, fit the score, "
         "and write the checkpoint that [worker] weights takes."
     )
     add_arguments(parser)
@@ -56,10 +56,91 @@ def add_evaluate(parser: ArgumentParser) -> None:
     stream.add_argument("--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records")
     stream.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     add_config_flags(stream)
+    for name, text in _PROTOCOLS.items():
+        protocol = what.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        protocol.add_argument("--db", type=Path, required=True, metavar="DIR", help="the MIT-BIH Arrhythmia Database")
+        protocol.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        protocol.add_argument(
+            "--out", type=Path, metavar="DIR", help="folder to write what 'ecgmon train report' reads"
+        )
+
+
+_PROTOCOLS: Final = {
+    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with its own shipped generator and score",
+    "inter-patient": "patients apart: what was trained on the normal beats of DS1 is tested on all beats of DS2",
+    "explanation": "does the error per tick point at known distortions of normal beats?",
+}
 
 
 def run_evaluate(args: Namespace) -> int:
     """Run ``ecgmon evaluate``."""
+    return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)
+
+
+def _evaluate_protocol(args: Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from models.checkpoint import CheckpointError
+    from pipelines.dataset import RECORDS, DatasetError
+    from pipelines.protocols import STEPS, evaluate
+    from pipelines.source_errors import SourceError
+
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("Reading records, running models", total=len(RECORDS) + STEPS[args.what])
+            found = evaluate(args.what, args.db, done=lambda _: progress.advance(bar))
+        if args.out is not None:
+            found.store(args.out, args.what)
+    except (CheckpointError, DatasetError, SourceError, OSError) as error:
+        print(f"ecgmon: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(found.figures))
+    else:
+        _show_protocol(args.what, found.figures)
+    return 0
+
+
+def _show_protocol(what: str, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table()
+    if what == "explanation":
+        for column in ("distortion", "beats", "inside, plain error %", "inside, smoothed %", "inside, relative %"):
+            table.add_column(column, justify="left" if column == "distortion" else "right")
+        for name, row in [*found["distortions"].items(), ("mean", {"beats": "", **found["mean"]})]:
+            shares = (_percent(row[ranking]["inside"]) for ranking in ("error", "smoothed", "relative"))
+            table.add_row(name, str(row["beats"]), *shares)
+        console.print(table)
+        return
+    table.add_column("", style="bold")
+    table.add_column("AUC", justify="right")
+    table.add_column("AP", justify="right")
+    rows = [("score", found["score"]), ("A(x) of the student", found["raw"])]
+    rows += [("A(x) of the teacher, as recorded", found["teacher_raw"])] if found["teacher_raw"] else []
+    rows += [(f"score without {what}", row) for what, row in found["without"].items()]
+    for name, row in rows:
+        table.add_row(name, *(_with_spread(row[key]) for key in ("auc", "ap")))
+    console.print(table)
+    console.print("AUC of the score by class: " + ", ".join(f"{k} {v:.4f}" for k, v in found["per_class"].items()))
+    if "without_232" in found:
+        light = found["without_232"]
+        console.print(
+            f"without record 232: AUC {light['auc']:.4f}, AP {light['ap']:.4f}, S {light['per_class']['S']:.4f}"
+        )
+    model = found["model"]
+    console.print(f"generator: {model['parameters']:,} parameters, {model['multiply_adds']:,} multiply-adds a beat")
+
+
+def _with_spread(figure: dict[str, float | None]) -> str:
+    spread = "" if figure["std"] is None else f" ± {figure['std']:.4f}"
+    return f"{figure['mean']:.4f}{spread}"
+
+
+def _evaluate_stream(args: Namespace) -> int:
     from models.checkpoint import CheckpointError
     from models.scoring import Scorer
     from monitor.evaluation import evaluate_stream

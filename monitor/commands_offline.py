@@ -256,7 +256,7 @@ def _draw(path: Path, explanation: Explanation, threshold: float) -> None:
         rr_ratio=explanation.rr_ratio,
         window=explanation.window,
         reconstruction=explanation.reconstruction,
-        ticks=explanation.ticks,
+        oddness=explanation.oddness,
     )
     draw_strip(path, strip, beat, threshold=threshold)
 
@@ -274,6 +274,7 @@ def _show_explanation(explanation: Explanation, path: Path, args: Namespace, sco
             "score": _number(explanation.score),
             "anomalous": explanation.score >= args.threshold,
             "error": _number(explanation.error),
+            "oddest_seconds": explanation.oddest_seconds,
             "rr": _number(explanation.rr),
             "rr_ratio": _number(explanation.rr_ratio),
             "quality": explanation.quality.name.lower(),

@@ -92,9 +92,9 @@ class Lease:
         """Beats in the batch."""
         return sum(len(piece) for piece in self.pieces)
 
-    def windows(self) -> NDArray[np.float32]:
-        """Windows of the batch, float32, shape (beats, leads, 320)."""
-        parts = [piece.lot.items.windows[piece.start : piece.stop] for piece in self.pieces]
+    def windows(self, leads: int) -> NDArray[np.float32]:
+        """Windows of the batch, the first leads of each, float32, shape (beats, leads, 320)."""
+        parts = [piece.lot.items.windows[piece.start : piece.stop, :leads] for piece in self.pieces]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -279,14 +279,10 @@ class Exchange:
     def _take_batch(self) -> list[_Piece]:
         pieces: list[_Piece] = []
         room = self._batch_beats
-        shape: tuple[int, ...] | None = None
         while room and self._queue:
             piece = self._queue[0]
-            # one tensor per batch: streams with another number of leads go into another batch, and
-            # a beat that made a worker fail goes alone
-            if pieces and (piece.lot.items.windows.shape[1:] != shape or piece.failures):
+            if pieces and piece.failures:  # a beat that made a worker fail goes alone
                 break
-            shape = piece.lot.items.windows.shape[1:]
             self._queue.popleft()
             if len(piece) > room:
                 self._queue.appendleft(_Piece(piece.lot, piece.start + room, piece.stop, piece.failures))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from models.evidence import History
 from monitor.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
 from pipelines.dataset import SYMBOLS, BeatClass
 from pipelines.evaluation import BEAT_SYMBOLS, MATCH_SECONDS, Reference, evaluate_records, match_beats, summarise
@@ -87,8 +88,11 @@ def _judge(
     found: _Found, fs: float, annotations: Annotations, items: Items, *, scorer: Scorer, settings: AlertSettings
 ) -> None:
     reference = Reference.of(annotations, int(items.table["sample"][-1]))
-    error = scorer.score(items.windows).error
-    score = scorer.info.calibration.score(error, np.ascontiguousarray(items.beats["rr_ratio"]))
+    raw = scorer.score(items.windows[:, : scorer.info.leads])
+    evidence, _ = History(items.windows.shape[1]).observe(
+        items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"]
+    )
+    score = scorer.info.score.score(evidence)
 
     is_beat = np.isin(annotations.symbol, sorted(BEAT_SYMBOLS))
     truth, symbols = annotations.sample[is_beat], annotations.symbol[is_beat]

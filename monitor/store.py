@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from models.evidence import BEATS
 from models.windows import LENGTH
 from monitor.alerts import Alert, AlertKind, Priority
 from pipelines.items import Quality
@@ -98,6 +99,16 @@ MIGRATIONS: Final = (
         PRIMARY KEY (stream, second)
     ) STRICT, WITHOUT ROWID;
     """,
+    # 1 -> 2: what a stream's next beats are compared with; the streams of an older file begin without
+    """
+    CREATE TABLE recent (
+        stream INTEGER NOT NULL REFERENCES streams,
+        slot INTEGER NOT NULL,
+        seq INTEGER NOT NULL,
+        beat BLOB NOT NULL,
+        PRIMARY KEY (stream, slot)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 VERSION: Final = len(MIGRATIONS)
@@ -164,6 +175,8 @@ class Entry:
         Raised or cleared, in order.
     runs : list of (second, seconds, quality)
         Stretches of seconds, the first of which may prolong the last one stored.
+    recent : list of bytes
+        What to remember of the last of ``beats``, for the stream's next beats to be compared with.
     """
 
     state: StreamState
@@ -171,6 +184,7 @@ class Entry:
     details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     runs: list[tuple[int, int, int]] = field(default_factory=list)
+    recent: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
@@ -306,6 +320,12 @@ class Store:
             )
         return state
 
+    def recent(self, stream: StreamState) -> list[bytes]:
+        """Look up what is remembered of a stream's last beats, oldest first."""
+        with _explained(self.path, "read"):
+            rows = self._db.execute("SELECT beat FROM recent WHERE stream = ? ORDER BY seq", (stream.id,)).fetchall()
+        return [row[0] for row in rows]
+
     def write(self, entries: Iterable[Entry], model: int, now: int) -> None:
         """Commit entries of any number of streams together: all of it is safe on disk, or none is there.
 
@@ -346,6 +366,12 @@ class Store:
             db.executemany(
                 "INSERT INTO details VALUES (?, ?, ?, ?)",
                 [(state.id, seq, window.tobytes(), ticks.tobytes()) for seq, window, ticks in entry.details],
+            )
+        if entry.recent:  # a ring of slots: the oldest is written over
+            first = state.beats - len(entry.recent)
+            db.executemany(
+                "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
+                [(state.id, seq % BEATS, seq, beat) for seq, beat in enumerate(entry.recent, first)],
             )
         for alert in entry.alerts:
             change += 1

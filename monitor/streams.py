@@ -6,30 +6,51 @@ Runs over the items in their order, each once, so its results depend on the stre
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
+from models.evidence import BEATS, History
 from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
 from monitor.store import Entry, StreamState
 from pipelines.items import Kind, Quality
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from models.evidence import Evidence
     from monitor.delivery import Lot
 
 _QUALITIES: Final = tuple(Quality)
 
 
-class Calibrated(Protocol):
-    """Turns A(x) and the rhythm into a score."""
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The next items of a stream with what is known of their beats, ready to be scored.
 
-    def score(self, error: NDArray[np.float32], rr_ratio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores float32 of shape (n,), NaN where ``error`` is."""
+    Attributes
+    ----------
+    table : ndarray of ITEM, shape (items,)
+    windows : list of ndarray of float32, shape (leads, 320)
+    errors : ndarray of float32, shape (beats,)
+        A(x).
+    ticks : list of ndarray of float16, shape (320,)
+    evidence : Evidence
+        Of the beats.
+    kept : list of bytes
+        What is remembered of each beat.
+    """
+
+    table: NDArray[np.void]
+    windows: list[NDArray[np.float32]]
+    errors: NDArray[np.float32]
+    ticks: list[NDArray[np.float16]]
+    evidence: Evidence
+    kept: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +81,33 @@ class Outcome:
 
 
 class StreamRules:
-    """The running state of one stream: alert rules, counts, the last stretch of quality.
+    """The running state of one stream: its last beats, alert rules, counts, the last stretch of quality.
 
     Parameters
     ----------
     state : StreamState
         Where the store stands.
     settings : AlertSettings
+    recent : sequence of bytes
+        What the store remembers of the stream's last beats, oldest first.
     detail : str
         Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
     """
 
     def __init__(
-        self, state: StreamState, settings: AlertSettings, *, detail: Literal["none", "anomalous", "all"] = "anomalous"
+        self,
+        state: StreamState,
+        settings: AlertSettings,
+        recent: Sequence[bytes] = (),
+        *,
+        detail: Literal["none", "anomalous", "all"] = "anomalous",
     ) -> None:
         self._settings = settings
         self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
         self.state = state
         self.engine = self._restored(state)
+        self._history = History.restore(len(state.leads), b"".join(recent))
+        self._committed = copy(self._history)
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
@@ -85,10 +115,12 @@ class StreamRules:
     def forget(self) -> None:
         """Go back to the last committed state: what was made of later items could not be stored."""
         self.engine = self._restored(self.state)
+        self._history = copy(self._committed)
 
     def commit(self, entry: Entry) -> None:
         """Take note that an entry is in the store."""
         self.state = entry.state
+        self._committed = copy(self._history)
 
     @property
     def active(self) -> tuple[Alert, ...]:
@@ -100,17 +132,21 @@ class StreamRules:
         alerts = self.engine.feed(Stalled(self.state.seconds))
         return Entry(replace(self.state, rules=self.engine.snapshot()), [], alerts=alerts)
 
-    def feed(self, lots: Iterable[Lot], calibration: Calibrated) -> Outcome:
-        """Run over the next lots of the stream, which must be complete and in order."""
-        lots = list(lots)
-        state = self.state
+    def observe(self, lots: Sequence[Lot]) -> Observed:
+        """Look at the next lots of the stream, which must be complete and in order."""
         table = np.concatenate([lot.items.table for lot in lots])
+        windows = np.concatenate([lot.items.windows for lot in lots])
         errors = np.concatenate([lot.errors for lot in lots])
-        ticks = [row for lot in lots for row in lot.ticks]
-        windows = [window for lot in lots for window in lot.items.windows]
+        ticks = np.concatenate([lot.ticks for lot in lots])
         beats = table[table["kind"] == Kind.BEAT]
-        scores = calibration.score(errors, np.ascontiguousarray(beats["rr_ratio"]))
+        evidence, kept = self._history.observe(windows, errors, ticks, beats["rr"], beats["rr_ratio"])
+        return Observed(table, list(windows), errors, list(ticks), evidence, kept)
 
+    def conclude(self, observed: Observed, scores: NDArray[np.float32]) -> Outcome:
+        """Run over what was observed last, with the scores of its beats, shape (beats,)."""
+        state = self.state
+        table, windows, errors, ticks = observed.table, observed.windows, observed.errors, observed.ticks
+        beats = table[table["kind"] == Kind.BEAT]
         rows: list[tuple[int, int, float, float, int, int, float, float]] = []
         details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = []
         alerts: list[Alert] = []
@@ -163,6 +199,6 @@ class StreamRules:
         if n_runs and runs[0] == state.run:
             runs = runs[1:]
         return Outcome(
-            Entry(after, rows, details, alerts, runs), scores, np.ascontiguousarray(beats["rr"]),
+            Entry(after, rows, details, alerts, runs, observed.kept[-BEATS:]), scores, np.ascontiguousarray(beats["rr"]),
             np.ascontiguousarray(beats["sample"]), seconds, dropped,
         )  # fmt: skip

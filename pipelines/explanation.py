@@ -7,7 +7,8 @@ compared with the ticks that were distorted.  Three ways to rank ticks are measu
 ========  ==========================================================================================
 error     squared difference of beat and reconstruction, as A(x) averages it
 smoothed  the same, as a moving mean over :data:`SMOOTHING_SECONDS`
-relative  the smoothed error over the smoothed error that is usual at that tick in normal beats
+relative  the smoothed error over the smoothed error that is usual at that tick in normal beats: what
+          ``ecgmon explain`` draws
 ========  ==========================================================================================
 """
 
@@ -37,7 +38,7 @@ AIM: Final = 0.9
 """Share of the most anomalous tenth of the ticks that should lie inside the distortion, on average."""
 
 BEATS: Final = 2000
-"""Beats that are distorted, and as many others that tell what error is usual."""
+"""Beats that are distorted."""
 
 RANKINGS: Final = ("error", "smoothed", "relative")
 """Ways to rank ticks that are measured, see the module."""
@@ -109,9 +110,7 @@ def compare(ranking: NDArray[np.floating[Any]], distorted: NDArray[np.bool_]) ->
     }
 
 
-def measure(
-    scorer: Scorer, normal: NDArray[np.float32], others: NDArray[np.float32], *, seed: int = 0
-) -> dict[str, Any]:
+def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> dict[str, Any]:
     """Distort normal beats and see where the error per tick points.
 
     Parameters
@@ -119,8 +118,6 @@ def measure(
     scorer : Scorer
     normal : ndarray of float32, shape (n, leads, 320)
         Filtered windows in mV to distort, with the scorer's number of leads.
-    others : ndarray of float32, shape (m, leads, 320)
-        Windows of other normal beats, which tell the error that is usual at each tick.
     seed : int
         Decides sizes and places of the distortions.
 
@@ -137,12 +134,9 @@ def measure(
     ExplanationError
         If there are no beats, or none shows one of the distortions.
     """
-    if not len(normal) or not len(others):
-        raise ExplanationError(
-            f"{len(normal)} beats to distort and {len(others)} others were given; expected at least one of each"
-        )
+    if not len(normal):
+        raise ExplanationError("no beats to distort were given; expected at least one")
     before = scorer.score(normal).error
-    usual = scorer.score(others).ticks.astype(np.float32).mean(axis=0)
     distortions: dict[str, Any] = {}
     for place, (name, distort) in enumerate(DISTORTIONS.items()):
         windows, changed = distort(normal, np.random.default_rng([seed, place]))
@@ -151,7 +145,7 @@ def measure(
             raise ExplanationError(f"none of {len(normal)} beats shows the distortion {name!r}; give more beats")
         raw = scorer.score(windows[shown])
         ticks = raw.ticks.astype(np.float32)
-        rankings = {"error": ticks, "smoothed": smooth(ticks), "relative": relative(ticks, usual)}
+        rankings = {"error": ticks, "smoothed": smooth(ticks), "relative": relative(ticks, scorer.info.usual)}
         distortions[name] = {
             "beats": int(np.count_nonzero(shown)),
             "span": float(changed[shown].mean()),
@@ -178,24 +172,22 @@ def evaluate(scorer: Scorer, dataset: Dataset, split_name: str, *, beats: int = 
     split_name : str
         The split that the scorer's generator was trained on: its held-out beats are taken.
     beats : int
-        Beats to distort, and others beside them, at most; fewer where fewer are held out.
+        Beats to distort, at most; fewer where fewer are held out.
     seed : int
 
     Returns
     -------
     dict
-        Of :func:`measure`, with ``split``, ``model`` (its fingerprint) and ``others`` (beats that tell what is usual).
+        Of :func:`measure`, with ``split`` and ``model`` (its fingerprint).
 
     Raises
     ------
     ExplanationError, ValueError
         If too few beats are held out, or there is no such split.
     """
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(split(dataset, split_name).held_out))[: 2 * beats]
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(split(dataset, split_name).held_out))[:beats]
     windows = dataset.windows(dataset.beats[drawn])[:, : scorer.info.leads]
-    half = len(drawn) // 2
-    found = measure(scorer, windows[:half], windows[half:], seed=seed)
-    return {"split": split_name, "model": scorer.info.fingerprint, "others": len(drawn) - half, **found}
+    return {"split": split_name, "model": scorer.info.fingerprint, **measure(scorer, windows, seed=seed)}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from models.evidence import History
+from models.windows import BEFORE, FS
+from pipelines.explanation import relative
 from pipelines.items import Items, Kind, Quality
 from pipelines.rhythm import RHYTHM, around
 from pipelines.segmentation import Segmenter, SegmentSettings
@@ -182,12 +185,14 @@ def score_record(
     if source.length is None and until is None:
         raise ValueError(f"{source.stream} is repeated for ever and can not be scored as a whole")
     segmenter = Segmenter(source.fs, source.leads, settings=settings or SegmentSettings())
+    history = History(len(segmenter.leads))
     results: list[_Scored] = []
     samples, failure = 0, None
 
     def take(items: Items) -> None:
-        raw = scorer.score(items.windows)
-        score = scorer.info.calibration.score(raw.error, np.ascontiguousarray(items.beats["rr_ratio"]))
+        raw = scorer.score(items.windows[:, : scorer.info.leads])
+        evidence, _ = history.observe(items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"])
+        score = scorer.info.score.score(evidence)
         windows = items.windows if keep_windows else Items.empty(items.windows.shape[1]).windows
         results.append(_Scored(items.table, raw.error, score, windows))
 
@@ -261,6 +266,8 @@ class Explanation:
         What the generator saw and what it made of it, both in mV (filtered, without offset).
     ticks : ndarray of float32, shape (LENGTH,)
         Squared difference of both per tick, with the window scaled to [-1, 1]; their mean is ``error``.
+    oddness : ndarray of float32, shape (LENGTH,)
+        The error around each tick as a multiple of what is usual there: :func:`pipelines.explanation.relative`.
     """
 
     stream: str
@@ -280,6 +287,14 @@ class Explanation:
     window: NDArray[np.float32]
     reconstruction: NDArray[np.float32]
     ticks: NDArray[np.float32]
+    oddness: NDArray[np.float32]
+
+    @property
+    def oddest_seconds(self) -> float | None:
+        """Where the beat is oddest, in s from the R peak; None where it could not be scored."""
+        if not np.isfinite(self.oddness).all():
+            return None
+        return (int(self.oddness.argmax()) - BEFORE) / FS
 
 
 def explain_beat(
@@ -341,8 +356,9 @@ def explain_beat(
     signal = source.read(begin, begin + round(2 * STRIP_SECONDS * source.fs))[:, source.leads.index(scored.lead)]
     start = (max(begin, 0) + source.first) / source.fs
     shown = (beat_seconds >= start) & (beat_seconds < start + len(signal) / source.fs)
-    window = scored.windows[index : index + 1]
+    window = scored.windows[index : index + 1, : scorer.info.leads]
     scaled, reconstruction = scorer.reconstruct(window)
+    ticks = np.square(scaled - reconstruction).mean(axis=1)
     beat = scored.beats[index]
     return Explanation(
         stream=scored.stream,
@@ -361,7 +377,8 @@ def explain_beat(
         quality=Quality(int(beat["quality"])),
         window=window[0, 0],
         reconstruction=unscale(reconstruction[0, 0], window[0, 0]),
-        ticks=np.square(scaled - reconstruction)[0].mean(axis=0),
+        ticks=ticks[0],
+        oddness=relative(ticks, scorer.info.usual)[0],
     )
 
 

@@ -62,17 +62,21 @@ def _of_every_split(kind: str, settings: Settings, teacher: str | None = None) -
     )
 
 
-_SHORT: Final = replace(STUDENT, epochs=16)  # what is compared is alike in this; a third of the shipped students' time
+_SHORT: Final = replace(
+    STUDENT, epochs=16
+)  # what is compared is alike in this; two fifths of the shipped students' time
+_SMALL: Final = replace(_SHORT, width=13, beta=0.01)  # what the ablation varies: half as wide, with all terms
 
-_ALONE: Final = replace(_SHORT, alpha=0.0, beta=0.0, self_teacher=False)
+_ALONE: Final = replace(_SMALL, alpha=0.0, beta=0.0, self_teacher=False)
 
 VARIANTS: Final[dict[str, tuple[str, Settings]]] = {
     "none": ("no distillation", _ALONE),
     "output": ("mean squared difference to the teacher's output only", replace(_ALONE, w_output=1.0)),
-    "l_kd": ("L_KD", replace(_SHORT, beta=0.0, self_teacher=False)),
-    "l_f": ("L_F", replace(_SHORT, alpha=0.0, self_teacher=False)),
-    "both": ("L_KD and L_F", replace(_SHORT, self_teacher=False)),
-    "self": ("L_KD and L_F from the self-teacher", _SHORT),
+    "l_kd": ("L_KD", replace(_SMALL, beta=0.0, self_teacher=False)),
+    "l_f": ("L_F", replace(_SMALL, alpha=0.0, self_teacher=False)),
+    "both": ("L_KD and L_F", replace(_SMALL, self_teacher=False)),
+    "self_l_kd": ("L_KD from the self-teacher, as shipped", replace(_SMALL, beta=0.0)),
+    "self": ("L_KD and L_F from the self-teacher", _SMALL),
     "adversarial": ("no distillation, feature matching", replace(_ALONE, w_adv=0.05, discriminator_width=8)),
     "plain": ("no distillation, no augmentation", replace(_ALONE, augmented=0.0)),
 }
@@ -81,7 +85,9 @@ VARIANTS: Final[dict[str, tuple[str, Settings]]] = {
 SEEDS: Final = (0, 1, 2)
 """Seeds of every variant of the ablation."""
 
-WIDTHS: Final = (2, 4, 8, 13, 20, 32)
+_FRONTIER_TEACHER: Final = "teacher-fold0"
+
+WIDTHS: Final = (2, 4, 8, 13, 26, 52)
 """Widths of the students of the frontier."""
 
 
@@ -100,7 +106,7 @@ PLANS: Final[dict[str, tuple[Run, ...]]] = {
     "students": _of_every_split("student", STUDENT),
     "taught-students": _of_every_split("taught-student", replace(STUDENT, self_teacher=False), "teacher"),
     "frontier": tuple(
-        Run(f"size-{width}", "fold0", replace(STUDENT, width=width), what=f"width {width}") for width in WIDTHS
+        Run(f"size-{width}", "fold0", replace(_SHORT, width=width), what=f"width {width}") for width in WIDTHS
     ),
     "ablation": _ablation(),
     "paper": _of_every_split("paper", PAPER),
@@ -194,23 +200,30 @@ def _conclude(run: Run, dataset: Dataset, folder: Path, results: Path, times: li
     part.replace(results / f"{run.name}.json")  # last: its presence says that the run is finished
 
 
-def summary(plan: str, results: Path) -> dict[str, Any]:
+def summary(plan: str, folder: Path, results: Path) -> dict[str, Any]:
     """Gather what the finished runs of a plan came to.
+
+    Parameters
+    ----------
+    plan : str
+        One of :data:`PLANS`.
+    folder, results : Path
+        As in :func:`carry_out`.
 
     Returns
     -------
     dict
-        ``runs``: per split or size, in order; for the plan ``ablation``: ``variants``, each with its
-        ``seeds`` and the ``auc`` and ``ap`` of the raw A(x) with each seed.  Runs that are not
+        ``runs``: per split, in order; for the plan ``ablation``: ``variants``, each with its
+        ``seeds`` and the ``auc`` and ``ap`` of the raw A(x) with each seed; for ``frontier``: ``sizes`` and
+        the ``teacher`` of the same fold, with ``beats_per_second`` as measured now.  Runs that are not
         finished are left out and named under ``missing``.
     """
-    found, missing = {}, []
-    for run in PLANS[plan]:
-        path = results / f"{run.name}.json"
-        if path.exists():
-            found[run.name] = json.loads(path.read_text())
-        else:
-            missing.append(run.name)
+    found = {
+        run.name: json.loads(path.read_text()) for run in PLANS[plan] if (path := results / f"{run.name}.json").exists()
+    }
+    missing = [run.name for run in PLANS[plan] if run.name not in found]
+    if plan == "frontier":
+        return {"plan": plan, "missing": missing, **_frontier(found, folder, results)}
     if plan != "ablation":
         rows = [
             {key: result[key] for key in ("name", "what", "split", "parameters", "multiply_adds", "raw")}
@@ -225,6 +238,24 @@ def summary(plan: str, results: Path) -> dict[str, Any]:
             {"name": name, "what": what, "seeds": seeds, "auc": [r["auc"] for r in raw], "ap": [r["ap"] for r in raw]}
         )
     return {"plan": plan, "missing": missing, "variants": variants}
+
+
+def _frontier(found: dict[str, dict[str, Any]], folder: Path, results: Path) -> dict[str, Any]:
+    """Put together what each size costs and what it reaches."""
+    of_teacher = results / f"{_FRONTIER_TEACHER}.json"
+    speed = measured_speed(
+        [folder / name for name in (*found, _FRONTIER_TEACHER) if (folder / name / "state.pt").exists()]
+    )
+
+    def row(name: str, result: dict[str, Any]) -> dict[str, Any]:
+        figures = {key: result[key] for key in ("parameters", "multiply_adds")}
+        raw = {key: result["raw"][key] for key in ("auc", "ap")}
+        return {"name": result["what"] or name, **figures, **raw, "beats_per_second": speed.get(name)}
+
+    return {
+        "sizes": [row(name, result) for name, result in found.items()],
+        "teacher": row(_FRONTIER_TEACHER, json.loads(of_teacher.read_text())) if of_teacher.exists() else None,
+    }
 
 
 def measured_speed(runs: Sequence[Path]) -> dict[str, float]:

@@ -162,7 +162,7 @@ class Producer:
             protocol=wire.PROTOCOL,
             producer=self.name,
             streams=[
-                wire.StreamInfo(stream=feed.source.stream, fs=feed.source.fs, leads=[feed.segmenter.lead])
+                wire.StreamInfo(stream=feed.source.stream, fs=feed.source.fs, leads=list(feed.segmenter.leads))
                 for feed in feeds
             ],
         )

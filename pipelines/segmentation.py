@@ -35,8 +35,8 @@ LOWEST_FS: Final = 100.0
 HIGHEST_FS: Final = 1000.0
 """Highest sampling frequency in Hz."""
 
-DETECTION_LEADS: Final = 2
-"""Most leads that beats are looked for in."""
+MOST_LEADS: Final = 2
+"""Most leads of a stream that beats are looked for and windows cut in."""
 
 SECOND_LOOK_AHEAD: Final = FS
 """Samples at 360 Hz from the end of a second to its item: the beats of that second normally come first."""
@@ -63,7 +63,7 @@ WAITING: Final = 160
 SECONDS_REMEMBERED: Final = 32
 """Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
 
-_MAGIC: Final = b"ecgmon segmenter 1\n"
+_MAGIC: Final = b"ecgmon segmenter 2\n"
 _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
 
 
@@ -141,7 +141,7 @@ def _emit(
     pending: Record,
     noise: Record,
     intervals: NDArray[np.float64],
-    signal: NDArray[np.float32],
+    signals: NDArray[np.float32],
     missing: NDArray[np.uint8],
     unchanged: NDArray[np.int32],
     window_taps: NDArray[np.float32],
@@ -159,6 +159,7 @@ def _emit(
     """
     state = states[0]  # arrays of one go into a compiled function four times as fast as their records
     seen = ranges[0]
+    signal = signals[0]  # the lead that is judged and scored; another is cut along
     base = state.received - signal.size
     items = 0
     beats = 0
@@ -187,7 +188,8 @@ def _emit(
             peak = beat.sample
             first = peak - RAW_BEFORE - base
             last = first + RAW_LENGTH
-            qrs.correlate(signal[first:last], window_taps, windows[beats, 0])
+            for lead in range(signals.shape[0]):
+                qrs.correlate(signals[lead, first:last], window_taps, windows[beats, lead])
             beats += 1
             if beat.restart:
                 state.intervals = 0
@@ -248,7 +250,9 @@ class Segmenter:
     Attributes
     ----------
     lead : str
-        The lead that windows are cut from: MLII, else II, else the first.
+        The lead that is scored, the first of each window: MLII, else II, else the stream's first.
+    leads : tuple of str
+        The leads of each window: ``lead`` and, where the stream has one, a second.
     substituted : bool
         True where ``lead`` is neither MLII nor II: the model has not learnt such a lead.
 
@@ -284,7 +288,8 @@ class Segmenter:
         self.substituted = not preferred
         first = list(leads).index(self.lead)
         others = [column for column in range(len(leads)) if column != first]
-        self._columns = np.array([first, *others][:DETECTION_LEADS], np.int64)
+        self._columns = np.array([first, *others][:MOST_LEADS], np.int64)
+        self.leads = tuple(leads[column] for column in self._columns)
         count = len(self._columns)
         self._resampler = Resampler(fs, count, 2 * count)
         self._detector = QrsDetector(count, settings.qrs)
@@ -293,7 +298,7 @@ class Segmenter:
             "seen": np.zeros(1, quality.RANGE),
             "last": np.zeros(count, np.float32),
             "run": np.zeros(count, np.int64),
-            "signal": np.zeros(HISTORY, np.float32),
+            "signal": np.zeros((count, HISTORY), np.float32),
             "missing": np.zeros(HISTORY, np.uint8),
             "unchanged": np.zeros(HISTORY, np.int32),
             "waiting": np.zeros(WAITING, qrs.DETECTION),
@@ -331,7 +336,7 @@ class Segmenter:
             self._take(samples[start : start + self._block], ending=False)
             for start in range(0, len(samples), self._block)
         ]
-        return Items.concatenate(parts) if parts else Items.empty(1)
+        return Items.concatenate(parts) if parts else Items.empty(len(self.leads))
 
     def finish(self) -> Items:
         """Say what can still be said, and that the stream has ended.
@@ -377,9 +382,9 @@ class Segmenter:
         n = fresh.shape[1]
         unchanged = marks[leads:] if up == down else (marks[leads:].astype(np.int64) * up // down).astype(np.int32)
         if state["received"][0] == 0 and n:
-            arrays["signal"][:] = fresh[0, 0]
+            arrays["signal"][:] = fresh[:, :1]
         state["received"] += n
-        signal = np.concatenate((arrays["signal"], fresh[0]))
+        signal = np.concatenate((arrays["signal"], fresh), axis=1)
         missing = np.concatenate((arrays["missing"], marks[0].astype(np.uint8)))
         still = np.concatenate((arrays["unchanged"], unchanged[0]))
         detections, noise = self._detector.push(fresh, unchanged)
@@ -389,7 +394,7 @@ class Segmenter:
         arrays["noise"][noise["second"] % SECONDS_REMEMBERED] = noise
 
         table = np.empty(n // FS + pending + len(detections) + 2 + FLUSH_SECONDS, ITEM)
-        windows = np.empty((pending + len(detections), 1, LENGTH), np.float32)
+        windows = np.empty((pending + len(detections), leads, LENGTH), np.float32)
         items, beats = _emit(
             state,
             arrays["seen"],
@@ -409,7 +414,7 @@ class Segmenter:
             windows,
         )
         for name, now in (("signal", signal), ("missing", missing), ("unchanged", still)):
-            arrays[name][:] = now[n:]
+            arrays[name][:] = now[..., n:]
         table = table[:items]
         if ending:
             np.minimum(table["ready"], before - 1, out=table["ready"])

@@ -42,7 +42,10 @@ DS2: Final = (
 )  # fmt: skip
 """The records that test where patients are kept apart."""
 
-NAMES: Final = (*(f"fold{k}" for k in range(FOLDS)), "ds1", "all")
+FOLD_NAMES: Final = tuple(f"fold{k}" for k in range(FOLDS))
+"""BeatGAN's folds."""
+
+NAMES: Final = (*FOLD_NAMES, "ds1", "all")
 """The splits that :func:`split` knows."""
 
 _HELD_OUT: Final = 0  # the tenth

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from models.settings import STUDENT, TEACHER, Settings
-from pipelines import calibrating, plans, training
 from pipelines import dataset as datasets
+from pipelines import plans, score_fitting, training
 from pipelines.splits import NAMES
 from pipelines.splits import split as split_of
 
@@ -52,13 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     planned.add_argument("--json", action="store_true", help="print a summary as one JSON object")
     _add_machine(planned)
 
-    calibrating_ = steps.add_parser("calibrate", help="measure what scores mean and write the checkpoint")
-    _add_path(calibrating_, "--db", "folder with the records of the MIT-BIH Arrhythmia Database")
-    _add_path(calibrating_, "--data", "folder that 'prepare' filled")
-    _add_path(calibrating_, "--run", "folder that 'fit' filled")
-    _add_path(calibrating_, "--out", "checkpoint to write")
+    scoring = steps.add_parser(
+        "score", help="fit the score of a generator to the normal beats of its split, and write the checkpoint"
+    )
+    _add_path(scoring, "--db", "folder with the records of the MIT-BIH Arrhythmia Database")
+    _add_path(scoring, "--data", "folder that 'prepare' filled")
+    _add_path(scoring, "--run", "folder that 'fit' filled")
+    _add_path(scoring, "--out", "checkpoint to write")
+    _add_threads(scoring)
 
-    everything = steps.add_parser("all", help="prepare, train the student and calibrate: from records to a checkpoint")
+    report = steps.add_parser("report", help="bring the tables and pictures of a model card up to date")
+    _add_path(report, "--results", "folder of result files")
+    report.add_argument("--card", type=Path, required=True, metavar="FILE", help="the card, a page with markers")
+
+    everything = steps.add_parser(
+        "all",
+        help="prepare, train the student and fit the score: from records to the checkpoint that the daemon runs",
+    )
     _add_path(everything, "--db", "folder with the records of the MIT-BIH Arrhythmia Database")
     _add_path(everything, "--work", "folder for the data set and the trainings, resumed where they exist")
     _add_path(everything, "--out", "checkpoint to write")
@@ -86,16 +96,18 @@ def run(args: argparse.Namespace) -> int:
         return _fit(args)
     if args.step == "plan":
         return _plan(args.plan, args.data, args.runs, args.results, args, as_json=args.json)
-    if args.step == "calibrate":
-        _calibrate(args.db, args.data, args.run, args.out)
+    if args.step == "score":
+        _score(args.db, args.data, args.run, args.out, args.threads)
         return 0
+    if args.step == "report":
+        return _report(args.results, args.card)
     data, runs = args.work / "data", args.work / "runs"
     if not (data / "dataset.json").exists():
         _prepare(args.db, data, 0)
     wanted = [run for run in plans.PLANS["students"] if run.split == "all"]
     if not _carried_out(wanted, data, runs, args.work / "results", args):
         return 128 + signal.SIGINT
-    _calibrate(args.db, data, runs / wanted[-1].name, args.out)
+    _score(args.db, data, runs / wanted[-1].name, args.out, args.threads)
     return 0
 
 
@@ -105,6 +117,10 @@ def _add_path(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda, cuda:1 (default: cpu)")
+    _add_threads(parser)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         type=int,
@@ -183,7 +199,7 @@ def _fit(args: argparse.Namespace) -> int:
 
 def _plan(plan: str, data: Path, runs: Path, results: Path, args: argparse.Namespace, *, as_json: bool) -> int:
     finished = _carried_out(plans.PLANS[plan], data, runs, results / "runs", args)
-    found = plans.summary(plan, results / "runs")
+    found = plans.summary(plan, runs, results / "runs")
     (results / f"{plan}.json").write_text(json.dumps(found, indent=1) + "\n")
     if as_json:
         print(json.dumps(found))
@@ -192,6 +208,10 @@ def _plan(plan: str, data: Path, runs: Path, results: Path, args: argparse.Names
             raw = row["raw"]
             figures = "nothing to test on" if raw is None else f"AUC {raw['auc']:.4f}  AP {raw['ap']:.4f}"
             print(f"{row['name']:20} {row['multiply_adds']:>10} multiply-adds  {figures}")
+        for row in found.get("sizes", []):
+            speed = row["beats_per_second"]
+            shown = "not measured" if speed is None else f"{speed:,.0f} beats/s"
+            print(f"{row['name']:12} {row['multiply_adds']:>10} multiply-adds  AUC {row['auc']:.4f}  {shown}")
         for row in found.get("variants", []):
             print(f"{row['name']:12} AUC {' '.join(f'{value:.4f}' for value in row['auc'])}  {row['what']}")
     return 0 if finished else 128 + signal.SIGINT
@@ -209,24 +229,55 @@ def _carried_out(wanted: Sequence[plans.Run], data: Path, runs: Path, results: P
     return finished
 
 
-def _calibrate(db: Path, data: Path, run_folder: Path, out: Path) -> ModelInfo:
-    from models import checkpoint
+def _score(db: Path, data: Path, run_folder: Path, out: Path, threads: int) -> ModelInfo:
+    """Fit the score that goes with a generator, and write both."""
+    import torch
+    from rich.progress import Progress
 
+    from models import checkpoint
+    from models.scoring import Reconstructor
+
+    torch.set_num_threads(threads)
     dataset = datasets.load(data)
     generator, about = training.trained(run_folder)
-    used = split_of(dataset, about["split"])
-    held_out = calibrating.streamed(dataset, db, used.held_out)
+    checkpoint.round_weights(generator)
+    split = about["split"]
+    used = split_of(dataset, split, only_confirmed=about["only_confirmed"])
+    runnable = Reconstructor(generator)
+    with Progress(console=_console()) as progress:
+        bar = progress.add_task("Reading beats", total=len(dataset.about["records"]))
+        if split == "all":  # for streams
+            found = score_fitting.streamed(dataset, db, runnable, done=lambda _: progress.advance(bar))
+        else:  # for a protocol, which names the R peaks
+            found = score_fitting.annotated(
+                dataset, score_fitting.reconstructed(dataset, runnable), done=lambda _: progress.advance(bar)
+            )
+        progress.add_task("Fitting the score (minutes)", total=None)
+        score = score_fitting.fitted(dataset, found, used, apart=split in {"ds1", "all"})
     shape = generator.shape
     info = checkpoint.save(
         out,
         generator,
-        name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {about['split']}",
-        calibration=calibrating.calibrate(generator, *held_out),
+        name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
+        score=score,
+        usual=score_fitting.usual_errors(found, used),
         command=command_line(about),
         data=dataset.about["sha256"],
     )
-    print(f"{out}: {info.name}, {info.parameters} parameters, calibrated on {info.calibration.beats} beats")
+    print(f"{out}: {info.name}, {info.parameters} parameters, score measured on {info.score.beats} beats")
     return info
+
+
+def _report(results: Path, card: Path) -> int:
+    """Write the model card's tables; a status of 1 says that something in it is missing."""
+    from pipelines import model_card
+
+    try:
+        left_out = model_card.write(results, card)
+    except model_card.CardError as error:
+        raise training.TrainingError(str(error)) from error
+    print(f"{card}: written" + (f"; without results: {', '.join(left_out)}" if left_out else ""))
+    return 1 if left_out else 0
 
 
 def command_line(about: dict[str, Any]) -> str:

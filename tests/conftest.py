@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from models.score import Score
+from tests.made_up import normal_beats
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -15,6 +18,12 @@ def missing(what: str) -> None:
     if os.environ.get("ECGMON_REQUIRE_ALL"):
         pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
     pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def made_up_score() -> Score:
+    """A score of made-up beats, for checkpoints whose scores nobody looks at."""
+    return Score.fit(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from conftest import result, sequence, stored, wait_for
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from models.evidence import History
 from models.scoring import Scorer
 from monitor.store import Reader
 from pipelines.items import Items
@@ -35,8 +36,11 @@ def offline():
     parts = [segmenter.push(chunk) for chunk in source.chunks(1.0)]
     items = Items.concatenate([*parts, segmenter.finish()])
     scorer = Scorer()
-    raw = scorer.score(items.windows)
-    return items, raw, scorer.info.calibration.score(raw.error, np.ascontiguousarray(items.beats["rr_ratio"]))
+    raw = scorer.score(items.windows[:, : scorer.info.leads])
+    evidence, _ = History(len(segmenter.leads)).observe(
+        items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"]
+    )
+    return items, raw, scorer.info.score.score(evidence)
 
 
 def test_a_replay_stores_what_offline_scoring_finds_beat_by_beat(ecgmon, tmp_path, offline):

@@ -15,15 +15,17 @@ from safetensors.numpy import load, save
 
 from models import checkpoint, windows
 from models.beatgan import Generator, initialise
-from models.calibration import Calibration, Table
 from models.checkpoint import CheckpointError, default_weights, load_generator, read_info
 from models.shape import BeatGanShape
 
 SHAPE = BeatGanShape(leads=2, width=2, latent=3)
-RISING = Table(np.array([0.1, 0.2, 0.3]), np.array([0.0, 1.0, 6.0]))
-FALLING = Table(np.array([0.1, 0.2, 0.3]), np.array([6.0, 1.0, 0.0]))
-CALIBRATION = Calibration(RISING, FALLING, RISING, 1000)
-ABOUT = {"name": "small", "calibration": CALIBRATION, "command": "ecgmon train all", "data": {"beats": "0123"}}
+USUAL = np.linspace(0.001, 0.01, windows.LENGTH, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def about(made_up_score):
+    data = {"beats": "0123"}
+    return {"name": "small", "score": made_up_score, "usual": USUAL, "command": "ecgmon train all", "data": data}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +37,9 @@ def generator():
 
 
 @pytest.fixture(scope="module")
-def good(generator, tmp_path_factory):
+def good(generator, about, tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "model.safetensors"
-    checkpoint.save(path, generator, **ABOUT)
+    checkpoint.save(path, generator, **about)
     return path
 
 
@@ -63,6 +65,21 @@ def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good, generator):
     assert info.parameters == SHAPE.parameters
     assert (info.name, info.command, info.data) == ("small", "ecgmon train all", {"beats": "0123"})
     assert (info.fs, info.length, info.before, info.band) == (360, 320, 140, (3.0, 45.0))
+
+
+def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(good, generator, about, tmp_path):
+    rounded = Generator(SHAPE).eval()
+    rounded.load_state_dict(generator.state_dict())
+    checkpoint.round_weights(rounded)
+    path = tmp_path / "rounded.safetensors"
+    checkpoint.save(path, rounded, **about)
+    loaded, _ = load_generator(path)
+    x = torch.randn(3, 2, 320)
+    with torch.no_grad():
+        assert torch.equal(loaded(x)[0], rounded(x)[0])
+        assert torch.allclose(loaded(x)[0], generator(x)[0], atol=0.01)
+    matrices = sum(p.numel() for p in generator.parameters() if p.ndim > 1)
+    assert good.stat().st_size - path.stat().st_size == pytest.approx(2 * matrices, rel=0.1)
 
 
 def test_what_the_rewriting_helper_leaves_alone_is_accepted(good, tmp_path):
@@ -117,7 +134,7 @@ def test_weights_of_another_program_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format", 2),
+        ("format", 1),
         ("fs", 250),
         ("length", 256),
         ("before", 100),
@@ -132,25 +149,39 @@ def test_a_model_for_other_windows_is_refused(good, tmp_path, key, value):
 
 @pytest.mark.parametrize(
     "metadata",
-    [{"leads": 0}, {"leads": "2"}, {"width": 1.5}, {"name": None}, {"surplus": 1}, {"calibration": {}}, {"data": [1]}],
+    [{"leads": 0}, {"leads": "2"}, {"width": 1.5}, {"name": None}, {"surplus": 1}, {"score": {}}, {"data": [1]}],
 )
 def test_metadata_that_make_no_sense_are_refused(good, tmp_path, metadata):
     with pytest.raises(CheckpointError, match="metadata that do not fit"):
         read_info(rewritten(good, tmp_path, metadata=metadata))
 
 
-def test_a_calibration_that_is_not_monotone_is_refused(good, tmp_path):
-    plain = CALIBRATION.to_dict()
-    plain["error"]["surprise"] = [0, 3, 1]
+def test_a_score_that_is_not_monotone_is_refused(good, made_up_score, tmp_path):
+    plain = made_up_score.to_dict()
+    surprise = plain["parts"]["reconstruction"]["added"]["surprise"]
+    surprise[len(surprise) // 2] = 6
     with pytest.raises(CheckpointError, match="rises and falls"):
-        read_info(rewritten(good, tmp_path, metadata={"calibration": plain}))
+        read_info(rewritten(good, tmp_path, metadata={"score": plain}))
+
+
+@pytest.mark.parametrize("change", [None, np.zeros(3, np.float32), np.full(10_000, np.nan, np.float32)])
+def test_a_score_whose_arrays_do_not_fit_is_refused(good, tmp_path, change):
+    name = next(name for name in load(good.read_bytes()) if name.startswith("score/"))
+    with pytest.raises(CheckpointError, match="metadata that do not fit"):
+        read_info(rewritten(good, tmp_path, tensors={name: change}))
+
+
+@pytest.mark.parametrize("usual", [None, np.ones(319, np.float32), np.ones(320), USUAL - 0.001, USUAL * np.nan])
+def test_usual_errors_that_nothing_can_be_divided_by_are_refused(good, tmp_path, usual):
+    with pytest.raises(CheckpointError, match="usual error"):
+        read_info(rewritten(good, tmp_path, tensors={"usual": usual}))
 
 
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (np.zeros((3, 32, 9), np.float32), r"\(3, 32, 9\), expected float32 \(3, 32, 10\)"),
-        (np.zeros((3, 32, 10), np.float16), "float16"),
+        (np.zeros((3, 32, 9), np.float32), r"\(3, 32, 9\), expected float16 or float32 \(3, 32, 10\)"),
+        (np.zeros((3, 32, 10), np.float64), "float64"),
         (np.full((3, 32, 10), np.nan, np.float32), "not finite"),
         (np.full((3, 32, 10), np.inf, np.float32), "not finite"),
         (None, "encoder.last.weight"),
@@ -168,14 +199,14 @@ def test_unknown_tensors_and_negative_variances_are_refused(good, tmp_path):
         read_info(rewritten(good, tmp_path, tensors={"decoder.stages.1.running_var": np.full(32, -1, np.float32)}))
 
 
-def test_a_diverged_generator_does_not_replace_a_good_one(generator, tmp_path):
+def test_a_diverged_generator_does_not_replace_a_good_one(generator, about, tmp_path):
     path = tmp_path / "model.safetensors"
-    fingerprint = checkpoint.save(path, generator, **ABOUT).fingerprint
+    fingerprint = checkpoint.save(path, generator, **about).fingerprint
     diverged = Generator(SHAPE)
     with torch.no_grad():
         diverged.encoder.last.weight.fill_(float("nan"))
     with pytest.raises(CheckpointError, match="diverged"):
-        checkpoint.save(path, diverged, **ABOUT)
+        checkpoint.save(path, diverged, **about)
     assert read_info(path).fingerprint == fingerprint
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
@@ -185,7 +216,7 @@ def test_the_shipped_weights_are_accepted_and_say_where_they_come_from():
     assert info.command.startswith("ecgmon train ")
     assert set(info.data) == {"files", "beats", "signal"}
     assert info.length == windows.LENGTH
-    assert info.calibration.beats > 8_000
+    assert info.score.beats > 8_000
 
 
 def test_reading_what_a_checkpoint_says_does_not_load_torch():

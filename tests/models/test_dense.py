@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from models import checkpoint
 from models.beatgan import initialise
-from models.calibration import Calibration, Table
 from models.dense import DenseGenerator
 from models.scoring import Scorer
 from models.shape import BeatGanShape, DenseShape, shape_of
@@ -45,16 +44,15 @@ def test_teacher_and_student_show_the_same_stages():
     assert ticks == [20, 10, 10, 20]
 
 
-def test_a_stored_student_scores_as_it_did_before(tmp_path):
-    table = Table(np.array([0.1, 0.2, 0.3]), np.array([0.0, 1.0, 6.0]))
-    falling = Table(np.array([0.1, 0.2, 0.3]), np.array([6.0, 1.0, 0.0]))
+def test_a_stored_student_scores_as_it_did_before(made_up_score, tmp_path):
     generator = seeded(DenseShape(leads=2, width=2, latent=3))
     path = tmp_path / "student.safetensors"
     checkpoint.save(
         path,
         generator,
         name="student",
-        calibration=Calibration(table, falling, table, 1000),
+        score=made_up_score,
+        usual=np.ones(320, np.float32),
         command="ecgmon train",
         data={"beats": "0123"},
     )

@@ -12,24 +12,7 @@ from hypothesis import strategies as st
 from models.calibration import CAP
 from models.evidence import NAMES, OUTLINE, Evidence
 from models.score import KNOWN, Score, ScoreError
-
-
-def normal_beats(n, seed):
-    """Made-up features of normal beats that go together to some degree, and outlines of two kinds."""
-    random = np.random.default_rng(seed)
-    mixing = np.random.default_rng(0).standard_normal((len(NAMES), len(NAMES))) / 4 + np.eye(len(NAMES))
-    features = random.standard_normal((n, len(NAMES))) @ mixing
-    outline = np.sin(np.linspace(0, 6, OUTLINE) + random.integers(0, 2, (n, 1))) + 0.1 * random.standard_normal(
-        (n, OUTLINE)
-    )
-    return Evidence(features.astype(np.float32), outline.astype(np.float32))
-
-
-def without(evidence, *names):
-    features = evidence.features.copy()
-    features[:, [NAMES.index(name) for name in names]] = np.nan
-    return Evidence(features, evidence.outline)
-
+from tests.made_up import normal_beats
 
 LESS = {
     "two leads": (),
@@ -58,7 +41,7 @@ def score():
 @pytest.mark.parametrize("level", [0.5, 1, 2])
 @pytest.mark.parametrize("known", LESS)
 def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score, known, level):
-    scores = score.score(without(normal_beats(40_000, seed=3), *LESS[known]))
+    scores = score.score(normal_beats(40_000, seed=3).without(LESS[known]))
     assert np.mean(scores > level) == pytest.approx(10**-level, rel=0.25 if level == 2 else 0.1)
 
 
@@ -68,7 +51,7 @@ def test_every_set_of_features_is_tried_above():
 
 def test_a_beat_of_which_less_is_known_is_scored_by_less(score):
     beats = normal_beats(100, seed=4)
-    scores = [score.score(without(beats, *less)) for less in LESS.values()]
+    scores = [score.score(beats.without(less)) for less in LESS.values()]
     assert all(np.isfinite(s).all() for s in scores)
     for k, one in enumerate(scores):
         assert not any(np.array_equal(one, other) for other in scores[:k])
@@ -81,7 +64,7 @@ def test_a_beat_whose_window_has_gaps_is_scored_all_the_same(score):
 
 
 def test_a_beat_without_a_reconstruction_has_no_score(score):
-    assert np.isnan(score.score(without(normal_beats(10, seed=6), "error"))).all()
+    assert np.isnan(score.score(normal_beats(10, seed=6).without(("error",)))).all()
 
 
 @settings(deadline=None, max_examples=40)
@@ -91,7 +74,7 @@ def test_a_beat_without_a_reconstruction_has_no_score(score):
     more=st.floats(0, 14, width=32),
 )
 def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(score, known, error, more):
-    beats = without(normal_beats(20, seed=7), *LESS[known])
+    beats = normal_beats(20, seed=7).without(LESS[known])
     worse = Evidence(beats.features.copy(), beats.outline)
     beats.features[:, 0] = error
     worse.features[:, 0] = error + more
@@ -130,7 +113,7 @@ def test_a_score_survives_being_stored(score):
     restored = Score.restore(plain, score.to_arrays())
     beats = normal_beats(300, seed=11)
     for less in LESS.values():
-        assert np.array_equal(restored.score(without(beats, *less)), score.score(without(beats, *less)))
+        assert np.array_equal(restored.score(beats.without(less)), score.score(beats.without(less)))
     assert restored.beats == 6000
 
 

@@ -47,12 +47,12 @@ def test_beats_of_a_dead_worker_go_to_another_before_newer_ones():
     exchange.join("w1", 1)
     exchange.accept(make_lot(0, [BEAT] * 4))
     (lease,) = exchange.assign(0.0)
-    assert lease.windows()[:, 0, 0].tolist() == [0, 1]
+    assert lease.windows(1)[:, 0, 0].tolist() == [0, 1]
     assert exchange.leave("w1") == 2
     exchange.join("w2", 2)
     first, second = exchange.assign(0.0)
-    assert first.windows()[:, 0, 0].tolist() == [0, 1]
-    assert second.windows()[:, 0, 0].tolist() == [2, 3]
+    assert first.windows(1)[:, 0, 0].tolist() == [0, 1]
+    assert second.windows(1)[:, 0, 0].tolist() == [2, 3]
     assert exchange.redelivered == 2
 
 
@@ -77,9 +77,9 @@ def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams():
     exchange.accept(make_lot(1, [SECOND], "a"))
     exchange.join("w", 2)
     of_a, of_b = exchange.assign(0.0)
-    exchange.answer(of_b, *answer_of(of_b.windows()))
+    exchange.answer(of_b, *answer_of(of_b.windows(1)))
     assert [lot.stream for lot in exchange.completed()] == ["b"]
-    exchange.answer(of_a, *answer_of(of_a.windows()))
+    exchange.answer(of_a, *answer_of(of_a.windows(1)))
     assert [(lot.stream, lot.first) for lot in exchange.completed()] == [("a", 0), ("a", 1)]
 
 
@@ -90,10 +90,10 @@ def test_one_beat_that_no_worker_can_score_is_given_up_alone():
     exchange.accept(make_lot(0, [BEAT] * 3))
     for now in range(20):
         for lease in exchange.assign(float(now)):
-            if 1 in lease.windows()[:, 0, 0]:
+            if 1 in lease.windows(1)[:, 0, 0]:
                 exchange.fail(lease)
             else:
-                exchange.answer(lease, *answer_of(lease.windows()))
+                exchange.answer(lease, *answer_of(lease.windows(1)))
     (lot,) = exchange.completed()
     assert lot.errors[[0, 2]].tolist() == [0.5, 2.5]
     assert np.isnan(lot.errors[1])
@@ -237,7 +237,7 @@ class Delivery(RuleBasedStateMachine):
     @rule()
     def monitor_assigns(self) -> None:
         for lease in self.exchange.assign(self.now):
-            self.held[lease.worker].append((lease.batch, lease.windows()))
+            self.held[lease.worker].append((lease.batch, lease.windows(1)))
 
     @rule(data=st.data(), fails=st.booleans())
     def worker_answers(self, data: st.DataObject, fails: bool) -> None:

@@ -18,14 +18,6 @@ from pipelines.items import ITEM, Items, Kind, Quality
 FS = 100.0
 
 
-class Same:
-    """A calibration by which the score is A(x)."""
-
-    def score(self, error, rr_ratio):
-        del rr_ratio
-        return error
-
-
 def stream_items(odd: set[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE) -> Items:
     """A beat every second, some of which are to score high, then the end."""
     rows = []
@@ -49,20 +41,27 @@ def lots(items: Items, cuts: list[int]) -> list[Lot]:
     return made
 
 
+def feed(rules: StreamRules, lot: Lot):
+    """Run over a lot with A(x) for a score."""
+    observed = rules.observe([lot])
+    return rules.conclude(observed, observed.errors)
+
+
 def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anomalous"):
     rules = StreamRules(StreamState(1, "a", FS, ("MLII",)), AlertSettings(), detail=detail)
-    beats, alerts, runs, details = [], [], {}, []
+    beats, alerts, runs, details, recent = [], [], {}, [], []
     for number, lot in enumerate(lots(items, cuts)):
         if number == fail_at:  # the store was full; the same lot comes again
-            rules.feed([lot], Same())
+            feed(rules, lot)
             rules.forget()
-        outcome = rules.feed([lot], Same())
+        outcome = feed(rules, lot)
         rules.commit(outcome.entry)
         beats += outcome.entry.beats
         alerts += outcome.entry.alerts
         runs |= {first: (count, quality) for first, count, quality in outcome.entry.runs}
         details += [seq for seq, _, _ in outcome.entry.details]
-    return beats, alerts, runs, details, rules.state
+        recent += outcome.entry.recent
+    return beats, alerts, runs, details, rules.state, recent
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,7 +73,7 @@ def test_lots_of_any_size_and_failed_commits_come_to_the_same(cuts, fail_at):
 
 
 def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands():
-    beats, alerts, runs, _, state = run(stream_items(odd={10, 11, 12}), [])
+    beats, alerts, runs, _, state, _ = run(stream_items(odd={10, 11, 12}), [])
     assert [row[0] for row in beats] == list(range(30))
     assert (state.position, state.beats, state.seconds, state.ended) == (61, 30, 30.0, True)
     assert runs == {0: (30, Quality.USABLE)}
@@ -90,5 +89,20 @@ def test_the_windows_that_are_kept_are_those_asked_for(detail, kept):
 
 
 def test_signal_that_cannot_be_used_raises_a_technical_alert_and_no_physiological_one():
-    _, alerts, _, _, _ = run(stream_items(odd=set(range(30)), quality=Quality.FLAT), [])
+    alerts = run(stream_items(odd=set(range(30)), quality=Quality.FLAT), [])[1]
     assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
+
+
+@pytest.mark.parametrize("restart_at", [1, 5, 20])
+@pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
+def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at, leads):
+    rng = np.random.default_rng(0)
+    items = stream_items()
+    items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))
+    before, after = items[: 2 * restart_at], items[2 * restart_at :]
+    whole = StreamRules(StreamState(1, "a", FS, leads), AlertSettings()).observe(lots(items, [])).evidence
+    rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
+    entry = feed(rules, lots(before, [])[0]).entry
+    again = StreamRules(entry.state, AlertSettings(), entry.recent).observe(lots(after, [])).evidence
+    assert np.array_equal(again.features, whole.features[restart_at:], equal_nan=True)
+    assert np.isfinite(again.features[-1]).sum() > np.isfinite(whole.features[0]).sum()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from models.evidence import History
 from models.scoring import Scorer
 from models.windows import LENGTH, scale
 from pipelines.items import Items, Quality
@@ -59,12 +60,18 @@ def test_a_record_has_the_beats_and_scores_of_the_stream_bit_for_bit(
     segmenter = Segmenter(source.fs, source.leads)
     pieces = [segmenter.push(chunk) for chunk in source.chunks(0.25)]
     streamed = Items.concatenate([*pieces, segmenter.finish()])
-    one_by_one = [scorer.score(streamed.windows[k : k + 1]).error[0] for k in range(len(streamed.windows))]
-    error = np.array(one_by_one, np.float32)
+    history = History(len(segmenter.leads))
+    error, score = [], []
+    for k, beat in enumerate(streamed.beats):
+        window = streamed.windows[k : k + 1]
+        raw = scorer.score(window[:, :1])
+        evidence, _ = history.observe(window, raw.error, raw.ticks, beat["rr"][None], beat["rr_ratio"][None])
+        error.append(raw.error[0])
+        score.append(scorer.info.score.score(evidence)[0])
     assert scored.beats.tobytes() == streamed.beats.tobytes()
     assert scored.windows.tobytes() == streamed.windows.tobytes()
-    assert scored.error.tobytes() == error.tobytes()
-    assert scored.score.tobytes() == scorer.info.calibration.score(error, streamed.beats["rr_ratio"].copy()).tobytes()
+    assert scored.error.tobytes() == np.array(error, np.float32).tobytes()
+    assert scored.score.tobytes() == np.array(score, np.float32).tobytes()
 
 
 def test_progress_reaches_the_end(source: RecordSource, scorer: Scorer) -> None:

@@ -85,7 +85,7 @@ def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path):
     raw = {"auc": 0.9, "ap": 0.8}
     for seed in (0, 2):
         (tmp_path / f"ablation-none-{seed}.json").write_text(json.dumps({"raw": raw}))
-    found = plans.summary("ablation", tmp_path)
+    found = plans.summary("ablation", tmp_path, tmp_path)
     assert found["variants"][0] == {
         "name": "none",
         "what": "no distillation",
@@ -96,4 +96,9 @@ def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path):
     assert "ablation-none-1" in found["missing"]
     row = {"name": "size-2", "what": "width 2", "split": "fold0", "parameters": 1, "multiply_adds": 2, "raw": raw}
     (tmp_path / "size-2.json").write_text(json.dumps(row | {"settings": {}}))
-    assert plans.summary("frontier", tmp_path)["runs"] == [row]
+    found = plans.summary("frontier", tmp_path, tmp_path)
+    expected = {"name": "width 2", "parameters": 1, "multiply_adds": 2, **raw, "beats_per_second": None}
+    assert found["sizes"] == [expected]
+    assert found["teacher"] is None
+    (tmp_path / "teacher-fold0.json").write_text(json.dumps(row | {"what": ""}))
+    assert plans.summary("frontier", tmp_path, tmp_path)["teacher"] == expected | {"name": "teacher-fold0"}

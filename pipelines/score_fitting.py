@@ -1,0 +1,187 @@
+"""Gather what is known of a data set's beats, and fit the score to the normal ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from models import windows
+from models.calibration import CalibrationError
+from models.density import DensityError
+from models.evidence import Evidence, History
+from models.score import Score, ScoreError
+from pipelines.dataset import nearest_of
+from pipelines.records import RecordRef
+from pipelines.training import TrainingError
+from pipelines.wfdb_files import open_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from models.scoring import Raw, Reconstructor
+    from pipelines.dataset import Dataset
+    from pipelines.splits import Split
+
+MATCH: Final = 0.15
+"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
+
+_SAME_PATIENT: Final = {202: 201}  # the only patient with two records among those used
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """What is known of some beats of a data set.
+
+    Attributes
+    ----------
+    beats : ndarray of int64, shape (n,)
+        Which of the data set's beats they are.
+    evidence : Evidence
+    ticks : ndarray of float16, shape (n, 320)
+        Squared difference of window and reconstruction.
+    """
+
+    beats: NDArray[np.int64]
+    evidence: Evidence
+    ticks: NDArray[np.float16]
+
+
+def reconstructed(dataset: Dataset, generator: Reconstructor) -> Raw:
+    """Reconstruct all beats of a data set, cut at their annotations, in order."""
+    from models.scoring import Raw
+
+    beats = dataset.beats
+    parts = [generator.score(dataset.windows(part)[:, :1]) for part in _blocks(beats)]
+    return Raw(np.concatenate([part.error for part in parts]), np.concatenate([part.ticks for part in parts]))
+
+
+def annotated(dataset: Dataset, raw: Raw, *, leads: int = 2, done: Callable[[str], None] = lambda _: None) -> Gathered:
+    """Gather what a stream that is cut at the annotations would know of each of its beats.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    raw : Raw
+        What a generator makes of the data set's beats: see :func:`reconstructed`.
+    leads : int
+        Leads to look at, 1 or 2.
+    done : callable
+        Called with the name of each record once it is done.
+
+    Returns
+    -------
+    Gathered
+        Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
+        the next ones are compared with: a stream knows no labels.
+    """
+    parts = []
+    for name in dataset.about["records"]:
+        here = np.flatnonzero(dataset.beats["record"] == int(name))
+        beats = dataset.beats[here]
+        windows_mv = dataset.windows(beats)[:, :leads]
+        evidence, _ = History(leads).observe(
+            windows_mv, raw.error[here], raw.ticks[here], beats["rr"], beats["rr_ratio"]
+        )
+        parts.append(evidence)
+        done(name)
+    return Gathered(np.arange(len(dataset.beats)), Evidence.concatenate(parts), raw.ticks)
+
+
+def streamed(
+    dataset: Dataset,
+    db: Path,
+    generator: Reconstructor,
+    *,
+    done: Callable[[str], None] = lambda _: None,
+) -> Gathered:
+    """Gather what a stream knows of its beats: found by the detector, with their own rhythm.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    db : Path
+        Folder of the records that it was made from.
+    generator : Reconstructor
+    done : callable
+        Called with the name of each record once it is done.
+
+    Returns
+    -------
+    Gathered
+        Of every detected beat within :data:`MATCH` of an annotated one.
+
+    Raises
+    ------
+    pipelines.source_errors.SourceError
+        If a record can not be read.
+    """
+    from pipelines.segmentation import Segmenter  # compiles its loops when it is first used
+
+    parts, numbers, ticks = [], [], []
+    for name in dataset.about["records"]:
+        here = np.flatnonzero(dataset.beats["record"] == int(name))
+        truth = dataset.beats["sample"][here].astype(np.int64)
+        record = open_record(RecordRef(name, db / name))
+        segmenter = Segmenter(record.fs, record.leads)
+        history = History(len(segmenter.leads))
+        for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
+            beats = items.beats
+            raw = generator.score(items.windows[:, :1])
+            evidence, _ = history.observe(items.windows, raw.error, raw.ticks, beats["rr"], beats["rr_ratio"])
+            nearest = nearest_of(truth, beats["sample"])
+            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH * windows.FS
+            parts.append(evidence[matched])
+            numbers.append(here[nearest[matched]])
+            ticks.append(raw.ticks[matched])
+        done(name)
+    return Gathered(np.concatenate(numbers), Evidence.concatenate(parts), np.concatenate(ticks))
+
+
+def fitted(dataset: Dataset, found: Gathered, used: Split, *, apart: bool) -> Score:
+    """Fit the score of a split.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    found : Gathered
+        What is known of its beats.
+    used : Split
+        Whose normal beats to fit to.
+    apart : bool
+        Whether the score is for patients other than those that it is fitted to.
+
+    Raises
+    ------
+    pipelines.training.TrainingError
+        If the normal beats do not suffice.
+    """
+    train, held_out = used.train[found.beats], used.held_out[found.beats]
+    patients = None
+    if apart:
+        records = dataset.beats["record"][found.beats].astype(np.int64)
+        for record, same in _SAME_PATIENT.items():
+            records[records == record] = same
+        patients = np.concatenate([records[train], records[held_out]])
+    try:
+        return Score.fit(found.evidence[train], found.evidence[held_out], patients=patients)
+    except (CalibrationError, DensityError, ScoreError) as error:
+        raise TrainingError(f"no score can be fitted to the normal beats of {used.name}: {error}") from error
+
+
+def usual_errors(found: Gathered, used: Split) -> NDArray[np.float32]:
+    """Average the errors per tick of the held-out normal beats; shape (320,)."""
+    ticks = found.ticks[used.held_out[found.beats]]
+    usual: NDArray[np.float32] = ticks.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return usual
+
+
+def _blocks(beats: NDArray[np.void]) -> list[NDArray[np.void]]:
+    return [beats[first : first + _BLOCK] for first in range(0, len(beats), _BLOCK)]
+
+
+_BLOCK: Final = 1024  # beats at a time
