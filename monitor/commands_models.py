@@ -192,6 +192,8 @@ def _show(found: dict[str, Any]) -> None:
         console.print(
             f"score, abnormal against normal beats: AUC {anomaly['auc']:.4f}, AP {anomaly['ap']:.4f}; AUC by class: {classes}"
         )
+        if light := anomaly["without_q"]:
+            console.print(f"without paced and unclassifiable beats (Q): AUC {light['auc']:.4f}, AP {light['ap']:.4f}")
     alerts = found["alerts"]
     kinds = ", ".join(f"{kind} {n['raised']} ({n['false']} false)" for kind, n in alerts["kinds"].items())
     console.print(

@@ -60,7 +60,8 @@ def evaluate_stream(folder: Path, scorer: Scorer, settings: AlertSettings, *, pr
     dict
         ``records``, ``qrs``, ``qrs_after_learning`` as :func:`pipelines.evaluation.summarise` has them;
         ``anomaly``: AUC and average precision of the score, abnormal against normal, over detected beats that match an
-        annotated one (classes as in the BeatGAN protocol), as the stream has them when it scores; ``alerts``: those
+        annotated one (classes as in the BeatGAN protocol), as the stream has them when it scores,
+        ``without_q`` those without paced and unclassifiable ones; ``alerts``: those
         raised by kind, and the false ones per hour.
 
     Raises
@@ -162,7 +163,7 @@ def _anomaly(found: _Found) -> dict[str, Any]:
     normal = classes == BeatClass.N
     counts = {aami.name: int(np.count_nonzero(classes == aami)) for aami in BeatClass}
     if not normal.any() or normal.all():
-        return {"auc": None, "ap": None, "per_class": {}, "beats": counts}
+        return {"auc": None, "ap": None, "per_class": {}, "without_q": None, "beats": counts}
     return {
         "auc": auc(scores[normal], scores[~normal]),
         "ap": average_precision(scores[normal], scores[~normal]),
@@ -171,8 +172,14 @@ def _anomaly(found: _Found) -> dict[str, Any]:
             for aami in BeatClass
             if aami != BeatClass.N and counts[aami.name]
         },
+        "without_q": _apart(scores[normal], scores[~normal & (classes != BeatClass.Q)]),
         "beats": counts,
     }
+
+
+def _apart(normal: NDArray[np.float32], abnormal: NDArray[np.float32]) -> dict[str, float] | None:
+    """Figures without paced beats, which AAMI EC57 leaves out."""
+    return {"auc": auc(normal, abnormal), "ap": average_precision(normal, abnormal)} if len(abnormal) else None
 
 
 def _alerts(found: _Found) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import windows
-from pipelines import calibrating, dataset
+from pipelines import dataset
 from pipelines.dataset import BeatClass, DatasetError
 from pipelines.source_errors import SourceError
-from pipelines.splits import split
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +126,6 @@ def test_a_record_without_annotations_is_named(mitdb, tmp_path):
         shutil.copy(mitdb / f"100.{kind}", tmp_path)
     with pytest.raises(SourceError, match="100"):
         dataset.prepare(tmp_path, tmp_path / "out", records=["100"])
-
-
-def test_a_streamed_beat_is_cut_nearly_where_it_is_annotated(two_records, mitdb):
-    wanted = (two_records.beats["record"] == 114) & split(two_records, "all").held_out
-    cut, rr_ratio = calibrating.streamed(two_records, mitdb, wanted)
-    assert cut.shape[1:] == (1, 320)
-    assert len(cut) == len(rr_ratio) == pytest.approx(wanted.sum(), abs=3)
-    annotated = two_records.beats["rr_ratio"][wanted]
-    assert np.nanmedian(rr_ratio) == pytest.approx(np.nanmedian(annotated), abs=0.02)
 
 
 def test_each_beat_knows_the_interval_after_it(two_records):

@@ -15,7 +15,7 @@ import torch
 
 from models import checkpoint, windows
 from models.settings import Settings
-from pipelines import calibrating, dataset, train_command, training
+from pipelines import dataset, train_command, training
 from pipelines.dataset import BEAT, STEP, BeatClass, Dataset
 from pipelines.splits import split
 from pipelines.training import TrainingError
@@ -154,13 +154,6 @@ def test_a_device_that_is_not_there_is_named(beats, tmp_path):
         training.fit(beats, tmp_path, TINY, "all", device="nonsense")
     with pytest.raises(TrainingError, match="0 threads"):
         training.fit(beats, tmp_path, TINY, "all", threads=0)
-
-
-def test_too_few_beats_to_calibrate_on_are_said(beats, finished):
-    generator, _ = training.trained(finished[1])
-    normal = held_out(beats)
-    with pytest.raises(TrainingError, match="too few to calibrate"):
-        calibrating.calibrate(generator, beats.windows(normal)[:, :1], normal["rr_ratio"])
 
 
 def test_a_damaged_state_is_said_to_be_one(beats, tmp_path):
