@@ -1,17 +1,9 @@
-"""From A(x) and the rhythm to one score with a meaning: how rarely a normal beat looks this odd.
+"""From how odd a beat is to a score with a meaning: how rarely a normal beat is this odd.
 
 A score is a surprise, -log10 of the share of normal beats that look at least this odd: 2 means one
-normal beat in a hundred, 3 one in a thousand.  It is made in three steps, each a table measured on
-normal beats that the model did not see in training:
-
-1. the surprise of A(x): normal beats are mostly reconstructed well;
-2. the surprise of an early beat, from ``rr_ratio``: small is odd, large is not;
-3. the surprise of the sum of both.  Adding surprises is Fisher's method of combining p-values; its
-   textbook distribution assumes independence, the third table measures what is true instead.
-
-Where the rhythm is not known yet, the first table alone gives the score.  Beyond the last hundredth
-of the measured beats the tables follow an exponential tail fitted to that hundredth (Pickands,
-1975, with shape 0), so that odder always means a higher score, up to :data:`CAP`.
+normal beat in a hundred, 3 one in a thousand.  Tables of it are measured on normal beats that no model
+was fitted to.  Beyond the last hundredth of the measured beats they follow an exponential tail fitted to that
+hundredth (Pickands, 1975, with shape 0), so that odder always means a higher score, up to :data:`CAP`.
 """
 
 from __future__ import annotations
@@ -50,7 +42,7 @@ class Table:
     values : ndarray of float64, shape (knots,)
         Strictly increasing.
     surprise : ndarray of float64, shape (knots,)
-        From 0 to :data:`CAP`, never falling, or never rising where small values are the odd ones.
+        From 0 to :data:`CAP`, never falling.
 
     Raises
     ------
@@ -72,8 +64,9 @@ class Table:
         if not (np.diff(values) > 0).all():
             raise CalibrationError("the values of a table do not increase from knot to knot")
         steps = np.diff(surprise)
-        if not ((steps >= 0).all() or (steps <= 0).all()):
-            raise CalibrationError("the surprise of a table both rises and falls: an odder beat could score lower")
+        if (steps < 0).any():
+            how = "both rises and falls" if (steps > 0).any() else "runs the wrong way"
+            raise CalibrationError(f"the surprise of a table {how}: an odder beat could score lower")
         if surprise.min() < 0 or surprise.max() > CAP:
             raise CalibrationError(
                 f"a table has surprises from {surprise.min()} to {surprise.max()}; expected 0 to {CAP}"
@@ -96,18 +89,16 @@ class Table:
         Raises
         ------
         CalibrationError
-            If there are fewer than :data:`LEAST_BEATS`, or the oddest are all alike.
+            If there are fewer than :data:`LEAST_BEATS`, one is not finite, or the oddest are all alike.
         """
         if len(oddness) < LEAST_BEATS:
             raise CalibrationError(
                 f"{len(oddness)} normal beats are too few for a table; expected at least {LEAST_BEATS}"
             )
-        return cls._of(_quantiles(oddness))
-
-    @classmethod
-    def _of(cls, values: NDArray[np.float64]) -> Self:
-        """Order knots by value, keeping of those with one value the least surprising."""
-        values, first = np.unique(values.round(9), return_index=True)
+        if not np.isfinite(oddness).all():
+            raise CalibrationError("a beat to measure a table on has an oddness that is not finite")
+        # of knots with one value the least surprising is kept
+        values, first = np.unique(_quantiles(oddness).round(9), return_index=True)
         return cls(values, _GRID[first])
 
     def to_dict(self) -> dict[str, list[float]]:
@@ -121,106 +112,6 @@ class Table:
             return cls(np.array(plain["values"], np.float64), np.array(plain["surprise"], np.float64))
         except (KeyError, TypeError, ValueError) as error:
             raise CalibrationError(f"a table lacks a list of numbers, 'values' or 'surprise': {error!r}") from error
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """What turns A(x) and ``rr_ratio`` into a score.
-
-    Attributes
-    ----------
-    error : Table
-        A(x) to its surprise.
-    rhythm : Table
-        ``rr_ratio`` to the surprise of a beat that early.
-    combined : Table
-        Sum of both surprises to its surprise.
-    beats : int
-        Normal beats that the tables were measured on.
-    """
-
-    error: Table
-    rhythm: Table
-    combined: Table
-    beats: int
-
-    def score(self, error: NDArray[np.float32], rr_ratio: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Score beats.
-
-        Parameters
-        ----------
-        error : ndarray of float32, shape (n,)
-            A(x).  NaN where a beat could not be scored.
-        rr_ratio : ndarray of float32, shape (n,)
-            RR interval over the mean of those before it.  NaN where not known.
-
-        Returns
-        -------
-        ndarray of float32, shape (n,)
-            From 0 to :data:`CAP`; NaN where ``error`` is.  A beat's score depends on that beat alone.
-        """
-        by_error = self.error(error)
-        both = self.combined(by_error + self.rhythm(rr_ratio))
-        return np.where(np.isnan(rr_ratio), by_error, both).astype(np.float32)
-
-    @classmethod
-    def measure(cls, error: NDArray[np.float32], rr_ratio: NDArray[np.float32]) -> Self:
-        """Measure the tables on normal beats that the model was not trained on.
-
-        Parameters
-        ----------
-        error : ndarray of float32, shape (n,)
-            A(x) of each.
-        rr_ratio : ndarray of float32, shape (n,)
-            NaN where not known.
-
-        Raises
-        ------
-        CalibrationError
-            If there are fewer than :data:`LEAST_BEATS` beats with a known rhythm, or values that
-            are not finite and positive.
-        """
-        known = ~np.isnan(rr_ratio)
-        if np.count_nonzero(known) < LEAST_BEATS:
-            raise CalibrationError(
-                f"{np.count_nonzero(known)} normal beats with a known rhythm are too few to calibrate on; "
-                f"expected at least {LEAST_BEATS}"
-            )
-        if not ((error > 0) & np.isfinite(error)).all() or not (rr_ratio[known] > 0).all():
-            raise CalibrationError("a beat to calibrate on has an A(x) or an rr_ratio that is not a positive number")
-        # Tails are fitted to logarithms: A(x) and RR intervals vary by factors.
-        by_error = Table._of(np.exp(_quantiles(np.log(error))))  # noqa: SLF001 - of this module
-        by_rhythm = Table._of(np.exp(-_quantiles(-np.log(rr_ratio[known]))))  # noqa: SLF001 - likewise
-        both = by_error(error[known]) + by_rhythm(rr_ratio[known])
-        return cls(by_error, by_rhythm, Table.measure(both), len(error))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the tables as plain lists and numbers, for JSON."""
-        return {
-            "error": self.error.to_dict(),
-            "rhythm": self.rhythm.to_dict(),
-            "combined": self.combined.to_dict(),
-            "beats": self.beats,
-        }
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Self:
-        """Make a calibration from :meth:`to_dict`'s answer.
-
-        Raises
-        ------
-        CalibrationError
-            If something is missing, or a table is not one: see :class:`Table`.
-        """
-        try:
-            tables = {name: Table.from_dict(plain[name]) for name in ("error", "rhythm", "combined")}
-            calibration = cls(**tables, beats=int(plain["beats"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise CalibrationError(f"the calibration lacks one of error, rhythm, combined, beats: {error!r}") from error
-        for name, odd_end in (("error", -1), ("rhythm", 0), ("combined", -1)):
-            if tables[name].surprise[odd_end] != tables[name].surprise.max():
-                raise CalibrationError(f"the table '{name}' runs the wrong way: an odder beat would score lower")
-        return calibration
 
 
 _GRID: Final = np.arange(0, CAP + KNOT / 2, KNOT)

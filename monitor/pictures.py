@@ -209,7 +209,7 @@ def meaning(score: float) -> str:
     share = 10.0**score
     if share < 10:  # noqa: PLR2004 - one in 1.4 is hard to picture
         return f"About {100 / share:.0f} % of normal beats are at least as odd."
-    digits = 10 ** (math.floor(score) - 1)  # two significant digits; a calibration knows no more
+    digits = 10 ** (math.floor(score) - 1)  # two significant digits; a table knows no more
     return f"About 1 normal beat in {round(share / digits) * digits:,} is at least as odd."
 
 

@@ -23,16 +23,6 @@ def made_up_beats(n, seed):
     return np.stack([first, second, third], axis=1).astype(np.float32), (weights @ shapes).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on two threads, and tests may run beside each other."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def fitted():
     return Density.fit(*made_up_beats(3000, seed=1), blur=0.1)

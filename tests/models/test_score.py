@@ -23,16 +23,6 @@ LESS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower on two threads, and tests may run beside each other."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def score():
     return Score.fit(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
