@@ -283,11 +283,16 @@ class History:
         return Evidence(features, np.ascontiguousarray(outline)), [row.tobytes() for row in new]
 
 
+def log_error(error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Turn mean squared errors, such as A(x), into the features ``error`` and ``error_qrs``; same shape."""
+    logarithm: NDArray[np.float32] = np.log(error.astype(np.float32) + np.float32(_LEAST_ERROR))
+    return logarithm
+
+
 def _error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Find ``error`` and ``error_qrs``; shape (n, 2)."""
     of_qrs = squared_error[:, ERROR_TICKS].astype(np.float32).mean(axis=1)
-    features: NDArray[np.float32] = np.log(np.stack([error, of_qrs], axis=1) + np.float32(_LEAST_ERROR))
-    return features
+    return log_error(np.stack([error, of_qrs], axis=1))
 
 
 def _rows(windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> NDArray[np.void]:

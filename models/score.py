@@ -1,22 +1,26 @@
 """One number from all that is known of a beat: how rarely a normal beat looks this odd.
 
-The score is a surprise with the meaning that :mod:`models.calibration` gives it.  It adds two
+The score is a surprise with the meaning that :mod:`models.calibration` gives it.  It joins three
 opinions, each itself a surprise measured on normal beats that nothing was fitted to:
 
 *   **the sum**: reconstruction error, rhythm and distance to the stream's own beats as standard
     scores, added with equal weights.  Its parts know no patient, so it holds for those never seen;
 *   **the density** (:mod:`models.density`): how improbable these and further features are together,
     given the shape of the beat.  It knows what goes together, and so finds a beat that is early in a
-    stream that is never early.  Fitted to few patients it would know them by their shapes.
+    stream that is never early.  Fitted to few patients it would know them by their shapes;
+*   **the error alone**: what no patient's normal beats look like stays odd, however long a stream goes on so.
+    The other two compare a beat with the stream's own, and a stream of nothing but paced beats is its own norm.
 
-Adding surprises is Fisher's method; a last table measures what their sum means.
+The first two are added, which is Fisher's method for surprises.  Of that and the third the higher counts, which is
+Tippett's, the error alone with half the weight: see :data:`HANDICAP`.  After either a table measures what the result means.
 
 How far the density may learn patients by the shape of their beats (``blur``) is decided by the
 likelihood of normal beats that it was not fitted to: beats of the same patients where those are
 what the score will meet, patients left out in turn where it will meet others.  The tables, and the
-weight of the density beside the sum, are measured on the same beats.  No abnormal beat takes part in this.
+weight of the density beside the sum, are measured on the same beats.  The table of the error alone asks for
+errors of generators that have not seen the patient, where the score will meet others.  No abnormal beat takes part in this.
 
-Chosen with abnormal beats in sight were which features are added or joined, the two values that
+Chosen with abnormal beats in sight were which features are added or joined, the weight of the error alone, the two values that
 ``blur`` is chosen from, and the size of the networks: on the first fold and the patients of DS1.  That
 the errors and the second lead stay out of a density for other patients was decided after a look at DS2,
 where a density with them failed; the reasons stand at :data:`KNOWN`.
@@ -33,13 +37,16 @@ import numpy as np
 
 from models.calibration import LEAST_BEATS, Table
 from models.density import Density
-from models.evidence import NAMES, OWN, OWN_2, RHYTHM, Evidence
+from models.evidence import NAMES, OWN, OWN_2, RHYTHM, Evidence, log_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLURS: Final = (0.2, 2.0)
 """Blurs of the condition that :meth:`Score.fit` chooses from, in standard deviations of a component."""
+
+HANDICAP: Final = float(np.log10(2))
+"""What is taken off the surprise of the error alone, so that it has one of three false alarms and the other opinions two."""
 
 ROUNDS: Final = 5
 """Groups of patients that are left out in turn where patients are kept apart."""
@@ -68,6 +75,11 @@ class Known:
     added: tuple[str, ...]
     joined: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+
+    @property
+    def compares(self) -> bool:
+        """Whether beats are compared with those of their stream, so that the error alone has to be heard, too."""
+        return not set(OWN).isdisjoint(self.added)
 
 
 _RHYTHM: Final = tuple(name for name in RHYTHM if name != "fast")
@@ -149,6 +161,46 @@ class Joint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """The opinion of the reconstruction error alone.
+
+    Attributes
+    ----------
+    surprise : Table
+        Log of A(x) to its surprise.
+    either : Table
+        The higher of both surprises to its own.
+    """
+
+    surprise: Table
+    either: Table
+
+    def add(self, surprise: NDArray[np.float64], evidence: Evidence) -> NDArray[np.float64]:
+        """Combine surprises of the other opinions, shape (n,), with that of the error."""
+        return self.either(_higher(surprise, self.surprise, _columns(evidence, ("error",))[:, 0]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both tables as plain lists."""
+        return {"surprise": self.surprise.to_dict(), "either": self.either.to_dict()}
+
+    @classmethod
+    def measure(cls, surprise: NDArray[np.float64], error: NDArray[np.floating[Any]]) -> Self:
+        """Measure both tables on the surprises of the other opinions and the logs of A(x) of normal beats."""
+        table = Table.measure(error)
+        return cls(table, Table.measure(_higher(surprise, table, error)))
+
+    @classmethod
+    def restore(cls, plain: dict[str, Any]) -> Self:
+        """Make it from :meth:`to_dict`'s answer."""
+        return cls(Table.from_dict(plain["surprise"]), Table.from_dict(plain["either"]))
+
+
+def _higher(surprise: NDArray[np.float64], of_error: Table, error: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    higher: NDArray[np.float64] = np.maximum(surprise, of_error(error) - HANDICAP)
+    return higher
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """What scores the beats of which one set of features is known.
 
@@ -159,17 +211,22 @@ class Part:
     added : Table
         Sum of the standard scores to its surprise.
     joint : Joint or None
+    alone : Alone or None
+        Where beats are compared with their stream's own.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     added: Table
     joint: Joint | None = None
+    alone: Alone | None = None
 
     def score(self, known: Known, evidence: Evidence) -> NDArray[np.float64]:
         """Score beats of which all of ``known`` is known; shape (n,)."""
         surprise = self.added(_total(known, evidence, self.mean, self.scale))
-        return surprise if self.joint is None else self.joint.add(surprise, evidence)
+        if self.joint is not None:
+            surprise = self.joint.add(surprise, evidence)
+        return surprise if self.alone is None else self.alone.add(surprise, evidence)
 
     def to_dict(self, known: Known) -> dict[str, Any]:
         """Return all but the density as plain lists, strings and numbers."""
@@ -178,7 +235,8 @@ class Part:
             "scale": dict(zip(known.added, self.scale.tolist(), strict=True)),
             "added": self.added.to_dict(),
         }
-        return plain if self.joint is None else plain | {"joint": self.joint.to_dict()}
+        opinions = {"joint": self.joint, "alone": self.alone}
+        return plain | {name: opinion.to_dict() for name, opinion in opinions.items() if opinion is not None}
 
     @classmethod
     def restore(cls, known: Known, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
@@ -189,7 +247,8 @@ class Part:
         if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ScoreError(f"the standardisation of the part '{known.name}' is not finite and positive")
         joint = Joint.restore(plain["joint"], arrays) if known.joined else None
-        return cls(mean, scale, Table.from_dict(plain["added"]), joint)
+        alone = Alone.restore(plain["alone"]) if known.compares else None
+        return cls(mean, scale, Table.from_dict(plain["added"]), joint, alone)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,6 +297,7 @@ class Score:
         held_out: Evidence,
         *,
         patients: NDArray[np.integer[Any]] | None = None,
+        unseen: NDArray[np.floating[Any]] | None = None,
         seed: int = 0,
     ) -> Self:
         """Fit the densities and measure the tables, on normal beats only.
@@ -251,6 +311,9 @@ class Score:
         patients : ndarray of int, shape (len(train) + len(held_out),), optional
             Whose beat each is, those of ``train`` first.  Given where the score is for other patients: then
             everything is measured on patients left out in turn, and the density fitted to all.
+        unseen : ndarray of float, same shape as ``patients``, optional
+            A(x) of the same beats, each by a generator that has not seen its patient; given with ``patients``.  What the
+            error alone means is measured on it: a generator makes smaller errors of patients that it was trained on.
         seed : int
             Decides which patients are left out together, and all that is random in fitting.
 
@@ -261,24 +324,30 @@ class Score:
         models.density.DensityError
             If the features can not be fitted.
         """
-        if patients is None:
-            rounds = [(train, held_out)]
+        everything = Evidence.concatenate([train, held_out])
+        if (patients is None) != (unseen is None):
+            raise ScoreError(
+                "patients come with their beats' A(x) by generators that have not seen them; expected both or neither"
+            )
+        if patients is None or unseen is None:
+            first = np.arange(len(everything)) < len(train)
+            rounds, error = [(first, ~first)], _columns(everything, ("error",))[:, 0]
         else:
-            everything = Evidence.concatenate([train, held_out])
-            if len(patients) != len(everything):
+            if not len(patients) == len(unseen) == len(everything):
                 raise ScoreError(
-                    f"{len(patients)} patients were named for {len(everything)} beats; expected one for each beat"
+                    f"{len(patients)} patients and {len(unseen)} errors were named for {len(everything)} beats; "
+                    "expected one for each beat"
                 )
-            rounds = [(everything[~out], everything[out]) for out in _left_out(patients, seed)]
+            rounds, error = [(~out, out) for out in _left_out(patients, seed)], log_error(unseen)
         parts: list[Part] = []
         blurs: tuple[float, ...] = BLURS
         for known in KNOWN:
             names = known.joined if patients is None else known.carried
-            part = _fit_part(known, names, rounds, blurs, seed)
+            part = _fit_part(known, names, everything, error, rounds, blurs, seed)
             if part.joint is not None:
                 blurs = (part.joint.blur,)  # chosen once, where most is known
             parts.append(part)
-        return cls(tuple(parts), sum(len(out) for _, out in rounds))
+        return cls(tuple(parts), sum(int(out.sum()) for _, out in rounds))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return the densities' arrays, by names such as ``two leads/mean``, for storing."""
@@ -331,13 +400,16 @@ class Score:
 def _fit_part(
     known: Known,
     names: tuple[str, ...],
-    rounds: list[tuple[Evidence, Evidence]],
+    everything: Evidence,
+    error: NDArray[np.floating[Any]],
+    rounds: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]],
     blurs: tuple[float, ...],
     seed: int,
 ) -> Part:
     """Fit what scores by one set of features, with a density of ``names``: see :meth:`Score.fit`."""
-    rounds = [(seen[_complete(known, seen)], unseen[_complete(known, unseen)]) for seen, unseen in rounds]
-    judged = Evidence.concatenate([unseen for _, unseen in rounds])
+    complete = _complete(known, everything)
+    pairs = [(everything[seen & complete], everything[unseen & complete]) for seen, unseen in rounds]
+    judged = Evidence.concatenate([unseen for _, unseen in pairs])
     if len(judged) < LEAST_BEATS:
         raise ScoreError(
             f"of {len(judged)} held-out normal beats all of {', '.join(known.added + known.joined)} is known; "
@@ -349,17 +421,33 @@ def _fit_part(
         raise ScoreError(f"one of {', '.join(known.added)} is the same for all held-out beats; expected it to vary")
     total = _total(known, judged, mean, scale)
     added = Table.measure(total)
-    if not names:
-        return Part(mean, scale, added)
-    tried = [_try(names, rounds, blur, seed) for blur in blurs]
+    surprise, joint = added(total), None
+    if names:
+        joint = _fit_joint(names, pairs, surprise, blurs, seed)
+        surprise = joint.add(surprise, judged)
+    alone = None
+    if known.compares:
+        alone = Alone.measure(surprise, np.concatenate([error[unseen & complete] for _, unseen in rounds]))
+    return Part(mean, scale, added, joint, alone)
+
+
+def _fit_joint(
+    names: tuple[str, ...],
+    pairs: list[tuple[Evidence, Evidence]],
+    surprise: NDArray[np.float64],
+    blurs: tuple[float, ...],
+    seed: int,
+) -> Joint:
+    """Fit a density of ``names``, and measure it beside what the sum says of the beats not fitted to, round by round."""
+    tried = [_try(names, pairs, blur, seed) for blur in blurs]
     best = int(np.argmin([unseen.mean() for _, _, unseen in tried]))
     density, seen, unseen = tried[best]
-    if len(rounds) > 1:
+    if len(pairs) > 1:
+        judged = Evidence.concatenate([unseen for _, unseen in pairs])
         density = Density.fit(_columns(judged, names), judged.outline, blur=blurs[best], seed=seed)
-    surprise = Table.measure(unseen)
+    table = Table.measure(unseen)
     weight = float(seen.std() / np.sqrt(np.square(unseen - seen.mean()).mean()))
-    both = Table.measure(added(total) + weight * surprise(unseen))
-    return Part(mean, scale, added, Joint(names, density, surprise, weight, both, blurs[best]))
+    return Joint(names, density, table, weight, Table.measure(surprise + weight * table(unseen)), blurs[best])
 
 
 def _try(

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.settings import STUDENT, TEACHER, Settings
 from pipelines import training
-from pipelines.splits import NAMES
+from pipelines.splits import HALVES, WHOLE_NAMES
 from pipelines.splits import split as split_of
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Run:
 
 def _of_every_split(kind: str, settings: Settings, teacher: str | None = None) -> tuple[Run, ...]:
     return tuple(
-        Run(f"{kind}-{split}", split, settings, None if teacher is None else f"{teacher}-{split}") for split in NAMES
+        Run(f"{kind}-{split}", split, settings, None if teacher is None else f"{teacher}-{split}")
+        for split in WHOLE_NAMES
     )
 
 
@@ -85,6 +86,8 @@ VARIANTS: Final[dict[str, tuple[str, Settings]]] = {
 SEEDS: Final = (0, 1, 2)
 """Seeds of every variant of the ablation."""
 
+_HALF: Final = replace(STUDENT, epochs=20)  # they are only measured; half the time will do
+
 _FRONTIER_TEACHER: Final = "teacher-fold0"
 
 WIDTHS: Final = (2, 4, 8, 13, 26, 52)
@@ -104,6 +107,7 @@ def _ablation() -> tuple[Run, ...]:
 PLANS: Final[dict[str, tuple[Run, ...]]] = {
     "teachers": _of_every_split("teacher", TEACHER),
     "students": _of_every_split("student", STUDENT),
+    "halves": tuple(Run(f"half-{half}", half, _HALF) for halves in HALVES.values() for half in halves),
     "taught-students": _of_every_split("taught-student", replace(STUDENT, self_teacher=False), "teacher"),
     "frontier": tuple(
         Run(f"size-{width}", "fold0", replace(_SHORT, width=width), what=f"width {width}") for width in WIDTHS

@@ -14,6 +14,7 @@ from models.evidence import Evidence, History
 from models.score import Score, ScoreError
 from pipelines.dataset import nearest_of
 from pipelines.records import RecordRef
+from pipelines.splits import HALVES, patients, split
 from pipelines.training import TrainingError
 from pipelines.wfdb_files import open_record
 
@@ -30,7 +31,37 @@ if TYPE_CHECKING:
 MATCH: Final = 0.15
 """Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
 
-_SAME_PATIENT: Final = {202: 201}  # the only patient with two records among those used
+
+class Halves:
+    """The two generators of a split that each have seen half of its patients.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    generators : dict of str to Reconstructor
+        By the name of the split that each was trained on: the halves of one split of :data:`pipelines.splits.HALVES`.
+
+    Raises
+    ------
+    pipelines.training.TrainingError
+        If they are not the halves of a split.
+    """
+
+    def __init__(self, dataset: Dataset, generators: dict[str, Reconstructor]) -> None:
+        if tuple(sorted(generators)) not in HALVES.values():
+            raise TrainingError(
+                f"generators of {', '.join(sorted(generators)) or 'nothing'} are not the halves of a split; "
+                f"expected those of {' or of '.join(' and '.join(halves) for halves in HALVES.values())}"
+            )
+        whose = patients(dataset)
+        self._seen = {name: set(whose[split(dataset, name).train].tolist()) for name in generators}
+        self._patients = dict(zip(dataset.beats["record"].tolist(), whose.tolist(), strict=True))
+        self._generators = generators
+
+    def error(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Find A(x) of a record's windows, shape (n, 1, 320), by the half that has not seen its patient."""
+        name = next(name for name, seen in self._seen.items() if self._patients[record] not in seen)
+        return self._generators[name].score(windows_mv).error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,11 +75,14 @@ class Gathered:
     evidence : Evidence
     ticks : ndarray of float16, shape (n, 320)
         Squared difference of window and reconstruction.
+    unseen : ndarray of float32, shape (n,), or None
+        A(x) by a generator that has not seen the patient.
     """
 
     beats: NDArray[np.int64]
     evidence: Evidence
     ticks: NDArray[np.float16]
+    unseen: NDArray[np.float32] | None = None
 
 
 def reconstructed(dataset: Dataset, generator: Reconstructor) -> Raw:
@@ -60,7 +94,14 @@ def reconstructed(dataset: Dataset, generator: Reconstructor) -> Raw:
     return Raw(np.concatenate([part.error for part in parts]), np.concatenate([part.ticks for part in parts]))
 
 
-def annotated(dataset: Dataset, raw: Raw, *, leads: int = 2, done: Callable[[str], None] = lambda _: None) -> Gathered:
+def annotated(
+    dataset: Dataset,
+    raw: Raw,
+    *,
+    leads: int = 2,
+    halves: Halves | None = None,
+    done: Callable[[str], None] = lambda _: None,
+) -> Gathered:
     """Gather what a stream that is cut at the annotations would know of each of its beats.
 
     Parameters
@@ -70,6 +111,8 @@ def annotated(dataset: Dataset, raw: Raw, *, leads: int = 2, done: Callable[[str
         What a generator makes of the data set's beats: see :func:`reconstructed`.
     leads : int
         Leads to look at, 1 or 2.
+    halves : Halves, optional
+        What finds the errors of patients not seen.
     done : callable
         Called with the name of each record once it is done.
 
@@ -79,7 +122,7 @@ def annotated(dataset: Dataset, raw: Raw, *, leads: int = 2, done: Callable[[str
         Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
         the next ones are compared with: a stream knows no labels.
     """
-    parts = []
+    parts, unseen = [], []
     for name in dataset.about["records"]:
         here = np.flatnonzero(dataset.beats["record"] == int(name))
         beats = dataset.beats[here]
@@ -88,8 +131,15 @@ def annotated(dataset: Dataset, raw: Raw, *, leads: int = 2, done: Callable[[str
             windows_mv, raw.error[here], raw.ticks[here], beats["rr"], beats["rr_ratio"]
         )
         parts.append(evidence)
+        if halves is not None:
+            unseen.append(halves.error(int(name), windows_mv[:, :1]))
         done(name)
-    return Gathered(np.arange(len(dataset.beats)), Evidence.concatenate(parts), raw.ticks)
+    return Gathered(
+        np.arange(len(dataset.beats)),
+        Evidence.concatenate(parts),
+        raw.ticks,
+        np.concatenate(unseen) if unseen else None,
+    )
 
 
 def streamed(
@@ -97,6 +147,7 @@ def streamed(
     db: Path,
     generator: Reconstructor,
     *,
+    halves: Halves | None = None,
     done: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
     """Gather what a stream knows of its beats: found by the detector, with their own rhythm.
@@ -107,6 +158,8 @@ def streamed(
     db : Path
         Folder of the records that it was made from.
     generator : Reconstructor
+    halves : Halves, optional
+        What finds the errors of patients not seen.
     done : callable
         Called with the name of each record once it is done.
 
@@ -122,7 +175,7 @@ def streamed(
     """
     from pipelines.segmentation import Segmenter  # compiles its loops when it is first used
 
-    parts, numbers, ticks = [], [], []
+    parts, numbers, ticks, unseen = [], [], [], []
     for name in dataset.about["records"]:
         here = np.flatnonzero(dataset.beats["record"] == int(name))
         truth = dataset.beats["sample"][here].astype(np.int64)
@@ -138,12 +191,19 @@ def streamed(
             parts.append(evidence[matched])
             numbers.append(here[nearest[matched]])
             ticks.append(raw.ticks[matched])
+            if halves is not None:
+                unseen.append(halves.error(int(name), items.windows[matched, :1]))
         done(name)
-    return Gathered(np.concatenate(numbers), Evidence.concatenate(parts), np.concatenate(ticks))
+    return Gathered(
+        np.concatenate(numbers),
+        Evidence.concatenate(parts),
+        np.concatenate(ticks),
+        np.concatenate(unseen) if unseen else None,
+    )
 
 
-def fitted(dataset: Dataset, found: Gathered, used: Split, *, apart: bool) -> Score:
-    """Fit the score of a split.
+def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
+    """Fit the score of a split: for other patients if the errors of patients not seen were found.
 
     Parameters
     ----------
@@ -152,23 +212,22 @@ def fitted(dataset: Dataset, found: Gathered, used: Split, *, apart: bool) -> Sc
         What is known of its beats.
     used : Split
         Whose normal beats to fit to.
-    apart : bool
-        Whether the score is for patients other than those that it is fitted to.
 
     Raises
     ------
     pipelines.training.TrainingError
         If the normal beats do not suffice.
     """
-    train, held_out = used.train[found.beats], used.held_out[found.beats]
-    patients = None
-    if apart:
-        records = dataset.beats["record"][found.beats].astype(np.int64)
-        for record, same in _SAME_PATIENT.items():
-            records[records == record] = same
-        patients = np.concatenate([records[train], records[held_out]])
+    train, held_out = np.flatnonzero(used.train[found.beats]), np.flatnonzero(used.held_out[found.beats])
+    both = np.concatenate([train, held_out])
+    apart = found.unseen is not None
     try:
-        return Score.fit(found.evidence[train], found.evidence[held_out], patients=patients)
+        return Score.fit(
+            found.evidence[train],
+            found.evidence[held_out],
+            patients=patients(dataset)[found.beats[both]] if apart else None,
+            unseen=None if found.unseen is None else found.unseen[both],
+        )
     except (CalibrationError, DensityError, ScoreError) as error:
         raise TrainingError(f"no score can be fitted to the normal beats of {used.name}: {error}") from error
 

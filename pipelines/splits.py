@@ -10,7 +10,13 @@ ds1       Patients apart (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004): 
           22 records train, all beats of the 22 others test.
 all       The normal beats of all records train: the model that the daemon runs.  Nothing is left to
           test it on.
+ds1-a, -b The normal beats of every other patient of ``ds1`` train, of the first or of the second on;
+          the patients of ``ds1`` that are left out test.
+all-a, -b The same of ``all``.
 ========  =========================================================================================
+
+The halves tell how large the errors of patients are that a generator has not seen, without a look at
+any patient that the whole is tested on.
 
 The tenth that does not train is held out of training in every split.  Only its normal beats are
 used: they say what a score means.  Abnormal beats appear in ``test`` and nowhere else.
@@ -45,8 +51,16 @@ DS2: Final = (
 FOLD_NAMES: Final = tuple(f"fold{k}" for k in range(FOLDS))
 """BeatGAN's folds."""
 
-NAMES: Final = (*FOLD_NAMES, "ds1", "all")
+WHOLE_NAMES: Final = (*FOLD_NAMES, "ds1", "all")
+"""The splits whose models are shipped."""
+
+HALVES: Final = {"ds1": ("ds1-a", "ds1-b"), "all": ("all-a", "all-b")}
+"""The splits for other patients, and the halves of each."""
+
+NAMES: Final = (*WHOLE_NAMES, *HALVES["ds1"], *HALVES["all"])
 """The splits that :func:`split` knows."""
+
+_SAME_PATIENT: Final = {202: 201}  # the only patient with two records among those used
 
 _HELD_OUT: Final = 0  # the tenth
 
@@ -94,7 +108,13 @@ def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split
     if only_confirmed:
         normal &= beats["confirmed"]
     abnormal = beats["aami"] != BeatClass.N
-    if name == "ds1":
+    whole, _, half = name.partition("-")
+    if half:
+        patient = patients(dataset)
+        of_whole = (normal | abnormal) & (np.isin(beats["record"], DS1) if whole == "ds1" else True)
+        inside = np.isin(patient, np.unique(patient[of_whole])[HALVES[whole].index(name) :: 2])
+        own, test = normal & of_whole & inside, of_whole & ~inside
+    elif name == "ds1":
         own = normal & np.isin(beats["record"], DS1)
         test = (normal | abnormal) & np.isin(beats["record"], DS2)
     elif name == "all":
@@ -103,3 +123,11 @@ def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split
         fold = beats["fold"] == int(name.removeprefix("fold"))
         own, test = normal & ~fold, (normal & fold) | (abnormal & ~aside)
     return Split(name, own & ~aside, own & aside, test)
+
+
+def patients(dataset: Dataset) -> NDArray[np.int64]:
+    """Tell whose each beat of a data set is, by a record of that patient; shape (n,)."""
+    records: NDArray[np.int64] = dataset.beats["record"].astype(np.int64)
+    for record, same in _SAME_PATIENT.items():
+        records[records == record] = same
+    return records

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from models.settings import STUDENT, TEACHER, Settings
 from pipelines import dataset as datasets
 from pipelines import plans, score_fitting, training
-from pipelines.splits import NAMES
+from pipelines.splits import HALVES, NAMES
 from pipelines.splits import split as split_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.checkpoint import ModelInfo
+    from pipelines.dataset import Dataset
 
 PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
 """Settings to start from, by name."""
@@ -58,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_path(scoring, "--db", "folder with the records of the MIT-BIH Arrhythmia Database")
     _add_path(scoring, "--data", "folder that 'prepare' filled")
     _add_path(scoring, "--run", "folder that 'fit' filled")
+    scoring.add_argument(
+        "--halves", type=Path, nargs=2, metavar="DIR",
+        help="folders of the trainings on either half of the split's patients: a score for other patients needs them",
+    )  # fmt: skip
     _add_path(scoring, "--out", "checkpoint to write")
     _add_threads(scoring)
 
@@ -97,17 +102,18 @@ def run(args: argparse.Namespace) -> int:
     if args.step == "plan":
         return _plan(args.plan, args.data, args.runs, args.results, args, as_json=args.json)
     if args.step == "score":
-        _score(args.db, args.data, args.run, args.out, args.threads)
+        _score(args.db, args.data, args.run, args.halves, args.out, args.threads)
         return 0
     if args.step == "report":
         return _report(args.results, args.card)
     data, runs = args.work / "data", args.work / "runs"
     if not (data / "dataset.json").exists():
         _prepare(args.db, data, 0)
-    wanted = [run for run in plans.PLANS["students"] if run.split == "all"]
+    halves = [run for run in plans.PLANS["halves"] if run.split in HALVES["all"]]
+    wanted = [*halves, *(run for run in plans.PLANS["students"] if run.split == "all")]
     if not _carried_out(wanted, data, runs, args.work / "results", args):
         return 128 + signal.SIGINT
-    _score(args.db, data, runs / wanted[-1].name, args.out, args.threads)
+    _score(args.db, data, runs / wanted[-1].name, [runs / half.name for half in halves], args.out, args.threads)
     return 0
 
 
@@ -229,7 +235,9 @@ def _carried_out(wanted: Sequence[plans.Run], data: Path, runs: Path, results: P
     return finished
 
 
-def _score(db: Path, data: Path, run_folder: Path, out: Path, threads: int) -> ModelInfo:
+def _score(
+    db: Path, data: Path, run_folder: Path, half_folders: list[Path] | None, out: Path, threads: int
+) -> ModelInfo:
     """Fit the score that goes with a generator, and write both."""
     import torch
     from rich.progress import Progress
@@ -244,16 +252,20 @@ def _score(db: Path, data: Path, run_folder: Path, out: Path, threads: int) -> M
     split = about["split"]
     used = split_of(dataset, split, only_confirmed=about["only_confirmed"])
     runnable = Reconstructor(generator)
+    halves = _halves(dataset, split, half_folders or [])
     with Progress(console=_console()) as progress:
         bar = progress.add_task("Reading beats", total=len(dataset.about["records"]))
         if split == "all":  # for streams
-            found = score_fitting.streamed(dataset, db, runnable, done=lambda _: progress.advance(bar))
+            found = score_fitting.streamed(dataset, db, runnable, halves=halves, done=lambda _: progress.advance(bar))
         else:  # for a protocol, which names the R peaks
             found = score_fitting.annotated(
-                dataset, score_fitting.reconstructed(dataset, runnable), done=lambda _: progress.advance(bar)
+                dataset,
+                score_fitting.reconstructed(dataset, runnable),
+                halves=halves,
+                done=lambda _: progress.advance(bar),
             )
         progress.add_task("Fitting the score (minutes)", total=None)
-        score = score_fitting.fitted(dataset, found, used, apart=split in {"ds1", "all"})
+        score = score_fitting.fitted(dataset, found, used)
     shape = generator.shape
     info = checkpoint.save(
         out,
@@ -266,6 +278,21 @@ def _score(db: Path, data: Path, run_folder: Path, out: Path, threads: int) -> M
     )
     print(f"{out}: {info.name}, {info.parameters} parameters, score measured on {info.score.beats} beats")
     return info
+
+
+def _halves(dataset: Dataset, split: str, folders: list[Path]) -> score_fitting.Halves | None:
+    """Open the generators that have seen half of a split's patients each, if it is for other patients."""
+    from models.scoring import Reconstructor
+
+    wanted = HALVES.get(split, ())
+    trained = [training.trained(folder) for folder in folders]
+    found = {about["split"]: Reconstructor(generator) for generator, about in trained}
+    if tuple(sorted(found)) != wanted:
+        raise training.TrainingError(
+            f"--halves names trainings on {', '.join(sorted(found)) or 'nothing'}; "
+            f"a score of {split} needs {' and '.join(wanted) or 'none'}"
+        )
+    return score_fitting.Halves(dataset, found) if found else None
 
 
 def _report(results: Path, card: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.calibration import CAP
-from models.evidence import NAMES, OUTLINE, Evidence
+from models.evidence import NAMES, OUTLINE, OWN, Evidence
 from models.score import KNOWN, Score, ScoreError
 from tests.made_up import normal_beats
 
@@ -137,11 +138,43 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out():
     train, whose = of(range(20), 60, seed=1)
     held_out, whose_held_out = of(range(20), 55, seed=2)
     new, _ = of(range(100, 160), 60, seed=3)
-    apart = Score.fit(train, held_out, patients=np.concatenate([whose, whose_held_out]))
+    unseen = np.exp(np.concatenate([train.features[:, 0], held_out.features[:, 0]]))  # no generator took part
+    apart = Score.fit(train, held_out, patients=np.concatenate([whose, whose_held_out]), unseen=unseen)
     together = Score.fit(train, held_out)
     false_alarms = [np.mean(score.score(new) > 2) for score in (apart, together)]
     assert false_alarms[0] < false_alarms[1] / 2
     assert apart.beats == len(train) + len(held_out)
+
+
+@pytest.mark.parametrize("known", [known.name for known in KNOWN if known.compares])
+def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known):
+    beats = normal_beats(2000, seed=18)
+    score = Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
+    paced = normal_beats(200, seed=14)
+    paced.features[:, 0] = np.abs(paced.features[:, 0]) + 4
+    paced.features[:, [NAMES.index(name) for name in (*OWN, "early", "spread")]] -= 2  # regular, like the beats before
+    paced = paced.without(LESS[known])
+    deaf = replace(score, parts=tuple(replace(part, alone=None) for part in score.parts))
+    assert np.median(score.score(paced)) > 3
+    assert np.median(deaf.score(paced)) < 2
+
+
+def test_errors_of_patients_not_seen_decide_what_an_error_alone_means():
+    beats, patients = normal_beats(2000, seed=15), np.arange(2000) % 10
+    seen = np.exp(beats.features[:, 0])
+    fitted = [Score.fit(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
+    odd = normal_beats(50, seed=16)
+    odd.features[:, 0] += 4
+    strict, lenient = (score.score(odd) for score in fitted)
+    assert lenient.mean() < strict.mean() - 0.3
+
+
+def test_patients_without_errors_by_generators_that_have_not_seen_them_are_refused():
+    beats = normal_beats(2000, seed=17)
+    with pytest.raises(ScoreError, match="expected both or neither"):
+        Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10)
+    with pytest.raises(ScoreError, match="2000 patients and 1999 errors"):
+        Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.ones(1999))
 
 
 def test_too_few_beats_are_refused():
@@ -152,10 +185,10 @@ def test_too_few_beats_are_refused():
 
 def test_patients_that_do_not_fit_the_beats_are_refused():
     beats = normal_beats(1000, seed=14)
-    with pytest.raises(ScoreError, match="3 patients were named for 2000 beats"):
-        Score.fit(beats, beats, patients=np.arange(3))
+    with pytest.raises(ScoreError, match="3 patients and 2000 errors were named for 2000 beats"):
+        Score.fit(beats, beats, patients=np.arange(3), unseen=np.ones(2000))
     with pytest.raises(ScoreError, match="4 patients are too few"):
-        Score.fit(beats, beats, patients=np.arange(2000) % 4)
+        Score.fit(beats, beats, patients=np.arange(2000) % 4, unseen=np.ones(2000))
 
 
 def test_a_feature_that_never_varies_is_refused():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from models.checkpoint import shipped
-from models.evidence import NAMES
+from models.evidence import NAMES, log_error
 from models.scoring import Scorer
 from pipelines import score_fitting
 from pipelines.dataset import prepare
@@ -36,7 +38,7 @@ def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(da
     # a tenth would be too few beats of so few records
     held_out = used.held_out | (used.train & (dataset.beats["tenth"] < 4))
     used = type(used)(used.name, used.train & ~held_out, held_out, used.test)
-    score = score_fitting.fitted(dataset, found, used, apart=False).score(found.evidence)
+    score = score_fitting.fitted(dataset, found, used).score(found.evidence)
     tested = used.test & dataset.normal
     assert np.mean(score[tested] > 1) == pytest.approx(0.1, rel=0.35)
     assert np.mean(score[tested] > 2) == pytest.approx(0.01, rel=0.75)
@@ -47,7 +49,28 @@ def test_too_few_beats_for_a_score_are_said(dataset, found):
     used = split(dataset, "ds1")  # none of its five groups of patients could be left out
     few = type(used)(used.name, used.train & (np.arange(len(used.train)) < 500), used.held_out & False, used.test)
     with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of ds1"):
-        score_fitting.fitted(dataset, found, few, apart=True)
+        score_fitting.fitted(dataset, replace(found, unseen=found.evidence.features[:, 0]), few)
+
+
+def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset, scorer):
+    generators = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
+    halves = score_fitting.Halves(dataset, generators)
+    for record, unseen in ((119, "ds1-b"), (208, "ds1-a"), (220, "ds1-b")):  # every other patient, from the first on
+        here = dataset.windows(np.flatnonzero(dataset.beats["record"] == record)[:50])[:, :1]
+        assert np.array_equal(halves.error(record, here), generators[unseen].score(here).error)
+
+
+@pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1-a", "all-b"), ("fold0", "fold1")])
+def test_generators_that_are_no_halves_are_refused(dataset, scorer, names):
+    with pytest.raises(TrainingError, match="are not the halves of a split"):
+        score_fitting.Halves(dataset, dict.fromkeys(names, scorer))
+
+
+def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(mitdb, dataset, scorer):
+    halves = score_fitting.Halves(dataset, {"ds1-a": scorer, "ds1-b": scorer})
+    streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
+    known = np.isfinite(streamed.unseen)
+    assert np.allclose(log_error(streamed.unseen[known]), streamed.evidence.features[known, 0])
 
 
 def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(mitdb, dataset, scorer, found):

@@ -69,6 +69,20 @@ def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats):
     assert np.array_equal(kept.test & abnormal, dropped.test & abnormal)
 
 
+@pytest.mark.parametrize("whole", splits.HALVES)
+def test_every_patient_is_left_out_by_one_half(beats, whole):
+    one, other = (split(beats, name) for name in splits.HALVES[whole])
+    both = split(beats, whole)
+    assert (one.train ^ other.train == both.train).all()
+    assert (one.held_out ^ other.held_out == both.held_out).all()
+    whose = splits.patients(beats)
+    for half in (one, other):
+        assert not set(whose[half.train | half.held_out]) & set(whose[half.test])
+        assert not (half.test & both.test).any()
+    assert len(set(whose[one.train])) == pytest.approx(len(set(whose[other.train])), abs=1)
+    assert len(set(whose)) == len(RECORDS) - 1  # 201 and 202 are of one patient
+
+
 def test_an_unknown_split_is_refused(beats):
     with pytest.raises(ValueError, match="no split 'fold5'"):
         split(beats, "fold5")
