@@ -56,7 +56,7 @@ def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset, sc
     generators = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
     halves = score_fitting.Halves(dataset, generators)
     for record, unseen in ((119, "ds1-b"), (208, "ds1-a"), (220, "ds1-b")):  # every other patient, from the first on
-        here = dataset.windows(np.flatnonzero(dataset.beats["record"] == record)[:50])[:, :1]
+        here = dataset.windows(dataset.beats[dataset.beats["record"] == record][:50])[:, :1]
         assert np.array_equal(halves.error(record, here), generators[unseen].score(here).error)
 
 
