@@ -16,7 +16,10 @@ from monitor.config import from_json, load
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from monitor.exporter import Metrics
+    from monitor.gate import Gate
     from monitor.settings import Config, SourceSettings
+    from pipelines.keys import Line
     from pipelines.producer import Feed
     from pipelines.sources import RecordSource
 
@@ -76,6 +79,8 @@ def add_monitor(parser: ArgumentParser) -> None:
 
 def run_monitor(args: Namespace) -> int:
     """Run the monitor until it is asked to stop."""
+    from zmq import ZMQError
+
     from models.checkpoint import CheckpointError, default_weights, read_info
     from monitor import endpoints
     from monitor.daemon import Monitor
@@ -83,6 +88,7 @@ def run_monitor(args: Namespace) -> int:
     from monitor.signals import StopRequest
     from monitor.store import Store, StoreError
     from monitor.supervisor import EXIT_REFUSED
+    from pipelines.keys import KeyFileError
 
     stopping = StopRequest()
     config = load_config(args)
@@ -91,15 +97,16 @@ def run_monitor(args: Namespace) -> int:
     try:
         info = read_info(Path(config.worker.weights) if config.worker.weights else default_weights())
         endpoints.claim(runtime)
+        metrics = Metrics(threshold=config.alerts.score_threshold, max_stream_labels=config.exporter.max_stream_labels)
+        gate = _gate(config, metrics)
         store = Store(Path(config.store.path))
-    except (CheckpointError, endpoints.EndpointError, StoreError) as error:
+    except (CheckpointError, endpoints.EndpointError, KeyFileError, StoreError) as error:
         return _fail(error, EXIT_REFUSED)
     with store:
-        metrics = Metrics(threshold=config.alerts.score_threshold, max_stream_labels=config.exporter.max_stream_labels)
         metrics.build.info({"version": version("ecgmon")})
         try:
-            monitor = Monitor(config, info=info, store=store, metrics=metrics, runtime=runtime)
-        except endpoints.EndpointError as error:
+            monitor = Monitor(config, info=info, store=store, metrics=metrics, runtime=runtime, gate=gate)
+        except (endpoints.EndpointError, ZMQError) as error:
             return _fail(error, EXIT_REFUSED)
         try:
             exporter = Exporter(application(metrics, monitor.health), config.exporter.host, config.exporter.port)
@@ -113,6 +120,39 @@ def run_monitor(args: Namespace) -> int:
             exporter.close()
             monitor.close()
     return 0
+
+
+def _gate(config: Config, metrics: Metrics) -> Gate | None:
+    """Guard the monitor's tcp addresses, if it has any; keys are demanded before anything is bound."""
+    network = config.network
+    if not (network.bind_producers or network.bind_workers):
+        return None
+    from monitor.gate import Gate
+    from pipelines import keys
+
+    return Gate(
+        keys.find(network.key_file, os.environ),
+        Path(network.clients),
+        refused=lambda role: metrics.rejected.labels(role, "handshake").inc(),
+    )
+
+
+def _way(config: Config, role: str) -> tuple[str, Line | None]:
+    """Where a role finds its monitor, and the keys that it takes there.
+
+    Raises
+    ------
+    monitor.endpoints.EndpointError, pipelines.keys.KeyFileError
+    """
+    from monitor import endpoints
+    from pipelines import keys
+
+    network = config.network
+    remote = network.connect_producers if role == "producer" else network.connect_workers
+    if not remote:
+        name = endpoints.PRODUCERS if role == "producer" else endpoints.WORKERS
+        return endpoints.endpoint(Path(config.runtime.dir), name), None
+    return remote, keys.Line(keys.find(network.key_file, os.environ), keys.checked(network.monitor_key.encode()))
 
 
 # ---- worker
@@ -130,6 +170,7 @@ def run_worker(args: Namespace) -> int:
     from monitor import endpoints
     from monitor.signals import StopRequest
     from monitor.supervisor import EXIT_REFUSED
+    from pipelines.keys import KeyFileError
     from pipelines.worker import WorkerError, serve
 
     stopping = StopRequest()
@@ -137,15 +178,17 @@ def run_worker(args: Namespace) -> int:
     _begin(args, "worker", config)
     settings = config.worker
     try:
+        address, line = _way(config, "worker")
         serve(
-            endpoints.endpoint(Path(config.runtime.dir), endpoints.WORKERS),
+            address,
+            line=line,
             weights=Path(settings.weights) if settings.weights else None,
             device=settings.device,
             threads=settings.threads,
             credit=settings.credit_batches,
             stopping=stopping,
         )
-    except (CheckpointError, WorkerError, endpoints.EndpointError) as error:
+    except (CheckpointError, KeyFileError, WorkerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
     return 0
 
@@ -167,6 +210,7 @@ def run_producer(args: Namespace) -> int:
     from monitor import endpoints
     from monitor.signals import StopRequest
     from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED
+    from pipelines.keys import KeyFileError
     from pipelines.producer import Producer, ProducerError, warm_up
 
     stopping = StopRequest()
@@ -179,16 +223,18 @@ def run_producer(args: Namespace) -> int:
         if not troubles:
             print("ecgmon: there is nothing to read: the configuration has no [[source]]", file=sys.stderr)
         return EXIT_REFUSED
-    warm_up()
     try:
+        address, line = _way(config, "producer")
+        warm_up()
         producer = Producer(
-            endpoints.endpoint(Path(config.runtime.dir), endpoints.PRODUCERS),
+            address,
             feeds,
+            line=line,
             buffer_items=config.producer.buffer_items,
             drain_seconds=config.runtime.drain_seconds,
             troubles=troubles,
         )
-    except endpoints.EndpointError as error:
+    except (KeyFileError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
     try:
         producer.run(stopping)

@@ -107,7 +107,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[st
     Returns
     -------
     Config
-        With ``runtime.dir``, ``store.path`` and ``worker.weights`` made whole: ``~`` and empty values replaced.
+        With ``runtime.dir``, ``store.path`` and ``worker.weights`` and the files of ``network`` made whole: ``~`` and empty values replaced.
 
     Raises
     ------
@@ -187,6 +187,16 @@ _RELATIONS: Final = (
         ("delivery.batch_beats", "delivery.queue_items"),
         lambda batch, queue: batch <= queue,
         "expected at most delivery.queue_items, or no batch is ever full",
+    ),
+    _Relation(
+        ("network.clients", "network.bind_producers", "network.bind_workers"),
+        lambda clients, *binds: bool(clients) or not any(binds),
+        "missing; a monitor that listens on tcp needs the list of those who may connect",
+    ),
+    _Relation(
+        ("network.monitor_key", "network.connect_producers", "network.connect_workers"),
+        lambda key, *connects: bool(key) or not any(connects),
+        "missing; a role that connects over tcp knows its monitor by this key",
     ),
     _Relation(
         ("alerts.episode_beats_k", "alerts.episode_beats_m"),
@@ -469,6 +479,7 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
         runtime=replace(config.runtime, dir=whole(config.runtime.dir) or runtime),
         store=replace(config.store, path=whole(config.store.path) or state),
         worker=replace(config.worker, weights=whole(config.worker.weights)),
+        network=replace(config.network, clients=whole(config.network.clients), key_file=whole(config.network.key_file)),
     )
 
 

@@ -21,7 +21,9 @@ import zmq
 from models.evidence import Evidence
 from monitor import endpoints
 from monitor.delivery import Exchange, Lot
+from monitor.endpoints import Door
 from monitor.latency import LatencyHistogram
+from monitor.logs import Sparing
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
 from monitor.store import StoreError, StreamChangedError
 from monitor.streams import Outcome, StreamRules
@@ -29,12 +31,14 @@ from pipelines import wire
 from pipelines.items import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from models.checkpoint import ModelInfo
     from monitor.config import Config
+    from monitor.endpoints import Caller
     from monitor.exporter import Metrics
+    from monitor.gate import Gate
     from monitor.store import Entry, Store
     from pipelines.items import Items
 
@@ -47,8 +51,6 @@ _PRUNE_SECONDS: Final = 60.0
 _STALL_CHECK_SECONDS: Final = 0.5
 _WINDOW_SHARE: Final = 2  # a producer gets at most this fraction (1/n) of the room that is left
 _RATE_INTERVALS: Final = 8  # RR intervals in the heart rate, as in the segmenter's rr_ratio
-
-Peer = bytes
 
 
 @dataclass(slots=True)
@@ -75,7 +77,7 @@ class _Live:
     """What is known of a stream besides what is stored."""
 
     rules: StreamRules
-    number_of: tuple[Peer, int]
+    number_of: tuple[Caller, int]
     """Who sends it, and its number there."""
     heard: float
     received: int
@@ -98,6 +100,8 @@ class Monitor:
     metrics : Metrics
     runtime : Path
         Claimed folder in which the sockets are bound.
+    gate : Gate or None
+        Guard of the tcp addresses of ``[network]``; without one they are not bound.
     clock : callable
         Monotonic time in seconds.
     """
@@ -110,6 +114,7 @@ class Monitor:
         store: Store,
         metrics: Metrics,
         runtime: Path,
+        gate: Gate | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -121,8 +126,8 @@ class Monitor:
         self.epoch = random.SystemRandom().randrange(1, 2**53)
         self._exchange = Exchange(batch_beats=config.delivery.batch_beats, lease_seconds=config.delivery.lease_seconds)
         self._model = store.use_model(info.fingerprint, info.name)
-        self._producers: dict[Peer, _Producer] = {}
-        self._workers: dict[Peer, _Worker] = {}
+        self._producers: dict[Caller, _Producer] = {}
+        self._workers: dict[Caller, _Worker] = {}
         self._streams: dict[str, _Live] = {}
         self._ready_lots: list[Lot] = []
         self._ready_since = 0.0
@@ -131,6 +136,7 @@ class Monitor:
         self._stopping: float | None = None
         self._latency = LatencyHistogram()
         self._troubles: dict[str, str] = {}
+        self._sparing = Sparing()
         self._started = clock()
         self._first_item = self._last_commit = 0.0
         self._beats_stored = 0
@@ -147,13 +153,23 @@ class Monitor:
         def bound(kind: int, name: str) -> zmq.Socket[bytes]:
             return endpoints.bind(self._context, kind, endpoints.endpoint(runtime, name))
 
-        self._producer_socket = bound(zmq.ROUTER, endpoints.PRODUCERS)
-        self._worker_socket = bound(zmq.ROUTER, endpoints.WORKERS)
+        self._producer_doors = [Door(bound(zmq.ROUTER, endpoints.PRODUCERS))]
+        self._worker_doors = [Door(bound(zmq.ROUTER, endpoints.WORKERS))]
         self._control_socket = bound(zmq.REP, endpoints.CONTROL)
         self._feed_socket = bound(zmq.PUB, endpoints.FEED)
+        self._gate = gate
+        if gate is not None:
+            for role, doors, address in (
+                ("producer", self._producer_doors, config.network.bind_producers),
+                ("worker", self._worker_doors, config.network.bind_workers),
+            ):
+                if address:
+                    doors.append(Door(endpoints.unbound(self._context, zmq.ROUTER), guarded=True))
+                    gate.bind(self._context, doors[-1].socket, role, address)
         self._poller = zmq.Poller()
-        for socket in (self._producer_socket, self._worker_socket, self._control_socket):
-            self._poller.register(socket, zmq.POLLIN)
+        for door in (*self._producer_doors, *self._worker_doors):
+            self._poller.register(door.socket, zmq.POLLIN)
+        self._poller.register(self._control_socket, zmq.POLLIN)
         metrics.model.info(
             {"name": info.name, "fingerprint": info.fingerprint, "leads": str(info.leads), "width": str(info.width)}
         )
@@ -167,15 +183,18 @@ class Monitor:
             now = self._clock()
             if self._stopping is None and stopping():
                 self._stopping = now + self._config.runtime.drain_seconds
-                self._poller.unregister(self._producer_socket)  # producers keep what is not stored
+                for door in self._producer_doors:
+                    self._poller.unregister(door.socket)  # producers keep what is not stored
                 _log.info("draining", queued=self._exchange.queued, leased=self._exchange.leased)
             if self._stopping is not None and (self._drained() or now >= self._stopping):
                 break
             events = dict(self._poller.poll(self._poll_ms(now)))
-            if self._producer_socket in events:
-                self._drain_socket(self._producer_socket, self._on_producer)
-            if self._worker_socket in events:
-                self._drain_socket(self._worker_socket, self._on_worker)
+            for door in self._producer_doors:
+                if door.socket in events:
+                    self._answer(door, self._on_producer)
+            for door in self._worker_doors:
+                if door.socket in events:
+                    self._answer(door, self._on_worker)
             self._assign()
             self._collect()
             self._commit()
@@ -193,6 +212,10 @@ class Monitor:
 
     def close(self) -> None:
         """Close the sockets and remove their files; what they still hold is sent for a moment."""
+        for door in (*self._producer_doors, *self._worker_doors):
+            door.socket.close()
+        if self._gate is not None:
+            self._gate.close()
         self._context.destroy(linger=200)
         for name in (endpoints.PRODUCERS, endpoints.WORKERS, endpoints.CONTROL, endpoints.FEED):
             (self._runtime / name).unlink(missing_ok=True)  # ours: the folder's lock is held
@@ -218,30 +241,26 @@ class Monitor:
         due = max(due, self._store_retry_at)
         return min(_IDLE_MS, max(0, int((due - now) * 1000)))
 
-    def _drain_socket(self, socket: zmq.Socket[bytes], handle: Callable[[Peer, list[bytes]], None]) -> None:
+    def _answer(self, door: Door, handle: Callable[[Caller, list[bytes | memoryview]], None]) -> None:
+        """Take what waits at a door, so much that the others get their turn."""
         for _ in range(_BURST):
-            try:
-                peer, *frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if (found := door.receive()) is None:
                 return
-            handle(peer, frames)
+            handle(*found)
 
-    def _send(self, socket: zmq.Socket[bytes], peer: Peer, frames: list[bytes]) -> None:
-        try:
-            socket.send_multipart([peer, *frames], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
+    def _send(self, peer: Caller, frames: list[bytes]) -> None:
+        if (failed := peer.door.send(peer, frames)) is not None:
             # The peer has gone; its silence is dealt with in housekeeping, its lease when it runs out.
-            _log.debug("peer-unreachable", reason=str(error))
+            _log.debug("peer-unreachable", reason=failed)
 
     def _reject(self, role: str, error: wire.WireError) -> None:
         self._metrics.rejected.labels(role, error.reason).inc()
-        _log.warning("message-rejected", role=role, reason=error.reason, detail=str(error))
+        if (more := self._sparing.due((role, error.reason))) is not None:
+            _log.warning("message-rejected", role=role, reason=error.reason, detail=str(error), others_since=more)
 
     # ---- producers
 
-    def _on_producer(self, peer: Peer, frames: list[bytes]) -> None:
+    def _on_producer(self, peer: Caller, frames: Sequence[bytes | memoryview]) -> None:
         try:
             message = wire.decode(wire.from_producer, frames)
             if isinstance(message, wire.Hello):
@@ -250,32 +269,40 @@ class Monitor:
             producer = self._producers.get(peer)
             if producer is None or message.epoch != self.epoch:
                 if not isinstance(message, wire.Bye):
-                    self._send(self._producer_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+                    self._send(peer, [wire.encode(wire.Unknown(self.epoch))])
                 return
             producer.heard = self._clock()
             if isinstance(message, wire.Deliver):
                 self._deliver(peer, producer, message, frames)
             elif isinstance(message, wire.ProducerPing):
                 self._count_producer(producer, message)
-                self._send(self._producer_socket, peer, [wire.encode(wire.Pong(self.epoch))])
+                self._send(peer, [wire.encode(wire.Pong(self.epoch))])
             elif isinstance(message, wire.Trouble):
-                self._troubles[message.stream] = message.reason
-                self._metrics.source_errors.inc()
-                _log.error("source-failed", stream=message.stream, reason=message.reason)
+                self._trouble(peer, message)
             else:
                 self._drop_producer(peer, "left")
         except wire.WireError as error:
             self._reject("producer", error)
 
-    def _hello(self, peer: Peer, hello: wire.Hello) -> None:
+    def _trouble(self, peer: Caller, message: wire.Trouble) -> None:
+        if not self._may_write(peer, message.stream):
+            raise wire.WireError("stream-not-allowed", "trouble of a stream that this key may not write")
+        if message.stream not in self._troubles and len(self._troubles) >= self._config.delivery.max_streams:
+            raise wire.WireError("streams", f"trouble of more than {self._config.delivery.max_streams} streams")
+        self._troubles[message.stream] = message.reason
+        self._metrics.source_errors.inc()
+        _log.error("source-failed", stream=message.stream, reason=message.reason)
+
+    def _hello(self, peer: Caller, hello: wire.Hello) -> None:
         refused = self._refuse_hello(peer, hello)
         if refused is not None:
             _log.warning("producer-refused", producer=hello.producer, reason=refused.reason)
-            self._send(self._producer_socket, peer, [wire.encode(refused)])
+            self._send(peer, [wire.encode(refused)])
             return
         now = self._clock()
         for stale in [p for p, known in self._producers.items() if known.name == hello.producer and p != peer]:
-            self._producers.pop(stale)  # the same process over a new connection
+            if stale.client == peer.client:
+                self._producers.pop(stale)  # the same process over a new connection
         received, stored = [], []
         try:
             for number, info in enumerate(hello.streams):
@@ -298,7 +325,7 @@ class Monitor:
         except StoreError as error:
             _log.error("stream-refused", reason=str(error))
             refused = wire.Refused(str(error)[: wire.MAX_TEXT], retry=not isinstance(error, StreamChangedError))
-            self._send(self._producer_socket, peer, [wire.encode(refused)])
+            self._send(peer, [wire.encode(refused)])
             return
         # Each gets a share of what is left of the monitor's memory, so that nobody ever gets nothing.
         left = self._config.delivery.queue_items - sum(known.window for known in self._producers.values())
@@ -313,10 +340,13 @@ class Monitor:
         )
         _log.info("producer-joined", producer=hello.producer, streams=len(hello.streams))
         welcome = wire.Welcome(self.epoch, received, stored, window, self._config.delivery.heartbeat_seconds)
-        self._send(self._producer_socket, peer, [wire.encode(welcome)])
+        self._send(peer, [wire.encode(welcome)])
 
-    def _refuse_hello(self, peer: Peer, hello: wire.Hello) -> wire.Refused | None:
+    def _refuse_hello(self, peer: Caller, hello: wire.Hello) -> wire.Refused | None:
         limits = self._config.delivery
+        if foreign := [info.stream for info in hello.streams if not self._may_write(peer, info.stream)]:
+            self._metrics.rejected.labels("producer", "stream-not-allowed").inc()
+            return wire.Refused(f"this key may not write stream {foreign[0]}", retry=False)
         if hello.protocol != wire.PROTOCOL:
             return wire.Refused(f"protocol {hello.protocol}; this monitor speaks {wire.PROTOCOL}", retry=False)
         names = [info.stream for info in hello.streams]
@@ -336,12 +366,24 @@ class Monitor:
             live = self._streams.get(info.stream)
             if live is not None and not live.rules.state.same(info.fs, info.leads):
                 return wire.Refused(f"stream {info.stream} has another sampling frequency or other leads", retry=False)
-            owner = None if live is None else self._producers.get(live.number_of[0])
-            if owner is not None and owner.name != hello.producer:
+            if live is None:
+                continue
+            holder = live.number_of[0]
+            owner = self._producers.get(holder)
+            if owner is not None and (owner.name, holder.client) != (hello.producer, peer.client):
                 return wire.Refused(f"stream {info.stream} is being sent by another producer", retry=True)
         return None
 
-    def _deliver(self, peer: Peer, producer: _Producer, message: wire.Deliver, frames: list[bytes]) -> None:
+    def _may_write(self, peer: Caller, stream: str) -> bool:
+        """Whether a stream is one of the caller's; whoever may enter the runtime folder may write all."""
+        if not peer.door.guarded:
+            return True
+        client = self._gate.client(peer.client) if self._gate is not None else None
+        return client is not None and client.may_write(stream)
+
+    def _deliver(
+        self, peer: Caller, producer: _Producer, message: wire.Deliver, frames: Sequence[bytes | memoryview]
+    ) -> None:
         now = producer.heard
         self._first_item = self._first_item or now
         parts = wire.unpack_deliver(message, frames, producer.leads)
@@ -369,7 +411,7 @@ class Monitor:
                 self._metrics.segmented.labels(self._metrics.stream_label(name)).inc(beats)
         self._metrics.duration.labels("segment").observe(message.segment_seconds)
         if rewind:  # something before was lost on the way: have the producer ask where the streams stand
-            self._send(self._producer_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+            self._send(peer, [wire.encode(wire.Unknown(self.epoch))])
 
     def _check_end(self, live: _Live, part: wire.Part, items: Items) -> None:
         """Refuse items that follow the end of their stream: the alert rules rely on there being none."""
@@ -385,13 +427,13 @@ class Monitor:
         self._resent += resent
         producer.resent = ping.resent
 
-    def _drop_producer(self, peer: Peer, why: str) -> None:
+    def _drop_producer(self, peer: Caller, why: str) -> None:
         producer = self._producers.pop(peer)
         _log.info("producer-gone", producer=producer.name, why=why)
 
     # ---- workers
 
-    def _on_worker(self, peer: Peer, frames: list[bytes]) -> None:
+    def _on_worker(self, peer: Caller, frames: Sequence[bytes | memoryview]) -> None:
         try:
             message = wire.decode(wire.from_worker, frames)
             if isinstance(message, wire.Ready):
@@ -400,7 +442,7 @@ class Monitor:
             worker = self._workers.get(peer)
             if worker is None or message.epoch != self.epoch:
                 if not isinstance(message, wire.Bye):
-                    self._send(self._worker_socket, peer, [wire.encode(wire.Unknown(self.epoch))])
+                    self._send(peer, [wire.encode(wire.Unknown(self.epoch))])
                 return
             worker.heard = self._clock()
             if isinstance(message, wire.Scores):
@@ -411,15 +453,17 @@ class Monitor:
                     _log.error("batch-failed", worker=worker.name, beats=lease.beats, reason=message.reason)
                     self._exchange.fail(lease)
             elif isinstance(message, wire.WorkerPing):
-                self._send(self._worker_socket, peer, [wire.encode(wire.Pong(self.epoch))])
+                self._send(peer, [wire.encode(wire.Pong(self.epoch))])
             else:
                 self._drop_worker(peer, "left")
         except wire.WireError as error:
             self._reject("worker", error)
 
-    def _join(self, peer: Peer, ready: wire.Ready) -> None:
+    def _join(self, peer: Caller, ready: wire.Ready) -> None:
         refused = None
-        if ready.protocol != wire.PROTOCOL:
+        if peer.door.guarded and (self._gate is None or not self._gate.allows("worker", peer.client)):
+            refused = "this key may not work here"
+        elif ready.protocol != wire.PROTOCOL:
             refused = f"protocol {ready.protocol}; this monitor speaks {wire.PROTOCOL}"
         elif ready.model != self._info.fingerprint:
             refused = f"model {ready.model[:12]}; this monitor takes scores of {self._info.fingerprint[:12]} ({self._info.name})"
@@ -427,20 +471,22 @@ class Monitor:
             refused = f"more than {self._config.delivery.max_workers} workers ([delivery] max_workers)"
         if refused is not None:
             _log.warning("worker-refused", worker=ready.worker, reason=refused)
-            self._send(self._worker_socket, peer, [wire.encode(wire.Refused(refused, retry=False))])
+            self._send(peer, [wire.encode(wire.Refused(refused, retry=False))])
             return
         for stale in [p for p, known in self._workers.items() if known.name == ready.worker and p != peer]:
-            self._drop_worker(stale, "reconnected")
+            if stale.client == peer.client:
+                self._drop_worker(stale, "reconnected")
         self._exchange.join(peer, ready.credit)
         self._workers[peer] = _Worker(ready.worker, ready.device, self._clock())
         _log.info("worker-joined", worker=ready.worker, device=ready.device, credit=ready.credit)
         self._send(
-            self._worker_socket,
             peer,
             [wire.encode(wire.Accepted(self.epoch, self._config.delivery.heartbeat_seconds))],
         )
 
-    def _scores(self, peer: Peer, worker: _Worker, message: wire.Scores, frames: list[bytes]) -> None:
+    def _scores(
+        self, peer: Caller, worker: _Worker, message: wire.Scores, frames: Sequence[bytes | memoryview]
+    ) -> None:
         lease = self._exchange.lease(peer, message.batch)
         if lease is None:
             return  # it came too late: the batch has gone to another worker
@@ -454,7 +500,7 @@ class Monitor:
         metrics.inference.labels(worker.device).observe(message.seconds)
         metrics.batch.observe(lease.beats)
 
-    def _drop_worker(self, peer: Peer, why: str) -> None:
+    def _drop_worker(self, peer: Caller, why: str) -> None:
         worker = self._workers.pop(peer)
         beats = self._exchange.leave(peer)
         _log.info("worker-gone", worker=worker.name, why=why, redelivered=beats)
@@ -463,11 +509,9 @@ class Monitor:
         now = self._clock()
         for lease in self._exchange.assign(now):
             worker = lease.worker
-            assert isinstance(worker, bytes)
+            assert isinstance(worker, endpoints.Caller)
             self._metrics.duration.labels("queue").observe(now - lease.pieces[0].lot.received)
-            self._send(
-                self._worker_socket, worker, wire.pack_batch(self.epoch, lease.batch, lease.windows(self._info.leads))
-            )
+            self._send(worker, wire.pack_batch(self.epoch, lease.batch, lease.windows(self._info.leads)))
 
     # ---- the store
 
@@ -594,7 +638,7 @@ class Monitor:
 
     def _acknowledge(self, committed: list[tuple[_Live, int]]) -> None:
         """Tell each producer how far its streams are safe now."""
-        moved: dict[Peer, list[tuple[int, int]]] = {}
+        moved: dict[Caller, list[tuple[int, int]]] = {}
         for live, items in committed:
             peer, number = live.number_of
             producer = self._producers.get(peer)
@@ -602,7 +646,7 @@ class Monitor:
                 producer.under_way -= items
                 moved.setdefault(peer, []).append((number, live.rules.state.position))
         for peer, positions in moved.items():
-            self._send(self._producer_socket, peer, [wire.encode(wire.Stored(self.epoch, positions))])
+            self._send(peer, [wire.encode(wire.Stored(self.epoch, positions))])
 
     # ---- now and then
 
@@ -614,8 +658,20 @@ class Monitor:
             self._drop_worker(peer, "silent")
         for lease in self._exchange.expire(now):
             _log.warning("lease-expired", beats=lease.beats)
+        if self._gate is not None:
+            self._gate.refresh()
+            self._turn_away()
         self._check_stalls(now)
         self._refresh_gauges(now)
+
+    def _turn_away(self) -> None:
+        """Drop those whose key has been taken off the list: their connection lasts, their word counts no more."""
+        assert self._gate is not None
+        for peer in [p for p in self._workers if p.door.guarded and not self._gate.allows("worker", p.client)]:
+            self._drop_worker(peer, "key withdrawn")
+        for peer, producer in list(self._producers.items()):
+            if not all(self._may_write(peer, stream) for stream in producer.streams):
+                self._drop_producer(peer, "key withdrawn")
 
     def _check_stalls(self, now: float) -> None:
         limit = self._config.alerts.stalled_seconds

@@ -1,4 +1,4 @@
-"""Where the roles meet: ipc sockets in a folder that nobody else may enter."""
+"""Where the roles meet: ipc sockets in a folder that nobody else may enter, and guarded ones on tcp."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import errno
 import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import zmq
 
+from pipelines.peer import look_alive
 from pipelines.wire import MAX_FRAME
 
 if TYPE_CHECKING:
@@ -88,13 +89,69 @@ def claim(folder: Path) -> int:
     return lock
 
 
+class Caller(NamedTuple):
+    """Who a message came from, as long as that connection lasts."""
+
+    door: Door
+    id: bytes
+    """What the socket calls the connection."""
+    client: str = ""
+    """Public key that it proved to have, on a guarded door."""
+
+
+class Door:
+    """A socket at which producers or workers call.
+
+    Parameters
+    ----------
+    socket : Socket
+        Bound, or to be bound by a guard.
+    guarded : bool
+        Whether callers have proved a key.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], *, guarded: bool = False) -> None:
+        self.socket = socket
+        self.guarded = guarded
+
+    def receive(self) -> tuple[Caller, list[bytes | memoryview]] | None:
+        """Next message, or None if there is none."""
+        try:
+            if not self.guarded:
+                caller, *plain = self.socket.recv_multipart(zmq.NOBLOCK)
+                return Caller(self, caller), list(plain)
+            sender, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        # a frame is the header of a message or a few hundred kB of windows, which are not copied
+        client = str((frames[0] if frames else sender).get("User-Id"))
+        return Caller(self, sender.bytes, client), [frame.buffer for frame in frames]
+
+    def send(self, caller: Caller, frames: list[bytes]) -> str | None:
+        """Send a message; says why if it can not be."""
+        try:
+            self.socket.send_multipart([caller.id, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return str(error)
+        return None
+
+
 def bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str) -> zmq.Socket[bytes]:
-    """Socket of a monitor, bound; what it queues is bounded by credit, so no high-water mark drops anything."""
+    """Socket of a monitor, bound."""
+    socket = unbound(context, kind)
+    socket.bind(address)
+    return socket
+
+
+def unbound(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    """Socket of a monitor; what it queues is bounded by credit, so no high-water mark drops anything."""
     socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 200)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.bind(address)
+        look_alive(socket)
     return socket

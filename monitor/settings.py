@@ -104,6 +104,46 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_streams: Annotated[int, _at_least(1, "Most streams known at once.", "streams")] = 10_000
 
 
+_TCP: Final = r"^(tcp://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"
+_TCP_FORM: Final = '"tcp://HOST:PORT" or empty'
+
+
+class NetworkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Roles on several hosts: tcp with CURVE keys, beside the sockets in the runtime folder; docs/security.md explains it."""
+
+    bind_producers: Annotated[
+        str, _text("Where the monitor listens for producers of other hosts.", pattern=_TCP, form=_TCP_FORM)
+    ] = ""
+    bind_workers: Annotated[
+        str, _text("Where the monitor listens for workers of other hosts.", pattern=_TCP, form=_TCP_FORM)
+    ] = ""
+    clients: Annotated[
+        str,
+        _text(
+            "File of those who may connect to the two above, a line each: name, producer or worker, public key and, "
+            "for producers, patterns of the streams that they may write. It is read again when it changes."
+        ),
+    ] = ""
+    connect_producers: Annotated[
+        str,
+        _text("Where a producer finds the monitor; empty: in the runtime folder.", pattern=_TCP, form=_TCP_FORM),
+    ] = ""
+    connect_workers: Annotated[
+        str, _text("Where a worker finds the monitor; empty: in the runtime folder.", pattern=_TCP, form=_TCP_FORM)
+    ] = ""
+    monitor_key: Annotated[
+        str,
+        _text("Public key of the monitor that the two above connect to.", pattern=r"^(\S{40})?$", form="40 characters"),
+    ] = ""
+    key_file: Annotated[
+        str,
+        _text(
+            "Secret key of this host, from `ecgmon keygen`, mode 0600; empty: the systemd credential ecgmon.key. "
+            "Demanded by every tcp address."
+        ),
+    ] = ""
+
+
 class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How beats are scored."""
 
@@ -267,6 +307,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runtime: RuntimeSettings = RuntimeSettings()
     store: StoreSettings = StoreSettings()
     delivery: DeliverySettings = DeliverySettings()
+    network: NetworkSettings = NetworkSettings()
     worker: WorkerSettings = WorkerSettings()
     producer: ProducerSettings = ProducerSettings()
     source: tuple[SourceSettings, ...] = ()

@@ -13,11 +13,24 @@ from pipelines import wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipelines.keys import Line
+
 _log = structlog.get_logger("peer")
 
 _GREET_SECONDS: Final = 1.0  # between two greetings while nobody answers
 _REFUSED_SECONDS: Final = 2.0  # before greeting again after a refusal that may pass
+_ALIVE_MS: Final = 2000  # between two signs of life on a connection
+_DEAD_MS: Final = 6000  # without one, after which it is closed and made anew
+_CONNECT_MS: Final = 2000  # longest attempt to connect: the kernel would repeat a lost packet ever more slowly
 _SILENT_BEATS: Final = 5  # heartbeats without a word after which the monitor is taken for gone
+
+
+def look_alive(socket: zmq.Socket[bytes]) -> None:
+    """Have libzmq notice within seconds that a tcp connection is dead, where the kernel would wait for minutes."""
+    socket.setsockopt(zmq.IPV6, 1)  # and IPv4
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _ALIVE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAD_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, _DEAD_MS)  # and have the other side do so, too
 
 
 class Peer:
@@ -27,6 +40,8 @@ class Peer:
     ----------
     address : str
         ZeroMQ address of the monitor's socket.
+    line : Line or None
+        Keys, for a monitor on tcp.
     greeting : callable
         Gives the frames that introduce this peer.
     ping : callable
@@ -44,6 +59,7 @@ class Peer:
         self,
         address: str,
         *,
+        line: Line | None = None,
         greeting: Callable[[], list[bytes]],
         ping: Callable[[int], list[bytes]],
         clock: Callable[[], float] = time.monotonic,
@@ -59,6 +75,10 @@ class Peer:
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a monitor that is not there
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)  # milliseconds, doubling up to
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
+        look_alive(self._socket)
+        if line is not None:
+            line.secure(self._socket)
         self._socket.connect(address)
         self.epoch = 0
         self._heartbeat = _GREET_SECONDS

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.items import Items
+    from pipelines.keys import Line
     from pipelines.sources import RecordSource
 
 _log = structlog.get_logger("producer")
@@ -127,6 +128,8 @@ class Producer:
         Items that are kept unstored, over all streams, before reading waits.
     drain_seconds : float
         Longest time to wait for the store when asked to stop.
+    line : Line or None
+        Keys, for a monitor on tcp.
     troubles : sequence of (stream, reason)
         Sources that could not be opened, to tell the monitor.
     clock : callable
@@ -145,6 +148,7 @@ class Producer:
         *,
         buffer_items: int,
         drain_seconds: float,
+        line: Line | None = None,
         troubles: Sequence[tuple[str, str]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -166,7 +170,7 @@ class Producer:
                 for feed in feeds
             ],
         )
-        self._peer = Peer(address, greeting=lambda: [wire.encode(hello)], ping=self._ping, clock=clock)
+        self._peer = Peer(address, line=line, greeting=lambda: [wire.encode(hello)], ping=self._ping, clock=clock)
 
     def _ping(self, epoch: int) -> list[bytes]:
         return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent))]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from models.scoring import Scorer
+    from pipelines.keys import Line
 
 _log = structlog.get_logger("worker")
 
@@ -41,12 +42,21 @@ class Worker:
         Kind of the device that it computes on, ``cpu`` or ``cuda``, for the metrics.
     credit : int
         Batches to hold at a time: one to work on, the rest so that it need not wait.
+    line : Line or None
+        Keys, for a monitor on tcp.
     clock : callable
         Monotonic time in seconds.
     """
 
     def __init__(
-        self, address: str, scorer: Scorer, *, device: str, credit: int, clock: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        scorer: Scorer,
+        *,
+        device: str,
+        credit: int,
+        line: Line | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scorer = scorer
         self._clock = clock
@@ -59,7 +69,7 @@ class Worker:
             leads=scorer.info.leads,
             credit=credit,
         )
-        self._peer = Peer(address, greeting=lambda: [wire.encode(ready)], ping=self._ping, clock=clock)
+        self._peer = Peer(address, line=line, greeting=lambda: [wire.encode(ready)], ping=self._ping, clock=clock)
         self.scored = 0
 
     def _ping(self, epoch: int) -> list[bytes]:
@@ -119,7 +129,14 @@ class Worker:
 
 
 def serve(
-    address: str, *, weights: Path | None, device: str, threads: int, credit: int, stopping: Callable[[], bool]
+    address: str,
+    *,
+    line: Line | None,
+    weights: Path | None,
+    device: str,
+    threads: int,
+    credit: int,
+    stopping: Callable[[], bool],
 ) -> None:
     """Load a model and work until ``stopping()`` is true.
 
@@ -140,7 +157,7 @@ def serve(
         raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
     _log.info("ready", model=scorer.info.name, device=device)
-    worker = Worker(address, scorer, device=device, credit=credit)
+    worker = Worker(address, scorer, device=device, credit=credit, line=line)
     try:
         worker.run(stopping)
     finally:

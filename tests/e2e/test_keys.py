@@ -1,0 +1,291 @@
+"""Over tcp nobody gets in without a key that is on the list, and those who do may do what the list says."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import zmq
+from conftest import clean_environment, stored, wait_for
+from test_strangers import rejected
+
+from pipelines import keys
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Keys of a monitor, a ward's producer, a worker and a stranger, and the [network] section that goes with them."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    public = {name: keys.generate(folder / name).decode() for name in ("monitor", "ward", "gpu", "stranger")}
+    clients = folder / "clients"
+    clients.write_text(f"ward producer {public['ward']} ward/*\ngpu worker {public['gpu']}\n")
+    ports = {"producers": free_port(), "workers": free_port()}
+    address = {name: f"tcp://127.0.0.1:{port}" for name, port in ports.items()}
+    bind = (
+        f'[network]\nbind_producers = "{address["producers"]}"\nbind_workers = "{address["workers"]}"\n'
+        f'key_file = "{folder}/monitor"\nclients = "{clients}"\n'
+    )
+    return SimpleNamespace(folder=folder, public=public, clients=clients, address=address, bind=bind)
+
+
+def connection(network, name: str) -> str:
+    return (
+        f'[network]\nconnect_producers = "{network.address["producers"]}"\n'
+        f'connect_workers = "{network.address["workers"]}"\n'
+        f'monitor_key = "{network.public["monitor"]}"\nkey_file = "{network.folder}/{name}"\n'
+    )
+
+
+@contextmanager
+def role(tmp_path, what: str, text: str):
+    """A role in a process of its own, ended by SIGTERM."""
+    config = tmp_path / f"{what}.toml"
+    config.write_text(text)
+    with (tmp_path / f"{what}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "monitor", what, "--config", str(config)],
+            stdout=log, stderr=log, env=clean_environment(tmp_path),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+SOURCES = "".join(
+    f'[[source]]\nrecord = "toy"\nname = "ward/{bed}"\nspeed = 0\nstart = {start}.0\n'
+    for bed, start in ((1, 0), (2, 60))
+)
+
+
+def test_roles_on_other_hosts_give_what_roles_on_one_host_give(tmp_path, network, runtime, daemon):
+    alone = daemon(
+        [{"record": "toy", "name": f"ward/{bed}", "speed": 0, "start": start} for bed, start in ((1, 0.0), (2, 60.0))]
+    )
+    alone.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+    assert alone.stop() == 0
+    expected = stored(alone.state)
+
+    state, hub = tmp_path / "hub", runtime / "hub"
+    monitor = f'[runtime]\ndir = "{hub}"\n[store]\npath = "{state}"\n[exporter]\nport = 0\n{network.bind}'
+    away = f'[runtime]\ndir = "{runtime}/nothing-here"\n'
+    with (
+        role(tmp_path, "monitor", monitor),
+        role(tmp_path, "worker", away + connection(network, "gpu")),
+        role(tmp_path, "producer", away + connection(network, "ward") + SOURCES) as producer,
+    ):
+        assert producer.wait(timeout=90) == 0, (tmp_path / "producer.log").read_text()
+    assert stored(state) == expected
+
+
+def attack(network, how: str, door: str = "producers") -> zmq.Socket[bytes]:
+    """A socket that tries to get through to the monitor in some way."""
+    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer.linger = 0
+    stranger, known = (
+        keys.read(network.folder / "stranger"),
+        keys.read(network.folder / ("ward" if door == "producers" else "gpu")),
+    )
+    server = network.public["monitor"].encode()
+    if how == "plain":
+        dealer.plain_username, dealer.plain_password = b"ward", b"ward"
+    elif how != "null":
+        mine = {
+            "unknown key": stranger,
+            "wrong server key": known,
+            "key of the other role": keys.read(network.folder / ("gpu" if door == "producers" else "ward")),
+        }[how]
+        dealer.curve_publickey, dealer.curve_secretkey = mine.public, mine.secret
+        dealer.curve_serverkey = stranger.public if how == "wrong server key" else server
+    dealer.connect(network.address[door])
+    return dealer
+
+
+HELLO = msgspec.msgpack.encode(
+    {
+        "type": "hello",
+        "protocol": 1,
+        "producer": "mallory",
+        "streams": [{"stream": "ward/1", "fs": 360.0, "leads": ["MLII"]}],
+    }
+)
+READY = msgspec.msgpack.encode(
+    {"type": "ready", "protocol": 1, "worker": "mallory", "model": "0" * 64, "device": "cpu", "leads": 1, "credit": 1}
+)
+
+
+def handshakes(running, role: str) -> float:
+    found = re.search(
+        rf'^ecgmon_messages_rejected_total{{reason="handshake",role="{role}"}} (\S+)',
+        running.get("/metrics"),
+        re.MULTILINE,
+    )
+    return float(found[1]) if found else 0.0
+
+
+@pytest.fixture
+def guarded(daemon, network):
+    running = daemon([{"record": "toy", "name": "ward/9", "speed": 20}], network.bind)
+    running.wait(lambda status: status.stored > 5, "some beats")
+    return running
+
+
+def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_not_notice(guarded, network):
+    counted = {"producer": 0.0, "worker": 0.0}
+    before = rejected(guarded, "producer"), rejected(guarded, "worker")
+    assert before == (0, 0)
+    for how in ("null", "plain", "unknown key", "wrong server key", "key of the other role"):
+        for door, who, message in (("producers", "producer", HELLO), ("workers", "worker", READY)):
+            with attack(network, how, door) as dealer:
+                with suppress(zmq.Again):
+                    dealer.send(message, zmq.NOBLOCK)
+                wait_for(lambda who=who: handshakes(guarded, who) > counted[who], f"{how} at {door} to be counted", 20)
+                assert not dealer.poll(300), how
+            counted[who] = handshakes(guarded, who)
+    status = guarded.wait(lambda status: status.streams["ward/9"].ended, "the end")
+    assert set(status.streams) == {"ward/9"}
+    assert len(status.workers) == 1
+    assert (status.redelivered, status.dropped) == (0, 0)
+    assert "mallory" not in guarded.log.read_text()
+    assert rejected(guarded, "producer") == handshakes(guarded, "producer")  # nothing of theirs was even looked at
+
+
+def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded, network):
+    sockets = [attack(network, how) for how in ("null", "unknown key", "wrong server key") for _ in range(30)]
+    try:
+        honest = attack_free(network, "ward")
+        with honest:
+            honest.send(HELLO)
+            assert honest.poll(20_000)
+            assert msgspec.msgpack.decode(honest.recv())["type"] == "welcome"
+    finally:
+        for one in sockets:
+            one.close()
+    log = guarded.log.read_text()
+    assert log.count("handshake-failed") <= 6  # a line in ten seconds, with a count of the others
+
+
+def attack_free(network, name: str, door: str = "producers") -> zmq.Socket[bytes]:
+    """A socket with a key that is on the list."""
+    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer.linger = 0
+    keys.Line(keys.read(network.folder / name), network.public["monitor"].encode()).secure(dealer)
+    dealer.connect(network.address[door])
+    return dealer
+
+
+def asked(dealer: zmq.Socket[bytes], *frames: bytes) -> dict[str, object]:
+    dealer.send_multipart(frames)
+    assert dealer.poll(10_000)
+    return msgspec.msgpack.decode(dealer.recv())
+
+
+def test_a_producer_may_write_its_own_streams_only(guarded, network):
+    with attack_free(network, "ward") as dealer:
+        refused = asked(dealer, HELLO.replace(b"ward/1", b"icus/1"))
+        assert refused["type"] == "refused"
+        assert refused["retry"] is False
+        assert "may not write stream icus/1" in str(refused["reason"])
+        assert "icus/1" not in guarded.status().streams
+        welcome = asked(dealer, HELLO)
+        assert welcome["type"] == "welcome"
+        # nor may it say of another's stream that it is in trouble
+        trouble = {"type": "trouble", "epoch": welcome["epoch"], "stream": "icus/1", "reason": "x"}
+        dealer.send(msgspec.msgpack.encode(trouble))
+        assert (
+            asked(dealer, msgspec.msgpack.encode({"type": "producer-ping", "epoch": welcome["epoch"], "resent": 0}))[
+                "type"
+            ]
+            == "pong"
+        )
+        assert guarded.status().troubles == {}
+    found = re.findall(r'_total{reason="stream-not-allowed",role="producer"} (\S+)', guarded.get("/metrics"))
+    assert found == ["2.0"]
+
+
+def test_a_stream_that_somebody_else_sends_can_not_be_taken_over_with_another_key(guarded, network):
+    with attack_free(network, "ward") as dealer:
+        refused = asked(dealer, HELLO.replace(b"ward/1", b"ward/9"))
+    assert refused["type"] == "refused"
+    assert guarded.wait(lambda status: status.streams["ward/9"].ended, "the end").redelivered == 0
+
+
+def test_a_key_that_is_taken_off_the_list_ends_its_owner_s_word(guarded, network):
+    with attack_free(network, "ward") as dealer:
+        epoch = asked(dealer, HELLO)["epoch"]
+        ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": epoch, "resent": 0})
+        assert asked(dealer, ping)["type"] == "pong"
+        network.clients.write_text(f"gpu worker {network.public['gpu']}\n")
+        wait_for(lambda: asked(dealer, ping)["type"] == "unknown", "the producer to be dropped", 20)
+        assert asked(dealer, HELLO)["type"] == "refused"
+
+
+@pytest.mark.parametrize("what", ["monitor", "worker", "producer"])
+@pytest.mark.parametrize("wrong", ["no key", "open key", "no list or server", "broken key"])
+def test_tcp_without_proper_keys_is_refused_at_start(ecgmon, tmp_path, runtime, network, what, wrong):
+    section = network.bind if what == "monitor" else connection(network, {"worker": "gpu", "producer": "ward"}[what])
+    name = {"monitor": "monitor", "worker": "gpu", "producer": "ward"}[what]
+    secret = keys.read(network.folder / name).secret.decode()
+    if wrong == "no key":
+        section = re.sub(r"key_file.*\n", "", section)
+    elif wrong == "no list or server":
+        section = re.sub(r"(clients|monitor_key).*\n", "", section)
+    elif wrong == "open key":
+        (network.folder / name).chmod(0o644)
+    else:
+        (network.folder / name).write_text(secret[:-1])
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'[runtime]\ndir = "{runtime}/r"\n[store]\npath = "{tmp_path}/s"\n[exporter]\nport = 0\n{section}{SOURCES}'
+    )
+    done = ecgmon(what, "--config", config)
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert re.search(r"key|clients", done.stderr)
+    assert secret[:-1] not in done.stderr
+    for port in network.address.values():
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", int(port.rpartition(":")[2]))) != 0
+
+
+def test_secrets_are_nowhere_to_be_seen(daemon, network, ecgmon):
+    running = daemon([{"record": "toy", "name": "ward/9", "speed": 20}], network.bind + '[log]\nlevel = "debug"\n')
+    running.wait(lambda status: status.stored > 5, "some beats")
+    secret = keys.read(network.folder / "monitor").secret
+    shown = ecgmon("check-config", "--print", "--config", running.config).stdout + ecgmon("keygen", "--help").stdout
+    assert secret.decode() not in shown + running.log.read_text() + running.get("/metrics")
+    for pid in (running.process.pid, *running.pids("monitor"), *running.pids("worker"), *running.pids("producer")):
+        with suppress(OSError):
+            for file in ("cmdline", "environ"):
+                assert secret not in Path(f"/proc/{pid}/{file}").read_bytes()
+    for path in running.runtime.rglob("*"):
+        if path.is_file():
+            assert secret not in path.read_bytes()
+
+
+def test_keygen_makes_a_key_tells_the_public_half_and_keeps_what_is_there(ecgmon, tmp_path):
+    path = tmp_path / "own.key"
+    made = ecgmon("keygen", path)
+    assert (made.returncode, len(made.stdout.strip())) == (0, 40)
+    assert ecgmon("keygen", "--public", path).stdout == made.stdout
+    again = ecgmon("keygen", path)
+    assert again.returncode == 1
+    assert "never overwritten" in again.stderr
+    assert path.stat().st_mode & 0o777 == 0o600
