@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format setup clean
+.PHONY: help demo test torture check format setup clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ demo: $(VENV)/.runs ## replay the built-in record through the whole pipeline, wi
 
 test: $(VENV)/.tests ## unit, property and end-to-end tests
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.tests ## kill and freeze every role at random moments; compare what is stored
+	$(BIN)/python -m tests.torture --kills 60 --seed 1
 
 check: $(VENV)/.tests ## linters, types, import direction
 	$(BIN)/ruff check

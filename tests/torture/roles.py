@@ -1,0 +1,190 @@
+"""The roles of one round as processes of our own, which are killed, frozen, released and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from monitor.config import to_json
+from monitor.report import Client, NotRunningError, Status
+from tests.torture.faults import VICTIMS
+
+if TYPE_CHECKING:
+    from monitor.settings import Config
+
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+
+_RESTART_SECONDS: Final = 0.1  # between the end of a process and its next start
+_END_SECONDS: Final = 10.0  # beyond the drain bound
+_ASK_SECONDS: Final = 0.1  # longest wait for the monitor's word on itself
+_LOG_TAIL: Final = 2000  # characters of a log that are shown
+
+
+class FailedError(Exception):
+    """Something that must not happen did; the message says what."""
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One of the processes of a round.
+
+    Attributes
+    ----------
+    ended : int or None
+        Exit status with which it came to an end of its own.
+    """
+
+    name: str
+    log: Path
+    running: subprocess.Popen[bytes] | None = None
+    due: float = 0.0
+    starts: int = 0
+    frozen: bool = False
+    ended: int | None = None
+
+    @property
+    def role(self) -> str:
+        """``monitor``, ``worker`` or ``producer``."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def joined(self) -> bool:
+        """Whether it got so far, since its last start, as to speak with another role."""
+        return b'joined"' in self.log.read_bytes()
+
+    def tail(self) -> str:
+        """Give the end of its log."""
+        return self.log.read_text(errors="replace")[-_LOG_TAIL:]
+
+
+@dataclass(slots=True)
+class Roles:
+    """The processes of one state folder.
+
+    Parameters
+    ----------
+    config : Config
+        With its folders.
+    folder : Path
+        For their logs and the configuration that they read.
+    """
+
+    config: Config
+    folder: Path
+    processes: dict[str, Process] = field(init=False)
+    client: Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = Client(Path(self.config.runtime.dir))
+        self.processes = {name: Process(name, self.folder / f"{name.replace(' ', '-')}.log") for name in VICTIMS}
+        (self.folder / "config.json").write_bytes(to_json(self.config))
+
+    def _start(self, process: Process) -> None:
+        with process.log.open("wb") as log:
+            process.running = subprocess.Popen(
+                [
+                    sys.executable, "-m", "monitor", process.role,
+                    "--resolved", str(self.folder / "config.json"), "--parent", str(os.getpid()),
+                ],
+                cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        process.starts += 1
+        process.frozen = False
+
+    def look(self) -> list[Process]:
+        """Start what is due; give the processes that were started.
+
+        Raises
+        ------
+        FailedError
+            If a process ended that nobody killed, except a producer that has come to its end.
+        """
+        now, started = time.monotonic(), []
+        for process in self.processes.values():
+            if process.running is not None:
+                status = process.running.poll()
+                if status is None:
+                    continue
+                process.running = None
+                process.ended = status
+                if process.role != "producer" or status != 0:
+                    raise FailedError(f"the {process.name} ended with exit status {status}; its log:\n{process.tail()}")
+            elif process.ended is None and now >= process.due:
+                self._start(process)
+                started.append(process)
+        return started
+
+    @property
+    def done(self) -> bool:
+        """Whether the producer has said that everything is stored."""
+        return self.processes["producer"].ended == 0
+
+    def kill(self, process: Process) -> bool:
+        """Kill a process; False if it had ended by itself just before."""
+        assert process.running is not None
+        process.running.kill()
+        if process.running.wait() != -signal.SIGKILL:
+            return False  # look() will see to it
+        process.running = None
+        process.due = time.monotonic() + _RESTART_SECONDS
+        return True
+
+    def freeze(self, process: Process) -> None:
+        """Stop a process where it stands."""
+        assert process.running is not None
+        process.running.send_signal(signal.SIGSTOP)
+        process.frozen = True
+
+    def release(self, process: Process) -> None:
+        """Have a frozen process go on."""
+        if process.running is not None and process.frozen:
+            process.running.send_signal(signal.SIGCONT)
+        process.frozen = False
+
+    def status(self) -> Status | None:
+        """How the monitor stands, if it answers at once."""
+        monitor = self.processes["monitor"]
+        if monitor.running is None or monitor.frozen:
+            return None
+        try:
+            return self.client.status(timeout=_ASK_SECONDS)
+        except NotRunningError:
+            return None
+
+    def end(self) -> None:
+        """Ask all processes to end.
+
+        Raises
+        ------
+        FailedError
+            If one does not end in time, or with another exit status than 0.
+        """
+        for role in ("producer", "monitor", "worker"):
+            ending = [p for p in self.processes.values() if p.role == role and p.running is not None]
+            for process in ending:
+                assert process.running is not None
+                joined = process.joined
+                process.running.terminate()
+                try:
+                    status = process.running.wait(self.config.runtime.drain_seconds + _END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    raise FailedError(f"the {process.name} does not end; its log:\n{process.tail()}") from None
+                process.running = None
+                if status != 0 and joined:  # one that is still starting may know nothing of signals yet
+                    raise FailedError(f"the {process.name} ended with exit status {status}; its log:\n{process.tail()}")
+
+    def close(self) -> None:
+        """Kill what still runs: only what was started here, by its id."""
+        for process in self.processes.values():
+            if process.running is not None:
+                process.running.kill()
+                process.running.wait()
+                process.running = None
+        self.client.close()
