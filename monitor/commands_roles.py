@@ -234,7 +234,7 @@ def run_producer(args: Namespace) -> int:
             drain_seconds=config.runtime.drain_seconds,
             troubles=troubles,
         )
-    except (KeyFileError, endpoints.EndpointError) as error:
+    except (KeyFileError, ProducerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
     try:
         producer.run(stopping)
@@ -254,7 +254,7 @@ def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
     troubles: list[tuple[str, str]] = []
     for settings in config.source:
         try:
-            feed = Feed(_open_source(settings), settings.speed, config.producer.chunk_seconds)
+            feed = Feed(_open_source(settings), settings.speed, config.producer.chunk_seconds, live=settings.live)
         except (SourceError, SegmentationError) as error:
             troubles.append((settings.name or settings.record, str(error)))
             continue

@@ -62,6 +62,7 @@ class _Producer:
     window: int
     under_way: int
     resent: int = 0
+    dropped: int = 0
 
 
 @dataclass(slots=True)
@@ -81,6 +82,8 @@ class _Live:
     """Who sends it, and its number there."""
     heard: float
     received: int
+    samples: int
+    """The stream is known up to this one."""
     recent_rr: list[float] = field(default_factory=list)
     last_score: float = float("nan")
     stalled: bool = False
@@ -303,7 +306,7 @@ class Monitor:
         for stale in [p for p, known in self._producers.items() if known.name == hello.producer and p != peer]:
             if stale.client == peer.client:
                 self._producers.pop(stale)  # the same process over a new connection
-        received, stored = [], []
+        received, stored, samples = [], [], []
         try:
             for number, info in enumerate(hello.streams):
                 live = self._streams.get(info.stream)
@@ -313,7 +316,9 @@ class Monitor:
                         state, self._config.alerts, self._store.recent(state), detail=self._config.store.detail
                     )
                     position = self._exchange.open(info.stream, state.position)
-                    live = self._streams[info.stream] = _Live(rules, (peer, number), now, position, ended=state.ended)
+                    live = self._streams[info.stream] = _Live(
+                        rules, (peer, number), now, position, math.ceil(state.seconds * state.fs), ended=state.ended
+                    )
                     for alert in rules.active:
                         self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
                 else:
@@ -322,6 +327,7 @@ class Monitor:
                 live.heard = now
                 received.append(position)
                 stored.append(live.rules.state.position)
+                samples.append(live.samples)
         except StoreError as error:
             _log.error("stream-refused", reason=str(error))
             refused = wire.Refused(str(error)[: wire.MAX_TEXT], retry=not isinstance(error, StreamChangedError))
@@ -339,7 +345,7 @@ class Monitor:
             sum(received) - sum(stored),
         )
         _log.info("producer-joined", producer=hello.producer, streams=len(hello.streams))
-        welcome = wire.Welcome(self.epoch, received, stored, window, self._config.delivery.heartbeat_seconds)
+        welcome = wire.Welcome(self.epoch, received, stored, samples, window, self._config.delivery.heartbeat_seconds)
         self._send(peer, [wire.encode(welcome)])
 
     def _refuse_hello(self, peer: Caller, hello: wire.Hello) -> wire.Refused | None:
@@ -404,6 +410,7 @@ class Monitor:
             live.stalled = False
             producer.under_way += len(lot.items)
             live.received += len(lot.items)
+            live.samples = max(live.samples, int(lot.items.table["ready"].max()) + 1)
             live.ended = bool(lot.items.table["kind"][-1] == Kind.END)
             beats = len(lot.items.windows)
             if beats:
@@ -426,6 +433,12 @@ class Monitor:
         self._metrics.redelivered.labels("producer").inc(resent)
         self._resent += resent
         producer.resent = ping.resent
+        if ping.dropped > producer.dropped:
+            lost = ping.dropped - producer.dropped
+            producer.dropped = ping.dropped
+            self._metrics.producer_dropped.inc(lost)
+            if (more := self._sparing.due("dropped")) is not None:
+                _log.warning("beats-dropped", producer=producer.name, beats=lost, others_since=more)
 
     def _drop_producer(self, peer: Caller, why: str) -> None:
         producer = self._producers.pop(peer)

@@ -103,6 +103,9 @@ class Metrics:
         self.dropped = counter(
             "beats_dropped", "Beats that a live source dropped because they were not taken in time.", "stream"
         )
+        self.producer_dropped = counter(
+            "producer_beats_dropped", "Beats that live sources dropped, as their producers tell at once."
+        )
         self.alerts_raised = counter("alerts_raised", "Alerts raised.", "kind", "priority")
         self.alerts_active = gauge("alerts_active", "Alerts raised and not cleared.", "kind", "priority")
         self.heart_rate = gauge("heart_rate_beats_per_minute", "Heart rate over the last eight RR intervals.", "stream")

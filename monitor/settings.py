@@ -197,6 +197,14 @@ class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     start: Annotated[float, _at_least(0, "Where in the record to begin.", "s")] = 0.0
     stop: Annotated[float, _at_least(0, "Where in the record to end; 0: at its end.", "s")] = 0.0
     loop: Annotated[int, _at_least(0, "Times that the record is played, as one stream; 0: for ever.", "times")] = 1
+    live: Annotated[
+        bool,
+        _text(
+            "Whether it goes on where the daemon can not follow, as a live feed does: the newest beats are kept, the "
+            "others counted as dropped. For all sources of a producer or none.",
+            form="true or false",
+        ),
+    ] = False
 
 
 class PrioritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

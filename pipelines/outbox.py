@@ -2,19 +2,24 @@
 
 Pure: no sockets, no clocks.  The rule it keeps: an item leaves the outbox only when the monitor has
 said that it is stored, and no more items are under way than the monitor allows.
+
+A live source can not wait.  Where the outbox is full its oldest items that were not sent yet give
+way to the newest, and one item of kind GAP says how many beats that cost.  Positions are those of
+the items that are left, so the monitor sees a stream without holes in it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
 
-    from pipelines.items import Items
+from pipelines.items import ITEM, Items, Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class OutboxError(Exception):
@@ -48,6 +53,16 @@ class _Stream:
     under_way: deque[_Lot] = field(default_factory=deque)
     unsent: deque[_Lot] = field(default_factory=deque)
 
+    @property
+    def waiting(self) -> int:
+        """Items that were not sent yet, or are to be sent again."""
+        return sum(len(lot.items) for lot in self.unsent)
+
+    def move(self, by: int) -> None:
+        """Give all items that are held other positions."""
+        self.under_way = deque(replace(lot, first=lot.first + by) for lot in self.under_way)
+        self.unsent = deque(replace(lot, first=lot.first + by) for lot in self.unsent)
+
     def place(self, lots: list[_Lot]) -> None:
         """Sort lots into sent and unsent by the cursor, cutting the one that it stands in."""
         self.under_way.clear()
@@ -70,6 +85,8 @@ class Outbox:
         Number of streams.
     limit : int
         Items that may wait here, sent or not; :attr:`full` beyond it.
+    live : bool
+        Whether the streams can not wait: see :meth:`take_in`.
 
     Attributes
     ----------
@@ -77,9 +94,19 @@ class Outbox:
         Most items that may be under way, set by the monitor.
     resent : int
         Beats that were sent more than once.
+    dropped : int
+        Beats of live streams that gave way to newer ones.
+
+    Raises
+    ------
+    OutboxError
+        If the limit leaves no room for a live stream: each needs three items.
     """
 
-    def __init__(self, streams: int, limit: int) -> None:
+    def __init__(self, streams: int, limit: int, *, live: bool = False) -> None:
+        if live and limit < 3 * streams:  # one under way, a gap, and the newest
+            raise OutboxError(f"{limit} items can not hold {streams} live streams; expected at least {3 * streams}")
+        self._live = live
         self._streams = [_Stream() for _ in range(streams)]
         self._limit = limit
         self._waiting: deque[int] = deque()
@@ -88,6 +115,7 @@ class Outbox:
         self.held = 0
         self.under_way = 0
         self.resent = 0
+        self.dropped = 0
 
     @property
     def full(self) -> bool:
@@ -125,12 +153,59 @@ class Outbox:
             state.place([*state.under_way, *state.unsent, lot])
         self._enqueue(stream)
 
+    def take_in(self, stream: int, items: Items, arrivals: NDArray[np.float64]) -> None:
+        """Add the next items of a live stream; where there is no room, older ones of some live stream give way.
+
+        Parameters
+        ----------
+        stream, items, arrivals
+            As :meth:`offer`.
+        """
+        if not len(items):
+            return
+        state = self._streams[stream]
+        state.unsent.append(_Lot(state.end, items, arrivals))
+        state.end += len(items)
+        self.held += len(items)
+        self._enqueue(stream)
+        while self.held > self._limit:
+            # the longest backlog gives way, so that a fast stream does not cost a slow one its beats
+            self._give_way(max(self._streams, key=lambda state: state.waiting), self.held - self._limit)
+
+    def _give_way(self, state: _Stream, excess: int) -> None:
+        """Replace the oldest unsent items by one gap, so that ``excess`` fewer are held if there are as many."""
+        going: list[_Lot] = []
+        count = min(excess + 1, state.waiting - 1)  # the newest stays
+        while count:
+            lot = state.unsent.popleft()
+            going.append(lot.cut(lot.first, lot.first + min(count, len(lot.items))))
+            if count < len(lot.items):
+                state.unsent.appendleft(lot.cut(lot.first + count, lot.end))
+            count -= len(going[-1].items)
+        table = np.concatenate([lot.items.table for lot in going])
+        beats = int(np.count_nonzero(table["kind"] == Kind.BEAT))
+        self.dropped += beats
+        row = np.zeros(1, ITEM)
+        row["kind"], row["rr"], row["rr_ratio"] = Kind.GAP, np.nan, np.nan
+        row["seq"] = beats + table["seq"][table["kind"] == Kind.GAP].sum()
+        row["sample"] = row["ready"] = table["ready"][-1]
+        leads = going[-1].items.windows.shape[1]
+        gap = _Lot(going[0].first, Items(row, Items.empty(leads).windows), going[-1].arrivals[-1:])
+        gone = len(table) - 1
+        state.unsent = deque([gap, *(replace(lot, first=lot.first - gone) for lot in state.unsent)])
+        state.end -= gone
+        state.high = state.sent
+        self.held -= gone
+
     def take(self, most: int) -> list[tuple[int, int, Items, NDArray[np.float64]]]:
         """Take what to send now: (stream, first position, items, arrivals), at most ``most`` items.
 
         Streams take turns, so that a long backlog of one does not hold up the others.
         """
-        room = min(most, self.window - self.under_way)
+        window = self.window
+        if self._live:  # a gap and the newest item of every stream find room beside what is under way
+            window = min(window, self._limit - 2 * len(self._streams))
+        room = min(most, window - self.under_way)
         parts = []
         while room > 0 and self._waiting:
             number = self._waiting.popleft()
@@ -171,6 +246,10 @@ class Outbox:
         state.end = max(state.end, position)
         while state.under_way and state.under_way[0].end <= position:
             self.held -= len(state.under_way.popleft().items)
+        if self._live and state.under_way and state.under_way[0].first < position:
+            lot = state.under_way.popleft()
+            state.under_way.appendleft(lot.cut(position, lot.end))
+            self.held -= position - lot.first
 
     def resume(self, stream: int, received: int, stored: int) -> bool:
         """Take up a stream where the monitor stands, after a hello.
@@ -182,6 +261,9 @@ class Outbox:
             the source has to be read again from its beginning; the outbox has forgotten the stream.
         """
         state = self._streams[stream]
+        if self._live:
+            self._resume_live(stream, received, stored)
+            return True
         if stored < state.stored:
             self.held -= sum(len(lot.items) for lot in (*state.under_way, *state.unsent))
             self.under_way -= state.sent - state.stored
@@ -198,6 +280,26 @@ class Outbox:
         state.place(lots)
         self._enqueue(stream)
         return True
+
+    def _resume_live(self, stream: int, received: int, stored: int) -> None:
+        """Take up a stream that can not be read again, wherever the monitor stands."""
+        state = self._streams[stream]
+        self.under_way -= state.sent - state.stored
+        lots = [*state.under_way, *state.unsent]
+        first = lots[0].first if lots else received
+        if received < first:
+            # The monitor has lost what is not held here: a former process's items, or its store.
+            state.move(received - first)
+            state.end += received - first
+            lots = [*state.under_way, *state.unsent]
+        self.held -= sum(min(len(lot.items), max(0, stored - lot.first)) for lot in lots)
+        lots = [lot.cut(max(lot.first, stored), lot.end) for lot in lots if lot.end > stored]
+        state.stored, state.sent = stored, received
+        state.end = max(state.end, received) if lots else received
+        state.high = max(state.high, received)
+        self.under_way += received - stored
+        state.place(lots)
+        self._enqueue(stream)
 
     def _enqueue(self, stream: int) -> None:
         state = self._streams[stream]

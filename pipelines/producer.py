@@ -7,6 +7,7 @@ over what the monitor holds already: nothing about a stream has to be kept on th
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ import structlog
 
 from models.windows import FS
 from pipelines import wire
-from pipelines.outbox import Outbox
+from pipelines.items import Items, Kind
+from pipelines.outbox import Outbox, OutboxError
 from pipelines.peer import Peer
 from pipelines.segmentation import SegmentationError, Segmenter
 from pipelines.source_errors import SourceError
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pipelines.items import Items
     from pipelines.keys import Line
     from pipelines.sources import RecordSource
 
@@ -54,25 +55,50 @@ class Feed:
         Multiple of real time; 0 is as fast as possible.
     chunk_seconds : float
         Signal read at a time, in s; longer where there is no pace.
+    live : bool
+        Whether it does not wait: what the daemon can not follow is dropped, and nothing is read twice.
     """
 
     source: RecordSource
     speed: float
     chunk_seconds: float
+    live: bool = False
     segmenter: Segmenter = field(init=False)
     chunks: Iterator[NDArray[np.float32]] = field(init=False)
     position: int = field(init=False, default=0)
     samples: int = field(init=False, default=0)
     due: float = field(init=False, default=0.0)
     done: bool = field(init=False, default=False)
+    offset: int = field(init=False, default=0)
+    """Sample of the stream at which the segmenter began."""
+    _seconds: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Read the source from its beginning again."""
-        self.segmenter = Segmenter(self.source.fs, self.source.leads)
-        self.chunks = self.source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS)
+        self._begin(self.source)
+
+    def go_on(self, sample: int) -> None:
+        """Read a live source from the next whole second on; what came before has been dealt with by another process.
+
+        Raises
+        ------
+        pipelines.source_errors.SourceError
+            If the source does not reach so far.
+        """
+        seconds = math.ceil(sample / self.source.fs)
+        start = round(seconds * self.source.fs)
+        if self.source.length is not None:
+            start = min(start, self.source.length)
+        self._begin(self.source.at(start))
+        self.offset, self._seconds = start, seconds
+
+    def _begin(self, source: RecordSource) -> None:
+        self.segmenter = Segmenter(source.fs, source.leads)
+        self.chunks = source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS)
+        self.offset = self._seconds = 0
         self.position = self.samples = 0
         self.due = 0.0
         self.done = False
@@ -89,12 +115,22 @@ class Feed:
         if chunk is None:
             return self.finish()
         self.samples += len(chunk)
-        return self.segmenter.push(chunk)
+        return self._placed(self.segmenter.push(chunk))
 
     def finish(self) -> Items:
         """Give the last items."""
         self.done = True
-        return self.segmenter.finish()
+        return self._placed(self.segmenter.finish())
+
+    def _placed(self, items: Items) -> Items:
+        """Count samples and seconds from the stream's beginning, where the segmenter began later."""
+        if self.offset:
+            table = items.table.copy()
+            table["sample"] += self.offset
+            table["ready"] += self.offset
+            table["seq"][table["kind"] == Kind.SECOND] += self._seconds
+            items = Items(table, items.windows)
+        return items
 
     def pace(self, now: float) -> None:
         """Set when the next chunk is due, in the stream's own time."""
@@ -155,10 +191,17 @@ class Producer:
         self._feeds = list(feeds)
         self._clock = clock
         self._drain_seconds = drain_seconds
-        self._outbox = Outbox(len(self._feeds), buffer_items)
+        self._live = any(feed.live for feed in self._feeds)
+        if self._live and not all(feed.live for feed in self._feeds):
+            raise ProducerError("live and waiting sources need a producer each: they would take each other's room")
+        try:
+            self._outbox = Outbox(len(self._feeds), buffer_items, live=self._live)
+        except OutboxError as error:
+            raise ProducerError(f"{error} ([producer] buffer_items)") from error
         self.name = secrets.token_hex(4)
         self._segmented = 0
         self._spent = 0.0
+        self._met = False  # whether a monitor has told where the streams stand
         self._untold = list(troubles)
         self.failed = dict(troubles)
         self._schedule: list[tuple[float, int]] = []
@@ -173,7 +216,7 @@ class Producer:
         self._peer = Peer(address, line=line, greeting=lambda: [wire.encode(hello)], ping=self._ping, clock=clock)
 
     def _ping(self, epoch: int) -> list[bytes]:
-        return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent))]
+        return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent, self._outbox.dropped))]
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Read and send until everything is stored, or until ``stopping()`` and a drain.
@@ -206,6 +249,10 @@ class Producer:
                 if give_up is None:
                     self._read()
                 self._send()
+            elif self._live and give_up is None:
+                self._read()  # time does not wait for a monitor that is away
+        if self._outbox.dropped:
+            _log.warning("dropped", beats=self._outbox.dropped)
         if self._peer.epoch:
             self._peer.send(self._ping(self._peer.epoch))  # the last word on what was sent again
         self._peer.leave()
@@ -220,7 +267,9 @@ class Producer:
         return read and not self._outbox.held and not self._untold
 
     def _wait_ms(self, now: float, *, reading: bool) -> int:
-        if not self._peer.epoch or not reading or not self._schedule or self._outbox.full:
+        if not reading or not self._schedule:
+            return _IDLE_MS
+        if not self._live and (not self._peer.epoch or self._outbox.full):
             return _IDLE_MS
         return max(0, min(_IDLE_MS, int((self._schedule[0][0] - now) * 1000)))
 
@@ -250,9 +299,12 @@ class Producer:
         for number, (feed, received, stored) in enumerate(
             zip(self._feeds, welcome.received, welcome.stored, strict=True)
         ):
+            if feed.live and not self._met:
+                feed.go_on(welcome.samples[number])  # only now, because a former process may have sent some
             if not self._outbox.resume(number, received, stored):
                 _log.warning("stream-restarted", stream=feed.source.stream, reason="the monitor has lost its store")
                 feed.restart()
+        self._met = True
         self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
         heapq.heapify(self._schedule)
         _log.info("joined", streams=len(self._feeds), window=welcome.window)
@@ -266,7 +318,7 @@ class Producer:
         """Give every stream that is due one chunk, as long as there is room."""
         for _ in range(len(self._schedule)):
             now = self._clock()
-            if self._outbox.full or self._schedule[0][0] > now:
+            if (self._outbox.full and not self._live) or self._schedule[0][0] > now:
                 return
             _, number = heapq.heappop(self._schedule)
             feed = self._feeds[number]
@@ -274,12 +326,15 @@ class Producer:
             items = self._advance(feed)
             self._spent += time.thread_time() - began
             arrived = np.full(len(items), self._clock())
-            self._outbox.offer(number, feed.position, items, arrived)
+            if feed.live:
+                self._outbox.take_in(number, items, arrived)
+            else:
+                self._outbox.offer(number, feed.position, items, arrived)
             feed.position += len(items)
             self._segmented += len(items.windows)
             if feed.done:
                 continue
-            if feed.position >= self._outbox.stored(number):
+            if feed.live or feed.position >= self._outbox.stored(number):
                 feed.pace(now)  # what is stored already is passed over without keeping time
             # an unpaced stream goes behind the others that are due
             heapq.heappush(self._schedule, (feed.due if feed.speed else now, number))

@@ -117,6 +117,8 @@ class ProducerPing(_Message, frozen=True, tag="producer-ping"):
     epoch: Epoch
     resent: Count
     """Beats sent more than once since the producer started."""
+    dropped: Count = 0
+    """Beats that gave way to newer ones since the producer started, where its sources are live."""
 
 
 class Trouble(_Message, frozen=True, tag="trouble"):
@@ -138,6 +140,8 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     """Send from this position on."""
     stored: list[Count]
     """Everything before this position is safe."""
+    samples: list[Count]
+    """The monitor knows the stream up to this sample: where a live source that comes back goes on."""
     window: Annotated[int, msgspec.Meta(ge=1)]
     """Most items that the producer may have sent without their being stored."""
     heartbeat: Annotated[float, msgspec.Meta(gt=0)]

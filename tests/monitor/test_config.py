@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -322,9 +323,12 @@ def values_of(key):
         return st.just(key.default) | st.just(key.default + 1) if not info.le else st.just(key.default)
     if isinstance(info, msgspec.inspect.VarTupleType):
         return st.lists(st.text(), max_size=3)
-    return (
-        st.text(alphabet=st.characters(blacklist_categories=["Cs"]), min_size=1) if not info.pattern else st.just("a/b")
-    )
+    if isinstance(info, msgspec.inspect.BoolType):
+        return st.booleans()
+    if info.pattern:
+        candidates = ("a/b", "tcp://[::1]:5570", "k" * 40)
+        return st.sampled_from([text for text in candidates if re.search(info.pattern, text)])
+    return st.text(alphabet=st.characters(blacklist_categories=["Cs"]), min_size=1)
 
 
 @given(st.data())
