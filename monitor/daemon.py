@@ -71,6 +71,8 @@ class _Worker:
     device: str
     heard: float
     scored: int = 0
+    degraded: str = ""
+    """Why it does not compute where it should."""
 
 
 @dataclass(slots=True)
@@ -490,7 +492,9 @@ class Monitor:
             if stale.client == peer.client:
                 self._drop_worker(stale, "reconnected")
         self._exchange.join(peer, ready.credit)
-        self._workers[peer] = _Worker(ready.worker, ready.device, self._clock())
+        self._workers[peer] = _Worker(ready.worker, ready.device, self._clock(), degraded=ready.degraded)
+        if ready.degraded:
+            _log.error("worker-degraded", worker=ready.worker, device=ready.device, reason=ready.degraded)
         _log.info("worker-joined", worker=ready.worker, device=ready.device, credit=ready.credit)
         self._send(
             peer,
@@ -502,7 +506,8 @@ class Monitor:
     ) -> None:
         lease = self._exchange.lease(peer, message.batch)
         if lease is None:
-            return  # it came too late: the batch has gone to another worker
+            self._exchange.trust(peer)  # it came too late: the batch has gone to another worker
+            return
         errors, ticks = wire.unpack_scores(frames, lease.beats)
         now = worker.heard
         self._exchange.answer(lease, errors, ticks)
@@ -670,7 +675,8 @@ class Monitor:
         for peer in [p for p, worker in self._workers.items() if now - worker.heard > dead_after]:
             self._drop_worker(peer, "silent")
         for lease in self._exchange.expire(now):
-            _log.warning("lease-expired", beats=lease.beats)
+            assert isinstance(lease.worker, endpoints.Caller)
+            _log.warning("lease-expired", worker=self._workers[lease.worker].name, beats=lease.beats)
         if self._gate is not None:
             self._gate.refresh()
             self._turn_away()
@@ -714,6 +720,7 @@ class Monitor:
             metrics.worker_seen.labels(worker.name).set(wall - (now - worker.heard))
         for device, count in devices.items():
             metrics.workers.labels(device).set(count)
+        metrics.workers_degraded.set(sum(bool(worker.degraded) for worker in self._workers.values()))
         lags: dict[str, float] = {}
         states = dict.fromkeys(("running", "stalled", "ended"), 0)
         for name, live in self._streams.items():

@@ -7,6 +7,8 @@ The rules it keeps, whatever producers and workers do:
 * a beat is with one worker at a time; if that worker fails, leaves or lets its lease run out, the
   beat goes to another, before newer ones (redelivery);
 * an answer counts only if it answers a lease that still runs;
+* a worker that let a lease run out gets nothing more until it answers, however late, and twice the
+  time from then on: one that hangs holds beats up once, one that is slow gets its work done;
 * items leave in the order of their positions, when everything up to them is scored (ordering).
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.items import Items
+
+
+_MOST_PATIENCE: Final = 64  # leases
 
 
 @dataclass(slots=True, eq=False)
@@ -102,6 +107,10 @@ class Lease:
 class _Worker:
     credit: int
     leases: dict[int, Lease] = field(default_factory=dict)
+    patience: int = 1
+    """Multiple of the lease that it is given."""
+    doubted: bool = False
+    """Whether it let a lease run out and has not answered since."""
 
 
 @dataclass(slots=True)
@@ -216,12 +225,15 @@ class Exchange:
         leases = []
         while self._queue:
             free = [
-                (len(state.leases), name) for name, state in self._workers.items() if len(state.leases) < state.credit
+                (len(state.leases), name)
+                for name, state in self._workers.items()
+                if len(state.leases) < state.credit and not state.doubted
             ]
             if not free:
                 break
             name = min(free, key=lambda pair: pair[0])[1]
-            lease = Lease(self._next_batch, name, self._take_batch(), now, now + self._lease_seconds)
+            deadline = now + self._lease_seconds * self._workers[name].patience
+            lease = Lease(self._next_batch, name, self._take_batch(), now, deadline)
             self._next_batch += 1
             self._workers[name].leases[lease.batch] = lease
             self.queued -= lease.beats
@@ -245,6 +257,7 @@ class Exchange:
         ticks : ndarray of float16, shape (beats, 320)
         """
         self._end(lease)
+        self.trust(lease.worker)
         at = 0
         for piece in lease.pieces:
             n = len(piece)
@@ -270,9 +283,17 @@ class Exchange:
         """Take back the batches whose time has run out, and return their leases."""
         late = [lease for state in self._workers.values() for lease in state.leases.values() if lease.deadline <= now]
         for lease in sorted(late, key=lambda lease: -lease.batch):
-            self._workers[lease.worker].leases.pop(lease.batch)
+            state = self._workers[lease.worker]
+            state.leases.pop(lease.batch)
+            if not state.doubted:
+                state.doubted, state.patience = True, min(2 * state.patience, _MOST_PATIENCE)
             self._requeue(lease)
         return late
+
+    def trust(self, worker: Hashable) -> None:
+        """Take note that a worker answers, if only too late: it gets work again."""
+        if worker in self._workers:
+            self._workers[worker].doubted = False
 
     # ---- inside
 

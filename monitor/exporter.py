@@ -103,6 +103,9 @@ class Metrics:
         self.dropped = counter(
             "beats_dropped", "Beats that a live source dropped because they were not taken in time.", "stream"
         )
+        self.workers_degraded = gauge(
+            "workers_degraded", "Workers whose GPU has failed and that go on with the CPU until they are started again."
+        )
         self.producer_dropped = counter(
             "producer_beats_dropped", "Beats that live sources dropped, as their producers tell at once."
         )

@@ -169,6 +169,8 @@ class Ready(_Message, frozen=True, tag="ready"):
     leads: Annotated[int, msgspec.Meta(ge=1, le=MAX_LEADS)]
     credit: Annotated[int, msgspec.Meta(ge=1, le=64)]
     """Batches that it takes at a time."""
+    degraded: Text = ""
+    """Why it does not compute where it should: its GPU has failed."""
 
 
 class Scores(_Message, frozen=True, tag="scores"):

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from models.scoring import Scorer
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.scoring import Raw, Scorer
     from pipelines.keys import Line
 
 _log = structlog.get_logger("worker")
@@ -44,6 +47,8 @@ class Worker:
         Batches to hold at a time: one to work on, the rest so that it need not wait.
     line : Line or None
         Keys, for a monitor on tcp.
+    spare : callable or None
+        Makes what to score with from then on if the device fails: the same model on the CPU.
     clock : callable
         Monotonic time in seconds.
     """
@@ -56,21 +61,30 @@ class Worker:
         device: str,
         credit: int,
         line: Line | None = None,
+        spare: Callable[[], Scorer] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scorer = scorer
+        self._spare = spare
+        self._device = device
+        self._degraded = ""
+        self._credit = credit
         self._clock = clock
         self.name = secrets.token_hex(4)
+        self._peer = Peer(address, line=line, greeting=self._greeting, ping=self._ping, clock=clock)
+        self.scored = 0
+
+    def _greeting(self) -> list[bytes]:
         ready = wire.Ready(
             protocol=wire.PROTOCOL,
             worker=self.name,
-            model=scorer.info.fingerprint,
-            device=device,
-            leads=scorer.info.leads,
-            credit=credit,
+            model=self._scorer.info.fingerprint,
+            device=self._device,
+            leads=self._scorer.info.leads,
+            credit=self._credit,
+            degraded=self._degraded,
         )
-        self._peer = Peer(address, line=line, greeting=lambda: [wire.encode(ready)], ping=self._ping, clock=clock)
-        self.scored = 0
+        return [wire.encode(ready)]
 
     def _ping(self, epoch: int) -> list[bytes]:
         return [wire.encode(wire.WorkerPing(epoch))]
@@ -118,14 +132,32 @@ class Worker:
         began = self._clock()
         try:
             windows = wire.unpack_batch(message, frames)
-            raw = self._scorer.score(windows)
+            raw = self._scored(windows)
         except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
             _log.error("batch-failed", beats=message.beats, reason=str(error))
-            reason = f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
-            self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, reason))])
+            self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _said(error)))])
             return
         self.scored += message.beats
         self._peer.send(wire.pack_scores(message.epoch, message.batch, self._clock() - began, raw.error, raw.ticks))
+        if self._degraded and self._spare is not None:
+            self._spare = None
+            self._peer.send(self._greeting())  # after the answer: what it has not answered is given to others
+
+    def _scored(self, windows: NDArray[np.float32]) -> Raw:
+        """Score windows, on the spare if the device fails: what a GPU has failed at is not the batch's fault."""
+        try:
+            return self._scorer.score(windows)
+        except Exception as error:
+            if self._spare is None or self._degraded:
+                raise
+            _log.exception("device-failed", device=self._device)
+            self._degraded, self._device = _said(error), "cpu"
+            self._scorer = self._spare()
+            return self._scorer.score(windows)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
 
 
 def serve(
@@ -157,7 +189,8 @@ def serve(
         raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
     _log.info("ready", model=scorer.info.name, device=device)
-    worker = Worker(address, scorer, device=device, credit=credit, line=line)
+    spare = None if device == "cpu" else (lambda: Scorer(weights, device="cpu", threads=threads))
+    worker = Worker(address, scorer, device=device, credit=credit, line=line, spare=spare)
     try:
         worker.run(stopping)
     finally:

@@ -69,6 +69,59 @@ def test_an_answer_after_the_lease_ran_out_changes_nothing():
     assert list(exchange.completed()) == []
 
 
+def test_a_worker_that_hangs_holds_beats_up_once():
+    exchange = Exchange(batch_beats=1, lease_seconds=1.0)
+    exchange.open("a", 0)
+    exchange.join("hangs", 2)
+    exchange.accept(make_lot(0, [BEAT] * 6))
+    assert len(exchange.assign(0.0)) == 2
+    exchange.join("works", 1)
+    now = 0.0
+    for _ in range(20):
+        now += 0.5
+        exchange.expire(now)
+        for lease in exchange.assign(now):
+            assert lease.worker == "works"
+            exchange.answer(lease, *answer_of(lease.windows(1)))
+    assert [lot.unscored for lot in exchange.completed()] == [0]
+    assert exchange.redelivered == 2
+
+
+def test_a_worker_that_is_slower_than_its_lease_gets_more_time_when_it_answers():
+    exchange = Exchange(batch_beats=1, lease_seconds=1.0)
+    exchange.open("a", 0)
+    exchange.join("slow", 1)
+    exchange.accept(make_lot(0, [BEAT] * 3))
+    now, busy, takes = 0.0, None, 5.0
+    for _ in range(200):
+        now += 0.5
+        exchange.expire(now)
+        if busy is None:
+            busy = next(iter(exchange.assign(now)), None)
+            due = now + takes
+        if busy is not None and now >= due:
+            lease = exchange.lease("slow", busy.batch)
+            if lease is None:
+                exchange.trust("slow")
+            else:
+                exchange.answer(lease, *answer_of(lease.windows(1)))
+            busy = None
+    assert [lot.unscored for lot in exchange.completed()] == [0]
+
+
+def test_a_worker_that_comes_back_is_trusted_again():
+    exchange = Exchange(lease_seconds=1.0)
+    exchange.open("a", 0)
+    exchange.join("w", 1)
+    exchange.accept(make_lot(0, [BEAT]))
+    exchange.assign(0.0)
+    exchange.expire(5.0)
+    assert exchange.assign(5.0) == []
+    exchange.join("w", 1)
+    (lease,) = exchange.assign(5.0)
+    assert lease.beats == 1
+
+
 def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams():
     exchange = Exchange(batch_beats=1)
     for stream in ("a", "b"):
@@ -246,7 +299,9 @@ class Delivery(RuleBasedStateMachine):
             name = data.draw(st.sampled_from(busy))
             batch, windows = self.held[name].popleft()
             lease = self.exchange.lease(name, batch)
-            if lease is not None and not fails:
+            if lease is None:
+                self.exchange.trust(name)
+            elif not fails:
                 self.exchange.answer(lease, *answer_of(windows))
 
     @rule(data=st.data())
