@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "train": ("monitor.commands_models", "prepare data, train and calibrate a model"),
     "bench": ("monitor.commands_bench", "measure speed against references in the same run"),
     "keygen": ("monitor.commands_keys", "make a key pair for roles on several hosts"),
+    "password": ("monitor.commands_password", "make the password file of the metrics' HTTP server"),
     "check-config": ("monitor.commands_config", "say what is wrong with a configuration"),
 }
 """Commands, the module that has their ``add_`` and ``run_`` functions, and what they do."""

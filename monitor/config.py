@@ -18,7 +18,7 @@ import msgspec
 
 from monitor.config_keys import ENVIRONMENT_PREFIX, SOURCE, Key, is_text, keys, nearest, sections
 from monitor.config_text import dump_toml
-from monitor.settings import AlertSettings, Config, SourceSettings
+from monitor.settings import AlertSettings, Config, SourceSettings, is_loopback
 from monitor.toml_text import key_lines, line_of, toml_value
 
 if TYPE_CHECKING:
@@ -197,6 +197,22 @@ _RELATIONS: Final = (
         ("network.monitor_key", "network.connect_producers", "network.connect_workers"),
         lambda key, *connects: bool(key) or not any(connects),
         "missing; a role that connects over tcp knows its monitor by this key",
+    ),
+    _Relation(
+        ("exporter.tls_certificate", "exporter.tls_key"),
+        lambda certificate, key: bool(certificate) == bool(key),
+        "expected both or neither of exporter.tls_certificate and exporter.tls_key",
+    ),
+    _Relation(
+        ("exporter.user", "exporter.password_file"),
+        lambda user, password: bool(user) == bool(password),
+        "expected both or neither of exporter.user and exporter.password_file",
+    ),
+    _Relation(
+        ("exporter.host", "exporter.tls_certificate", "exporter.password_file"),
+        lambda host, *needed: is_loopback(host) or all(needed),
+        "other hosts could read the metrics there; expected a loopback address such as 127.0.0.1, "
+        "or all of exporter.tls_certificate, tls_key, user and password_file",
     ),
     _Relation(
         ("alerts.episode_beats_k", "alerts.episode_beats_m"),
@@ -479,6 +495,12 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
         runtime=replace(config.runtime, dir=whole(config.runtime.dir) or runtime),
         store=replace(config.store, path=whole(config.store.path) or state),
         worker=replace(config.worker, weights=whole(config.worker.weights)),
+        exporter=replace(
+            config.exporter,
+            tls_certificate=whole(config.exporter.tls_certificate),
+            tls_key=whole(config.exporter.tls_key),
+            password_file=whole(config.exporter.password_file),
+        ),
         network=replace(config.network, clients=whole(config.network.clients), key_file=whole(config.network.key_file)),
     )
 

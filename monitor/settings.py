@@ -9,6 +9,7 @@ reads the configuration before it does anything else.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -291,13 +292,41 @@ class ExporterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: Annotated[
         str,
         _text(
-            "Address to listen on; the default is this machine only.", min_length=1, form="text in quotes, not empty"
+            "Address to listen on; the default is this machine only. Any but a loopback address needs the TLS and user "
+            "keys below.",
+            min_length=1,
+            form="text in quotes, not empty",
         ),
     ] = "127.0.0.1"
     port: Annotated[int, _at_least(0, "Port to listen on; 0 takes any free one.", le=65_535)] = 9464
     max_stream_labels: Annotated[
         int, _at_least(0, "Streams with a label of their own; the others share one.", "streams", le=10_000)
     ] = 64
+    tls_certificate: Annotated[
+        str, _text("PEM file of the certificate chain; with it and tls_key the server speaks TLS, and nothing else.")
+    ] = ""
+    tls_key: Annotated[str, _text("PEM file of the certificate's key, without a password, of mode 0600 or 0400.")] = ""
+    user: Annotated[
+        str,
+        _text(
+            "Who may read the metrics, by HTTP basic authentication; empty: whoever reaches the address.",
+            pattern=r"^[^:\x00-\x1f\x7f]{0,64}$",
+            form="text in quotes, at most 64 characters without a colon",
+        ),
+    ] = ""
+    password_file: Annotated[
+        str, _text("File of mode 0600 or 0400 with the hash of the user's password; `ecgmon password` writes it.")
+    ] = ""
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address to listen on is reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name: who knows what it stands for
+        return False
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -480,3 +480,32 @@ def test_a_flag_without_a_value_is_a_usage_error(capsys):
         check_config("--set", "exporter.port")
     assert error.value.code == 2
     assert "KEY=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('host = "0.0.0.0"', "exporter.host"),
+        ('host = "::"\ntls_certificate = "c"\ntls_key = "k"', "exporter.host"),
+        ('host = "monitor.example"\nuser = "u"\npassword_file = "p"', "exporter.host"),
+        ('tls_certificate = "c"', "exporter.tls_certificate"),
+        ('tls_key = "k"', "exporter.tls_certificate"),
+        ('user = "u"', "exporter.user"),
+        ('password_file = "p"', "exporter.user"),
+        ('user = "a:b"\npassword_file = "p"', "exporter.user"),
+    ],
+)
+def test_metrics_that_others_could_read_in_passing_are_refused(tmp_path, text, key):
+    assert only(wrong(tmp_path, f"[exporter]\n{text}\n")).key == key
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_metrics_on_this_machine_need_nothing(tmp_path, host):
+    assert wrong(tmp_path, f'[exporter]\nhost = "{host}"\n') == []
+
+
+def test_metrics_for_other_hosts_are_served_with_tls_and_a_password(tmp_path):
+    text = '[exporter]\nhost = "0.0.0.0"\ntls_certificate = "~/c"\ntls_key = "k"\nuser = "u"\npassword_file = "~/p"\n'
+    assert wrong(tmp_path, text) == []
+    assert read(tmp_path, text).exporter.password_file.endswith("/p")
+    assert "~" not in read(tmp_path, text).exporter.tls_certificate
