@@ -79,18 +79,20 @@ def add_monitor(parser: ArgumentParser) -> None:
 
 def run_monitor(args: Namespace) -> int:
     """Run the monitor until it is asked to stop."""
+    from monitor.signals import StopRequest
+
+    stopping = StopRequest()  # first of all: what is imported below takes seconds
+
     from zmq import ZMQError
 
     from models.checkpoint import CheckpointError, default_weights, read_info
     from monitor import endpoints
     from monitor.daemon import Monitor
     from monitor.exporter import Exporter, ExporterError, Metrics, application
-    from monitor.signals import StopRequest
     from monitor.store import Store, StoreError
     from monitor.supervisor import EXIT_REFUSED
     from pipelines.keys import KeyFileError
 
-    stopping = StopRequest()
     config = load_config(args)
     _begin(args, "monitor", config)
     runtime = Path(config.runtime.dir)
@@ -166,14 +168,16 @@ def add_worker(parser: ArgumentParser) -> None:
 
 def run_worker(args: Namespace) -> int:
     """Run a worker until it is asked to stop."""
+    from monitor.signals import StopRequest
+
+    stopping = StopRequest()  # first of all: what is imported below takes seconds
+
     from models.checkpoint import CheckpointError
     from monitor import endpoints
-    from monitor.signals import StopRequest
     from monitor.supervisor import EXIT_REFUSED
     from pipelines.keys import KeyFileError
     from pipelines.worker import WorkerError, serve
 
-    stopping = StopRequest()
     config = load_config(args)
     _begin(args, "worker", config)
     settings = config.worker
@@ -207,13 +211,15 @@ def add_producer(parser: ArgumentParser) -> None:
 
 def run_producer(args: Namespace) -> int:
     """Run a producer until its sources are stored or it is asked to stop; 1 if a source failed."""
-    from monitor import endpoints
     from monitor.signals import StopRequest
+
+    stopping = StopRequest()  # first of all: what is imported below takes seconds
+
+    from monitor import endpoints
     from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED
     from pipelines.keys import KeyFileError
     from pipelines.producer import Producer, ProducerError, warm_up
 
-    stopping = StopRequest()
     config = load_config(args)
     _begin(args, "producer", config)
     feeds, troubles = _open_feeds(config)
@@ -298,7 +304,7 @@ def run_run(args: Namespace) -> int:
     """Run the daemon until it is asked to stop."""
     from monitor.logs import configure
     from monitor.signals import StopRequest
-    from monitor.supervisor import EXIT_FAILED, Supervisor, SupervisorError
+    from monitor.supervisor import Supervisor, SupervisorError
 
     stopping = StopRequest()
     named = {"store.path": args.state, "exporter.port": args.port, "worker.count": args.workers}
@@ -311,7 +317,7 @@ def run_run(args: Namespace) -> int:
             supervisor.watch()  # goes on when the sources have ended: other producers may connect
             time.sleep(_TICK_SECONDS)
     except SupervisorError as error:
-        return _fail(error, EXIT_FAILED)
+        return _fail(error, error.status)
     finally:
         supervisor.stop()
     return 0

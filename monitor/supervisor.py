@@ -36,7 +36,17 @@ EXIT_REFUSED: Final = 3
 
 
 class SupervisorError(Exception):
-    """A role cannot be kept running; the message says which and why."""
+    """A role cannot be kept running; the message says which and why.
+
+    Attributes
+    ----------
+    status : int
+        Exit status for the whole: :data:`EXIT_REFUSED` if the role said that it would fail again the same way.
+    """
+
+    def __init__(self, message: str, status: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +111,7 @@ class Supervisor:
         Raises
         ------
         SupervisorError
-            If the monitor or a worker ends, or is not ready in time.
+            If the monitor or a worker ends by itself, or is not ready in time.  One that is killed is started again.
         """
         try:
             self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -115,10 +125,13 @@ class Supervisor:
         deadline = time.monotonic() + _START_SECONDS
         while not stopping() and not self._ready():
             for role in (self.monitor, *self.workers):
-                assert role.process is not None
-                if role.process.poll() is not None:
-                    status = role.process.returncode
-                    raise SupervisorError(f"the {role.name} ended with exit status {status}; its message is above")
+                status = None if role.process is None else role.process.poll()
+                if status is not None and status >= 0:
+                    raise SupervisorError(
+                        f"the {role.name} ended with exit status {status}; its message is above",
+                        EXIT_REFUSED if status == EXIT_REFUSED else EXIT_FAILED,
+                    )
+                self._look_after(role)
             if time.monotonic() > deadline:
                 raise SupervisorError(f"the monitor and a worker were not ready within {_START_SECONDS:g} s")
             time.sleep(_TICK_SECONDS)
@@ -175,28 +188,31 @@ class Supervisor:
         SupervisorError
             If a role says that it would fail again the same way.
         """
-        now = time.monotonic()
         for role in self.roles:
-            if role.process is None:
-                if role.ended is None and now >= role.due:
-                    role.restarts += 1
-                    self._spawn(role)
-                continue
-            status = role.process.poll()
-            if status is None:
-                continue
-            role.process = None
-            if role.once and status in (0, EXIT_FAILED):
-                role.ended = status
-                continue
-            if status == EXIT_REFUSED:
-                role.ended = status
-                raise SupervisorError(f"the {role.name} cannot run; its message is above")
-            role.failures = 0 if now - role.started > _HEALTHY_SECONDS else role.failures + 1
-            wait = _BACKOFF_SECONDS[min(role.failures, len(_BACKOFF_SECONDS) - 1)]
-            role.due = now + wait
-            _log.error("role-ended", role_ended=role.name, exit_status=status, restart_seconds=wait)
+            self._look_after(role)
         return self.producer is None or self.producer.ended is None
+
+    def _look_after(self, role: Role) -> None:
+        now = time.monotonic()
+        if role.process is None:
+            if role.ended is None and now >= role.due:
+                role.restarts += 1
+                self._spawn(role)
+            return
+        status = role.process.poll()
+        if status is None:
+            return
+        role.process = None
+        if role.once and status in (0, EXIT_FAILED):
+            role.ended = status
+            return
+        if status == EXIT_REFUSED:
+            role.ended = status
+            raise SupervisorError(f"the {role.name} cannot run; its message is above", status)
+        role.failures = 0 if now - role.started > _HEALTHY_SECONDS else role.failures + 1
+        wait = _BACKOFF_SECONDS[min(role.failures, len(_BACKOFF_SECONDS) - 1)]
+        role.due = now + wait
+        _log.error("role-ended", role_ended=role.name, exit_status=status, restart_seconds=wait)
 
     def stop(self) -> None:
         """End all processes, in order, each within the drain bound; kill what does not end."""

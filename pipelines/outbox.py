@@ -237,9 +237,13 @@ class Outbox:
             If the monitor says it stored what was never sent to it.
         """
         state = self._streams[stream]
-        if position > max(state.sent, state.stored):
-            raise OutboxError(f"stream {stream}: the monitor confirms position {position}, only {state.sent} was sent")
+        if position > max(state.high, state.stored):
+            raise OutboxError(f"stream {stream}: the monitor confirms position {position}, only {state.high} was sent")
         if position <= state.stored:
+            return
+        if position > state.sent:
+            # After a hello it said that it had less, and by then more was on the way: that need not be sent again.
+            self.resume(stream, position, position)
             return
         self.under_way -= position - state.stored
         state.stored = position

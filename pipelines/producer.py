@@ -294,6 +294,8 @@ class Producer:
             self._peer.wait_and_greet()
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
+        if welcome.epoch == self._peer.epoch:
+            return  # the answer to a greeting that was repeated; it knows nothing of what was sent since the first
         self._peer.welcomed(welcome.epoch, welcome.heartbeat)
         self._outbox.window = welcome.window
         for number, (feed, received, stored) in enumerate(

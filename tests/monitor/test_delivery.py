@@ -195,6 +195,24 @@ def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent():
         outbox.confirm(0, 2)
 
 
+def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_when_it_has_stored_it():
+    outbox = Outbox(1, limit=10)
+    outbox.window = 4
+    outbox.resume(0, 0, 0)
+    outbox.offer(0, 0, make_items([BEAT] * 8), np.zeros(8))
+    outbox.take(4)
+    outbox.resume(0, 0, 0)  # it answers a greeting that was sent before the four
+    outbox.take(2)
+    outbox.confirm(0, 3)
+    assert outbox.stored(0) == 3
+    assert outbox.under_way == 0
+    assert [(first, len(items)) for _, first, items, _ in outbox.take(10)] == [(3, 1), (4, 3)]
+    outbox.confirm(0, 7)
+    outbox.take(10)
+    outbox.confirm(0, 8)
+    assert (outbox.held, outbox.under_way) == (0, 0)
+
+
 def test_a_lost_store_makes_the_producer_read_its_source_again():
     outbox = Outbox(1, limit=10)
     outbox.window = 10

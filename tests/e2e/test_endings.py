@@ -1,0 +1,222 @@
+"""However and whenever it is asked to end, or is killed: it ends in time, leaves nobody behind, and can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import clean_environment, stored, wait_for
+
+from monitor.report import Client, NotRunningError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DRAIN_SECONDS = 2.0
+MARGIN_SECONDS = 8.0  # what a role is importing when it is asked to end is imported to the end
+ENDLESS = {"record": "toy", "speed": 0, "loop": 0}
+STREAMS = [{"record": "toy", "speed": 0, "name": name, "start": start} for name, start in (("a", 0), ("b", 40))]
+
+
+class Place:
+    """A configuration with its folders, and the processes that were started on it."""
+
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        self.folder = folder
+        self.runtime = runtime
+        self.state = folder / "state"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.log = folder / "log"
+
+    def start(
+        self, role: str, sources: Sequence[dict[str, object]] = (), *arguments: object
+    ) -> subprocess.Popen[bytes]:
+        tables = "".join(
+            "[[source]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
+            for source in sources
+        )
+        config = self.folder / f"{role}.toml"
+        config.write_text(
+            f'[runtime]\ndir = "{self.runtime}"\ndrain_seconds = {DRAIN_SECONDS}\n[store]\npath = "{self.state}"\n'
+            '[exporter]\nport = 0\n[worker]\ndevice = "cpu"\n'
+            "[delivery]\nheartbeat_seconds = 0.2\ndead_after_seconds = 1.0\nlease_seconds = 3.0\n"
+            f"window_items = 64\nbatch_beats = 8\n{tables}"
+        )
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "monitor", role, "--config", str(config), *map(str, arguments)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(self.folder),
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def status(self) -> Status | None:
+        client = Client(self.runtime)
+        try:
+            return client.status()
+        except NotRunningError:
+            return None
+        finally:
+            client.close()
+
+    def wait(self, condition, why: str) -> Status:
+        return wait_for(lambda: (status := self.status()) and condition(status) and status, f"{why}; see {self.log}")
+
+    def said(self, what: str) -> bool:
+        return what in self.log.read_text()
+
+    def left(self, role: str = "") -> list[int]:
+        """Process ids of whatever was started on these folders and still runs: a role, or all."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, IndexError):
+                command = (entry / "cmdline").read_bytes()  # empty for a zombie
+                if (str(self.folder).encode() in command or str(self.runtime).encode() in command) and (
+                    not role or command.split(b"\0")[3] == role.encode()
+                ):
+                    found.append(int(entry.name))
+        return found
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=60)
+
+
+@pytest.fixture
+def place(tmp_path, runtime):
+    made = Place(tmp_path, runtime)
+    yield made
+    made.close()
+
+
+def listens(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process handles SIGTERM by now."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def ends(process: subprocess.Popen[bytes], seconds: float = DRAIN_SECONDS + MARGIN_SECONDS) -> int:
+    """Ask a process to end; give its exit status."""
+    process.terminate()
+    return process.wait(timeout=seconds)
+
+
+@pytest.mark.parametrize("role", ["run", "monitor", "worker", "producer"])
+def test_sigterm_while_starting_ends_it_with_0(place, role):
+    process = place.start(role, [ENDLESS])
+    wait_for(lambda: listens(process), "a handler")
+    assert ends(process) == 0
+    assert place.left() == []
+
+
+def test_sigterm_ends_a_daemon_with_nothing_to_do(place):
+    process = place.start("run")
+    place.wait(lambda status: status.workers, "a worker")
+    assert ends(process) == 0
+    assert place.left() == []
+
+
+def test_sigterm_ends_a_daemon_at_full_speed_and_then_each_beat_that_was_called_stored_is(place):
+    process = place.start("run", [ENDLESS])
+    told = place.wait(lambda status: status.stored > 500, "some beats").streams["toy"].beats
+    assert ends(process) == 0
+    assert place.left() == []
+    kept = stored(place.state)["toy"]
+    assert not kept["ended"]
+    assert kept["position"] >= told
+
+
+def test_roles_without_a_monitor_end_at_once(place):
+    worker, producer = place.start("worker"), place.start("producer", [ENDLESS])
+    wait_for(lambda: place.said('"ready"'), "the model")
+    wait_for(lambda: listens(producer), "the producer")
+    for process in (worker, producer):
+        assert ends(process) == 0
+
+
+def test_without_a_worker_the_producer_waits_for_the_drain_bound_and_the_monitor_for_nobody(place):
+    monitor, producer = place.start("monitor"), place.start("producer", [ENDLESS])
+    place.wait(lambda status: status.queued > 0, "beats that nobody scores")
+    began = time.monotonic()
+    assert ends(producer) == 0
+    assert time.monotonic() - began >= 0.9 * DRAIN_SECONDS, "it gave up before its time"
+    assert ends(monitor, DRAIN_SECONDS) == 0
+    assert sorted(left.name for left in place.runtime.iterdir()) == ["lock"]
+
+
+def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_the_same_end(place, tmp_path, runtime):
+    calm = Place(tmp_path / "calm", runtime / "calm")
+    calm.folder.mkdir()
+    done = calm.start("run", STREAMS)
+    calm.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+    assert ends(done) == 0
+
+    process = place.start("run", STREAMS)
+    told = place.wait(lambda status: status.stored > 50, "some beats")
+    for _ in range(20):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        for pid in place.left("monitor"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        time.sleep(0.01)  # the signals are to be spread over the drain
+    assert process.wait(timeout=3 * DRAIN_SECONDS + MARGIN_SECONDS) == 0
+    assert place.left() == []
+    kept = stored(place.state)
+    for name, stream in told.streams.items():
+        assert len(kept[name]["beats"]) >= stream.beats
+    again = place.start("run", STREAMS)
+    place.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+    assert ends(again) == 0
+    assert stored(place.state) == stored(calm.state)
+
+
+def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(place):
+    process = place.start("run", [ENDLESS])
+    before = place.wait(lambda status: status.stored > 100, "some beats").stored
+    process.kill()
+    process.wait()
+    wait_for(lambda: place.left() == [], "the children to end", DRAIN_SECONDS + MARGIN_SECONDS)
+    process = place.start("run", [ENDLESS])
+    place.wait(lambda status: status.streams and status.streams["toy"].beats > before, "more beats")
+    assert ends(process) == 0
+
+
+def test_a_killed_monitor_leaves_no_socket_or_lock_that_hinders_the_next(place):
+    first = place.start("monitor")
+    place.wait(lambda status: True, "the monitor")
+    first.kill()
+    first.wait()
+    assert (place.runtime / "control").exists(), "a killed one cannot tidy up"
+    second = place.start("monitor")
+    place.wait(lambda status: status.uptime >= 0, "the next monitor")
+    assert ends(second) == 0
+
+
+def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place):
+    process = place.start("run")
+    (victim,) = wait_for(lambda: place.left("worker"), "a worker")
+    os.kill(victim, signal.SIGKILL)
+    place.wait(lambda status: status.workers, "another worker")
+    assert ends(process) == 0
+
+
+def test_a_daemon_says_by_its_exit_status_that_it_can_not_run_so(place):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert place.start("run", [], "--port", taken.getsockname()[1]).wait(timeout=60) == 3
+    (place.folder / "file").write_text("")
+    assert place.start("run", [], "--state", place.folder / "file" / "state").wait(timeout=60) == 3
+    assert place.start("run", [], "--no-such-flag").wait(timeout=60) == 2
+    assert place.left() == []
