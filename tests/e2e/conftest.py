@@ -36,6 +36,13 @@ def wait_for(what: Callable[[], Any], why: str, patience: float = PATIENCE) -> A
     return value
 
 
+def missing_tool(what: str) -> None:
+    """Skip for want of something, or fail where everything is demanded."""
+    if os.environ.get("ECGMON_REQUIRE_ALL"):
+        pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
+    pytest.skip(what)
+
+
 def clean_environment(home: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ECGMON_", "XDG_"))}
     mitdb = {"ECGMON_MITDB": os.environ["ECGMON_MITDB"]} if "ECGMON_MITDB" in os.environ else {}

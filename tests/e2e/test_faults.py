@@ -1,0 +1,307 @@
+"""Disks, stores, clocks and workers fail in many ways; what is stored stays, and the rest comes when the fault is over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+import pytest
+import zmq
+from conftest import Daemon, clean_environment, missing_tool, stored, wait_for
+from test_back_pressure import Watched
+from test_keys import role
+
+from models.checkpoint import read_info, shipped
+from monitor.store import FILE
+from pipelines import wire
+
+SOURCES = [{"record": "toy", "speed": 30}]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What an undisturbed run stores."""
+    with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
+        running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{"record": "toy", "speed": 0}])
+        running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
+        assert running.stop() == 0
+        return stored(running.state)
+
+
+def finished(running) -> None:
+    status = running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
+    assert (status.dropped, status.store_ok) == (0, True)
+    assert running.stop() == 0
+
+
+def test_a_store_that_another_process_locks_is_written_when_it_lets_go(daemon, expected):
+    running = daemon(SOURCES)
+    running.wait(lambda status: status.stored > 50, "some beats")
+    other = sqlite3.connect(running.state / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    running.wait(lambda status: not status.store_ok, "the lock to be noticed")
+    before = running.status().stored
+    assert running.status().stored == before  # nothing is said to be stored that is not
+    other.execute("ROLLBACK")
+    other.close()
+    finished(running)
+    assert stored(running.state) == expected
+    assert "another program holds it locked" in running.log.read_text()
+
+
+class Mounted:
+    """``ecgmon run`` in a mount namespace of its own, with a small file system under its state folder."""
+
+    def __init__(self, tmp_path: Path, runtime: Path, mount: str) -> None:
+        self.state = tmp_path / "state"
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        self.runtime = runtime
+        config = tmp_path / "ecgmon.toml"
+        config.write_text(
+            f'[runtime]\ndir = "{runtime}"\n[store]\npath = "{self.state}"\n[exporter]\nport = 0\n'
+            '[[source]]\nrecord = "toy"\nspeed = 30\n'
+        )
+        self.log = tmp_path / "log"
+        script = f'{mount} && exec "$0" -m monitor run --config "{config}"'
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", script, sys.executable],
+                stdout=log, stderr=log, env=clean_environment(tmp_path),
+            )  # fmt: skip
+        self.status = Watched(runtime)
+
+    def inside(self, path: Path) -> Path:
+        return Path(f"/proc/{self.process.pid}/root{path}")
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def mounted(tmp_path, runtime):
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        missing_tool("mounting a small disk needs root and mount namespaces")
+    started = []
+
+    def start(mount: str) -> Mounted:
+        started.append(Mounted(tmp_path, runtime, mount.format(state=tmp_path / "state")))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.stop()
+
+
+def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(mounted, expected, tmp_path):
+    running = mounted(
+        "mount -t tmpfs -o size=16m,mode=0700 tmpfs {state} && head -c 16400000 /dev/zero > {state}/filler"
+    )
+    wait_for(lambda: (s := running.status()) and not s.store_ok, "the disk to be full")
+    halted = running.status().stored
+    time.sleep(1.5)
+    assert running.status().stored == halted
+    running.inside(running.state / "filler").unlink()
+    status = wait_for(lambda: (s := running.status()) and s.streams["toy"].ended and s, "the end")
+    assert (status.store_ok, status.dropped) == (True, 0)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    disk, target = (
+        sqlite3.connect(f"file:{running.inside(running.state / FILE)}?mode=ro", uri=True),
+        sqlite3.connect(copy / FILE),
+    )
+    disk.backup(target)
+    disk.close()
+    target.close()
+    assert running.stop() == 0
+    assert stored(copy) == expected
+    assert "the disk is full" in running.log.read_text()
+
+
+def test_a_state_folder_that_can_not_be_written_is_refused(mounted):
+    running = mounted("mount --bind {state} {state} && mount -o remount,ro,bind {state}")
+    assert running.process.wait(timeout=60) == 3
+    text = running.log.read_text()
+    assert "Read-only file system" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("damage", ["no database", "cut", "overwritten", "newer"])
+def test_a_damaged_store_is_refused_and_left_as_it_is(daemon, ecgmon, damage):
+    running = daemon([{"record": "toy", "speed": 0}])
+    running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
+    assert running.stop() == 0
+    file = running.state / FILE
+    whole = file.read_bytes()
+    if damage == "newer":
+        with sqlite3.connect(file) as db:
+            db.execute("PRAGMA user_version = 999")
+        db.close()
+    else:
+        file.write_bytes(
+            {
+                "no database": b"not a database " * 100,
+                "cut": whole[: len(whole) // 2],
+                "overwritten": b"\0" * 100 + whole[100:],
+            }[damage]
+        )
+    before = hashlib.sha256(file.read_bytes()).digest()
+    done = ecgmon("monitor", "--config", running.config)
+    assert done.returncode == 3, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert str(file) in line
+    assert any(word in line for word in ("damaged", "not an SQLite file", "newer one")), line
+    assert hashlib.sha256(file.read_bytes()).digest() == before
+
+
+def test_two_monitors_do_not_share_a_state_folder(daemon, ecgmon, runtime):
+    running = daemon(SOURCES)
+    running.wait(lambda status: status.stored > 20, "some beats")
+    for elsewhere, what in (
+        (running.runtime, "another monitor serves"),
+        (runtime / "other", "in use by another monitor"),
+    ):
+        done = ecgmon("monitor", "--config", running.config, "--set", f"runtime.dir={elsewhere}")
+        assert done.returncode == 3
+        assert what in done.stderr
+    finished(running)
+
+
+def test_a_second_producer_of_a_stream_waits_for_the_first(daemon, ecgmon, expected):
+    running = daemon(SOURCES)
+    running.wait(lambda status: status.stored > 20, "some beats")
+    done = ecgmon("producer", "--config", running.config)  # ends when the stream is stored, whoever sent it
+    assert done.returncode == 0, done.stderr
+    assert "being sent by another producer" in done.stderr
+    finished(running)
+    assert stored(running.state) == expected
+
+
+JUMPING = """
+import sys, time
+real, jump, reply = time.time, sys.argv.pop(1), 0.0
+def jumped():
+    try:
+        return real() + float(open(jump).read())
+    except (OSError, ValueError):
+        return real()
+time.time = jumped
+from monitor.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(tmp_path, runtime, expected):
+    jump, state = tmp_path / "jump", tmp_path / "jumping"
+    text = (
+        f'[runtime]\ndir = "{runtime}/j"\n[store]\npath = "{state}"\n[exporter]\nport = 0\n[delivery]\n'
+        'heartbeat_seconds = 0.2\ndead_after_seconds = 1.5\nlease_seconds = 3.0\n[[source]]\nrecord = "toy"\nspeed = 30\n'
+    )
+    config = tmp_path / "jumping.toml"
+    config.write_text(text)
+    status = Watched(runtime / "j")
+    with (tmp_path / "jumping.log").open("ab") as log:
+        monitor = subprocess.Popen(
+            [sys.executable, "-c", JUMPING, str(jump), "monitor", "--config", str(config)],
+            stdout=log, stderr=log, env=clean_environment(tmp_path), cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    try:
+        with role(tmp_path, "worker", text), role(tmp_path, "producer", text) as producer:
+            for offset, beats in ((3600, 100), (-3600, 200), (0, 300)):
+                wait_for(lambda beats=beats: (s := status()) and s.stored > beats, "some beats")
+                jump.write_text(str(offset))
+            assert producer.wait(timeout=90) == 0
+            found = wait_for(status, "the monitor")
+        assert (found.redelivered, found.dropped) == (0, 0)
+    finally:
+        monitor.terminate()
+        assert monitor.wait(timeout=30) == 0
+    assert stored(state) == expected
+    log_text = (tmp_path / "jumping.log").read_text()
+    assert '"silent"' not in log_text
+    assert "lease-expired" not in log_text
+
+
+class Sham:
+    """A worker that greets, answers pings, takes batches and never answers one."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(f"ipc://{runtime}/workers")
+        model = read_info(shipped("default")).fingerprint
+        ready = wire.Ready(protocol=wire.PROTOCOL, worker="sham", model=model, device="cpu", leads=1, credit=2)
+        self._socket.send(wire.encode(ready))
+        self.epoch = self.taken = 0
+
+    def turn(self) -> None:
+        while self._socket.poll(0):
+            header = msgspec.msgpack.decode(self._socket.recv_multipart()[0])
+            self.epoch = header.get("epoch", self.epoch)
+            self.taken += header["type"] == "batch"
+        if self.epoch:
+            self._socket.send(wire.encode(wire.WorkerPing(self.epoch)))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, expected):
+    running = daemon(SOURCES)
+    running.wait(lambda status: status.stored > 20, "some beats")
+    sham = Sham(running.runtime)
+
+    def over() -> bool:
+        sham.turn()
+        status = running.status()
+        return bool(status and status.streams["toy"].ended)
+
+    wait_for(over, "the end")
+    assert 1 <= sham.taken <= 2  # its credit, and nothing more
+    sham.close()
+    finished(running)
+    assert stored(running.state) == expected
+
+
+SLOW = """
+import sys, time
+from models.scoring import Scorer
+score = Scorer.score
+def slowly(self, windows):
+    time.sleep(0.1)
+    return score(self, windows)
+Scorer.score = slowly
+from monitor.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_ten_times_slower_than_the_others_takes_less_and_changes_nothing(daemon, expected, tmp_path):
+    running = daemon(SOURCES)
+    running.wait(lambda status: status.workers, "a worker")
+    with (tmp_path / "slow.log").open("ab") as log:
+        slow = subprocess.Popen(
+            [sys.executable, "-c", SLOW, "worker", "--config", str(running.config)],
+            stdout=log, stderr=log, env=clean_environment(tmp_path), cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    try:
+        status = running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
+        scored = sorted(worker.scored for worker in status.workers)
+        assert len(scored) < 2 or scored[0] < scored[1]
+        assert status.redelivered == 0
+    finally:
+        slow.terminate()
+        assert slow.wait(timeout=30) == 0
+    finished(running)
+    assert np.array_equal(stored(running.state)["toy"]["beats"], expected["toy"]["beats"])
+    assert stored(running.state) == expected
