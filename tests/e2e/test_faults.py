@@ -116,13 +116,8 @@ def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(
     assert (status.store_ok, status.dropped) == (True, 0)
     copy = tmp_path / "copy"
     copy.mkdir()
-    disk, target = (
-        sqlite3.connect(f"file:{running.inside(running.state / FILE)}?mode=ro", uri=True),
-        sqlite3.connect(copy / FILE),
-    )
-    disk.backup(target)
-    disk.close()
-    target.close()
+    for name in (FILE, f"{FILE}-wal"):  # while nothing is written: the file system ends with its processes
+        (copy / name).write_bytes(running.inside(running.state / name).read_bytes())
     assert running.stop() == 0
     assert stored(copy) == expected
     assert "the disk is full" in running.log.read_text()
@@ -256,17 +251,21 @@ class Sham:
         self._socket.close()
 
 
-def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, expected):
-    running = daemon(SOURCES)
-    running.wait(lambda status: status.stored > 20, "some beats")
+def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, expected, tmp_path):
+    running = daemon([], "batch_beats = 4\n")  # so small that both workers are asked
+    running.wait(lambda status: status.workers, "a worker")
     sham = Sham(running.runtime)
 
-    def over() -> bool:
+    def turned(condition) -> bool:
         sham.turn()
         status = running.status()
-        return bool(status and status.streams["toy"].ended)
+        return bool(status and condition(status))
 
-    wait_for(over, "the end")
+    wait_for(lambda: turned(lambda status: len(status.workers) == 2), "both workers")
+    source = f'[runtime]\ndir = "{running.runtime}"\n[[source]]\nrecord = "toy"\nspeed = 0\n'
+    with role(tmp_path, "producer", source) as producer:
+        wait_for(lambda: turned(lambda status: producer.poll() is not None), "the end")
+        assert producer.wait() == 0
     assert 1 <= sham.taken <= 2  # its credit, and nothing more
     sham.close()
     finished(running)
