@@ -12,6 +12,9 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from importlib import import_module
 from typing import Final
 
+CRASHED: Final = 70
+"""Exit status after an error that nobody expected (EX_SOFTWARE of sysexits.h)."""
+
 COMMANDS: Final = {
     "demo": ("monitor.commands_replay", "the whole pipeline on the built-in record, with a live view"),
     "replay": ("monitor.commands_replay", "records through the whole pipeline"),
@@ -56,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     -------
     int
         Exit status: 0 done; 1 something failed, and a message says what; 2 wrong usage; 3 a role that
-        would fail again the same way.
+        would fail again the same way; :data:`CRASHED` a bug, with a traceback.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = ArgumentParser(
@@ -96,3 +99,8 @@ def _run(command: str, args: object) -> int:
         # whoever read our output has gone (head, less); Python would complain again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:  # noqa: BLE001 - said in full, with a status of its own: a supervisor starts such a role again
+        import traceback
+
+        traceback.print_exc()
+        return CRASHED

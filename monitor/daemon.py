@@ -347,7 +347,9 @@ class Monitor:
             sum(received) - sum(stored),
         )
         _log.info("producer-joined", producer=hello.producer, streams=len(hello.streams))
-        welcome = wire.Welcome(self.epoch, received, stored, samples, window, self._config.delivery.heartbeat_seconds)
+        welcome = wire.Welcome(
+            self.epoch, received, stored, samples, window, self._config.delivery.heartbeat_seconds, hello.greeting
+        )
         self._send(peer, [wire.encode(welcome)])
 
     def _refuse_hello(self, peer: Caller, hello: wire.Hello) -> wire.Refused | None:

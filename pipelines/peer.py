@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("peer")
 
-_GREET_SECONDS: Final = 1.0  # between two greetings while nobody answers
+_GREET_SECONDS: Final = 1.0  # between two greetings while nobody answers, doubling up to
+_GREET_MOST_SECONDS: Final = 8.0  # so that a monitor that is slow to answer is not asked ever more
 _REFUSED_SECONDS: Final = 2.0  # before greeting again after a refusal that may pass
 _ALIVE_MS: Final = 2000  # between two signs of life on a connection
 _DEAD_MS: Final = 6000  # without one, after which it is closed and made anew
@@ -84,6 +85,7 @@ class Peer:
         self._heartbeat = _GREET_SECONDS
         self._heard = self._pinged = clock()
         self._greet_at = 0.0
+        self._patience = _GREET_SECONDS
 
     def tick(self) -> None:
         """Greet or ping if it is time; notice that the monitor has gone."""
@@ -95,7 +97,8 @@ class Peer:
             self.greet_again()
         if not self.epoch:
             if now >= self._greet_at and self.send(self._greeting()):
-                self._greet_at = now + _GREET_SECONDS
+                self._greet_at = now + self._patience
+                self._patience = min(2 * self._patience, _GREET_MOST_SECONDS)
         elif now - self._pinged >= self._heartbeat:
             self._pinged = now
             self.send(self._ping(self.epoch))
@@ -118,6 +121,7 @@ class Peer:
     def welcomed(self, epoch: int, heartbeat: float) -> None:
         """Take note that the monitor knows this peer now."""
         self.epoch = epoch
+        self._patience = _GREET_SECONDS
         self._heartbeat = heartbeat
         self._pinged = self._clock()
 

@@ -201,19 +201,25 @@ class Producer:
         self.name = secrets.token_hex(4)
         self._segmented = 0
         self._spent = 0.0
+        self._greetings = 0
         self._met = False  # whether a monitor has told where the streams stand
         self._untold = list(troubles)
         self.failed = dict(troubles)
         self._schedule: list[tuple[float, int]] = []
+        self._peer = Peer(address, line=line, greeting=self._hello, ping=self._ping, clock=clock)
+
+    def _hello(self) -> list[bytes]:
+        self._greetings += 1
         hello = wire.Hello(
             protocol=wire.PROTOCOL,
             producer=self.name,
             streams=[
                 wire.StreamInfo(stream=feed.source.stream, fs=feed.source.fs, leads=list(feed.segmenter.leads))
-                for feed in feeds
+                for feed in self._feeds
             ],
+            greeting=self._greetings,
         )
-        self._peer = Peer(address, line=line, greeting=lambda: [wire.encode(hello)], ping=self._ping, clock=clock)
+        return [wire.encode(hello)]
 
     def _ping(self, epoch: int) -> list[bytes]:
         return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent, self._outbox.dropped))]
@@ -294,8 +300,8 @@ class Producer:
             self._peer.wait_and_greet()
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
-        if welcome.epoch == self._peer.epoch:
-            return  # the answer to a greeting that was repeated; it knows nothing of what was sent since the first
+        if self._peer.epoch or welcome.greeting != self._greetings:
+            return  # the answer to an older greeting: it knows nothing of what was sent since
         self._peer.welcomed(welcome.epoch, welcome.heartbeat)
         self._outbox.window = welcome.window
         for number, (feed, received, stored) in enumerate(

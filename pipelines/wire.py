@@ -50,7 +50,8 @@ StreamId = Annotated[
 ]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: a sum that took infinity in never lets go of it
+Heartbeat = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 class WireError(Exception):
@@ -85,6 +86,8 @@ class Hello(_Message, frozen=True, tag="hello"):
     producer: Text
     """Random and new for every process: two with the same streams are two producers."""
     streams: Annotated[list[StreamInfo], msgspec.Meta(min_length=1, max_length=MAX_STREAMS)]
+    greeting: Count = 0
+    """Number of this hello among the producer's; the answer has it, too."""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -144,8 +147,10 @@ class Welcome(_Message, frozen=True, tag="welcome"):
     """The monitor knows the stream up to this sample: where a live source that comes back goes on."""
     window: Annotated[int, msgspec.Meta(ge=1)]
     """Most items that the producer may have sent without their being stored."""
-    heartbeat: Annotated[float, msgspec.Meta(gt=0)]
+    heartbeat: Heartbeat
     """Seconds between pings; the monitor is taken for dead after several."""
+    greeting: Count = 0
+    """That of the hello which this answers: what answers an older one knows nothing of what was sent since."""
 
 
 class Stored(_Message, frozen=True, tag="stored"):
@@ -203,7 +208,7 @@ class Accepted(_Message, frozen=True, tag="accepted"):
     """The worker may expect batches."""
 
     epoch: Epoch
-    heartbeat: Annotated[float, msgspec.Meta(gt=0)]
+    heartbeat: Heartbeat
 
 
 class Batch(_Message, frozen=True, tag="batch"):
@@ -358,6 +363,8 @@ def unpack_deliver(
         raise WireError("item", "an age is negative or not a number")
     if ((table["sample"] < 0) | (table["rr"] < 0) | (table["rr_ratio"] < 0)).any():
         raise WireError("item", "a sample index, RR interval or ratio is negative")
+    if np.isinf(table["rr"]).any() or np.isinf(table["rr_ratio"]).any():
+        raise WireError("item", "an RR interval or ratio is infinite")
     is_beat = table["kind"] == Kind.BEAT
     out = []
     row = at = 0
@@ -386,9 +393,11 @@ def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray
     Raises
     ------
     WireError
-        ``size`` if the frame is not as long as the header says.
+        ``size`` if the frame is not as long as the header says, ``window`` for values that are not finite.
     """
     windows: NDArray[np.float32] = _array(frames[1], "<f4", (header.beats, header.leads, LENGTH), "windows")
+    if not np.isfinite(windows).all():
+        raise WireError("window", "a window holds values that are not finite")
     return windows
 
 

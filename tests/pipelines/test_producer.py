@@ -31,7 +31,15 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path):
             message = msgspec.msgpack.decode(header)
             if message["type"] == "hello":
                 welcome = wire.encode(
-                    wire.Welcome(epoch=7, received=[0], stored=[0], samples=[0], window=32, heartbeat=1.0)
+                    wire.Welcome(
+                        epoch=7,
+                        received=[0],
+                        stored=[0],
+                        samples=[0],
+                        window=32,
+                        heartbeat=1.0,
+                        greeting=message["greeting"],
+                    )
                 )
                 monitor.send_multipart([peer, welcome])
             elif message["type"] == "deliver":
