@@ -115,6 +115,7 @@ class Supervisor:
         """
         try:
             self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
             made = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
             with os.fdopen(made, "wb") as file:
                 file.write(to_json(self._config))
@@ -137,6 +138,13 @@ class Supervisor:
             time.sleep(_TICK_SECONDS)
         if self.producer is not None and not stopping():
             self._spawn(self.producer)
+
+    def _sweep(self) -> None:
+        """Remove the configurations of supervisors that were killed."""
+        for left in self._runtime.glob("supervised-*.json"):
+            pid = left.stem.removeprefix("supervised-")
+            if pid.isdecimal() and not Path("/proc", pid).exists():
+                left.unlink(missing_ok=True)
 
     def _ready(self) -> bool:
         try:
