@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test torture check format setup clean
+.PHONY: help demo test torture fuzz check format setup clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ test: $(VENV)/.tests ## unit, property and end-to-end tests
 
 torture: $(VENV)/.tests ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1
+
+fuzz: $(VENV)/.tests ## damaged messages, records, checkpoints and configurations by the million
+	$(BIN)/python -m tests.fuzz --frames 1000000 --files 100000 --documents 10000 --seed 1 --jobs 2
 
 check: $(VENV)/.tests ## linters, types, import direction
 	$(BIN)/ruff check

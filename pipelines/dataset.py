@@ -334,8 +334,9 @@ def load(folder: Path) -> Dataset:
     """
     try:
         about = json.loads((folder / "dataset.json").read_text())
-        beats = np.load(folder / "beats.npy", allow_pickle=False)
-        signal = np.load(folder / "signal.npy", mmap_mode="r", allow_pickle=False)
+        # reads arrays and nothing else, where np.load would also give what is in an archive
+        beats = np.array(np.lib.format.open_memmap(folder / "beats.npy", mode="r"))
+        signal = np.lib.format.open_memmap(folder / "signal.npy", mode="r")
     except (OSError, ValueError) as error:
         raise DatasetError(
             f"{folder} holds no prepared data set ({error}); make one with 'ecgmon train prepare'"

@@ -68,6 +68,10 @@ _DIFFERENCES: Final = "8"  # first differences: no block but the first can be re
 
 _PADDING: Final = 2  # samples by which a file may be longer than its record, to fill the last block
 
+_RATE: Final = re.compile(r"## time resolution: \d+\.?\d*")
+_DEFINITIONS: Final = "## annotation type definitions"
+_DEFINITIONS_END: Final = "## end of definitions"
+
 _GAIN_FIELD: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -273,11 +277,12 @@ def read_annotations(ref: RecordRef, extension: str = "atr") -> Annotations:
     header = _read_header(ref.path, ref.stream)
     file = ref.path.with_name(f"{ref.path.name}.{extension}")
     label = f"{ref.stream}: annotation file {file.name}"
-    if not file.is_file():
+    if not _is_file(file):
         raise AnnotationError(f"{label} is not in {file.parent}; fetch it or name another annotator")
     if not file.stat().st_size:
         raise AnnotationError(f"{label} is empty; fetch it again")
     try:
+        _check_definitions(ref.path, extension)
         read = wfdb.rdann(str(ref.path), extension)
         sample = np.asarray(read.sample, np.int64)
         symbol = np.asarray(read.symbol, np.str_)
@@ -293,6 +298,30 @@ def read_annotations(ref: RecordRef, extension: str = "atr") -> Annotations:
             "use that record's own"
         )
     return Annotations(sample, symbol, note)
+
+
+def _check_definitions(stem: Path, extension: str) -> None:
+    """Refuse notes that look like definitions and are none: wfdb 4.3 would wait for their end for ever.
+
+    Raises
+    ------
+    ValueError
+    """
+    from wfdb.io.annotation import load_byte_pairs, proc_ann_bytes
+
+    _, _, _, _, _, notes = proc_ann_bytes(load_byte_pairs(str(stem), extension, None), None)
+    rate, defining = False, False
+    for note in notes:
+        if defining:
+            defining = note != _DEFINITIONS_END
+        elif not note.startswith("## "):
+            continue
+        elif not rate and _RATE.search(note):
+            rate = True
+        elif note == _DEFINITIONS:
+            defining = True
+        else:
+            raise ValueError(f"the note {note[:40]!r} begins as a definition and is none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +353,7 @@ def _read_header(stem: Path, name: str) -> Any:  # noqa: ANN401 - wfdb ships no 
     import wfdb
 
     file = stem.with_name(f"{stem.name}.hea")
-    if not file.is_file():
+    if not _is_file(file):
         raise RecordNotFoundError(f"{name}: there is no header {file}; check the record's name and folder")
     if file.stat().st_size > MAX_HEADER_BYTES:
         raise HeaderError(f"{name}: header {file.name} has {file.stat().st_size} bytes, which no WFDB header has")
@@ -342,6 +371,14 @@ def _read_header(stem: Path, name: str) -> Any:  # noqa: ANN401 - wfdb ships no 
             "it needs one line for each, and at least one"
         )
     return header
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is such a file; a name that is too long for the system is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _check_fs(fs: float, name: str) -> None:
@@ -410,7 +447,7 @@ def _whole_frames(header: Any, stem: Path, name: str) -> int | None:  # noqa: AN
         if fmt not in _BLOCK_BYTES and fmt not in _COMPRESSED:
             raise SignalFormatError(f"{name}: {file} is in the unknown format {fmt!r}, expected one of {known}")
         path = stem.with_name(file) if file else stem.parent
-        if not path.is_file():
+        if not _is_file(path):
             raise SignalFileError(f"{name}: signal file {file!r} is not in {stem.parent}; fetch it beside its header")
         if fmt in _COMPRESSED:
             continue

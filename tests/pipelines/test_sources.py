@@ -512,3 +512,41 @@ def test_a_source_stays_what_it_was_when_another_is_made_from_it(tmp_path: Path)
     source = open_source(write(tmp_path))
     assert source.at(10) == replace(source, position=10)
     assert source.position == 0
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "notes",
+    [
+        ["## and no definition"],
+        ["## time resolution: 360", "## time resolution: 360"],
+        ["## end of definitions"],
+        ["## annotation type definitions", "43 x something", "## end of definitions", "## more"],
+    ],
+)
+def test_annotations_with_a_definition_that_is_none_are_refused_and_not_read_for_ever(tmp_path: Path, notes) -> None:
+    ref = write(tmp_path)
+    write_notes(tmp_path / "100.atr", notes)
+    with pytest.raises(AnnotationError, match="begins as a definition and is none"):
+        read_annotations(ref)
+
+
+def test_annotations_with_whole_definitions_are_read(tmp_path: Path) -> None:
+    ref = write(tmp_path)
+    notes = ["## time resolution: 360", "## annotation type definitions", "43 x something", "## end of definitions"]
+    write_notes(tmp_path / "100.atr", notes)
+    assert read_annotations(ref).sample.tolist() == [100]
+
+
+def write_notes(path: Path, notes: list[str]) -> None:
+    """Write an annotation file by hand: notes at sample 0, as definitions are written, and a beat at sample 100."""
+    out = b""
+    for note in notes:
+        text = note.encode()
+        out += bytes([0, 22 << 2, len(text), 63 << 2]) + text + b"\0" * (len(text) % 2)
+    path.write_bytes(out + bytes([100, 1 << 2, 0, 0]))
+
+
+def test_a_file_name_that_is_too_long_for_any_file_is_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SignalFileError, match="is not in"):
+        open_source(edit(write(tmp_path), "100.dat", "1" * 5000))

@@ -109,6 +109,16 @@ def hello(stream: str, **changes: object) -> bytes:
         (with_item(quality=9), "item"),
         (with_item(sample=-1), "item"),
         (with_item(rr=-0.5), "item"),
+        (with_item(rr=np.inf), "item"),
+        (with_item(rr_ratio=np.inf), "item"),
+        (
+            [
+                msgspec.msgpack.encode(
+                    {"type": "deliver", "epoch": 1, "parts": [[0, 0, 1, 0]], "segment_seconds": np.inf}
+                )
+            ],
+            "header",
+        ),
         (changed(2, np.full((2, 1, LENGTH), np.inf, np.float32).tobytes()), "window"),
         (wire.pack_deliver(7, [(3, 0, some_items(), np.zeros(3, np.float32))], 0.0), "stream"),
     ],
@@ -117,6 +127,30 @@ def test_a_malformed_message_is_refused_with_its_reason(frames, reason):
     with pytest.raises(wire.WireError) as caught:
         unpack(frames) if len(frames) > 1 else wire.decode(wire.from_producer, frames)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_batch_with_values_that_are_not_finite_is_refused(value):
+    windows = some_items().windows
+    windows[1, 0, 7] = value
+    frames = wire.pack_batch(3, 4, windows)
+    with pytest.raises(wire.WireError) as caught:
+        wire.unpack_batch(wire.decode(wire.to_worker, frames), frames)
+    assert caught.value.reason == "window"
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e300])
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (wire.from_worker, {"type": "scores", "epoch": 1, "batch": 1, "seconds": 0.0}),
+        (wire.to_worker, {"type": "accepted", "epoch": 1, "heartbeat": 1.0}),
+    ],
+)
+def test_a_time_that_is_none_is_refused(decoder, message, value):
+    timed = {key: value if isinstance(old, float) else old for key, old in message.items()}
+    with pytest.raises(wire.WireError, match="header"):
+        wire.decode(decoder, [msgspec.msgpack.encode(timed), b"", b""])
 
 
 def test_a_lie_about_the_number_of_beats_is_found():

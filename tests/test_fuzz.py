@@ -1,0 +1,65 @@
+"""Damaged input is taken or refused for a reason, quickly, and nothing else: a small share of ``make fuzz``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import fuzz
+
+BUDGET = {"wire": 30_000, "records": 1_500, "checkpoints": 250, "configurations": 500}
+
+REASONS = {
+    "wire": {"accepted", "frames", "header", "item", "score", "size", "stream", "window"},
+    "records": {
+        "accepted", "AnnotationError", "GainError", "HeaderError", "LeadError", "RecordNotFoundError", "RecordTooShortError",
+        "SamplingRateError", "SignalFileError", "SignalFormatError",
+    },
+    "checkpoints": {"accepted", "is damaged", "metadata that do not fit", "not a whole safetensors file", "expected float16"},
+    "configurations": {"accepted"},
+}  # fmt: skip
+"""What has to be among the outcomes: damage that reaches no further than the first check says little."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", BUDGET)
+def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target):
+    tally = fuzz.run(target, range(BUDGET[target]), seed=1)
+    assert not tally.bugs, "\n".join(tally.bugs[:3])
+    assert max(tally.growth, 0) < fuzz.GROWTH
+    assert REASONS[target] <= set(tally.outcomes), fuzz.table([tally])
+    assert sum(tally.outcomes.values()) == BUDGET[target]
+
+
+def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch):
+    def endless(*_: object) -> str:
+        while True:
+            pass
+
+    def raises(*_: object) -> str:
+        raise IndexError
+
+    monkeypatch.setattr(fuzz, "CASE_SECONDS", 0.2)
+    for bad, name in ((endless, "TooSlowError"), (raises, "IndexError")):
+        seen = []
+
+        def case(rng, folder, bad=bad, seen=seen):
+            seen.append(rng.random())
+            return bad() if len(seen) == 2 else "accepted"
+
+        monkeypatch.setitem(fuzz.TARGETS, "wire", case)
+        tally = fuzz.run("wire", range(3), seed=1)
+        assert (tally.failed, tally.outcomes["accepted"]) == (1, 2)
+        assert name in tally.bugs[0]
+        assert "case 1" in tally.bugs[0]
+
+
+def test_a_case_is_the_same_whenever_it_is_made():
+    for target, made in (
+        ("wire", fuzz.damaged_message),
+        ("checkpoints", fuzz.damaged_checkpoint),
+        ("configurations", fuzz.damaged_configuration),
+    ):
+        first, second = ([made(fuzz.random.Random(number)) for number in range(20)] for _ in range(2))
+        if target == "wire":
+            first, second = ([list(map(bytes, frames)) for _, frames in each] for each in (first, second))
+        assert first == second
