@@ -49,6 +49,9 @@ MILLIVOLTS: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, 
 MAX_HEADER_BYTES: Final = 1 << 20
 """A longer header is not one; a record of 10,000 segments needs 200 kB."""
 
+MAX_SAMPLES: Final = 2**53
+"""More samples than any record has: 285,000 years at 1000 Hz.  Python's integers go on, floats do not."""
+
 _BLOCK_BYTES: Final = {
     "16": (2, 1),
     "24": (3, 1),
@@ -482,6 +485,11 @@ def _length(
         )
     length, notes = 0, []
     segments = header.seg_len if isinstance(header, wfdb.MultiRecord) else [promised]
+    if (most := max(promised, *segments)) > MAX_SAMPLES:
+        shown = str(most)[:20]
+        raise HeaderError(
+            f"{name}: the header says {shown}... samples, which no record has; correct it, or fetch it again"
+        )
     for part, wanted in zip(parts, segments, strict=True):
         if part is None or part.frames is None or part.frames >= wanted:
             length += wanted

@@ -50,6 +50,8 @@ CASE_SECONDS: Final = 2.0
 GROWTH: Final = 200 * 2**20
 """Bytes by which a process may grow while it goes through its cases."""
 
+_MOST_BYTES: Final = 2**22  # of what is repeated; sockets refuse frames of more than 64 MiB
+
 _KEPT: Final = 20  # bugs of a target that are kept with their traceback
 
 
@@ -144,7 +146,9 @@ def damage_tree(tree: Any, rng: random.Random, values: Callable[[random.Random],
     if what == 0:
         del container[key]
     elif what == 1 and isinstance(container, list):
-        container[key:key] = [container[key]] * rng.choice((1, 2, 100, 20_000))
+        times = rng.choice((1, 2, 100, 20_000))
+        size = sum(len(leaf) if isinstance(leaf, (str, bytes)) else 8 for leaf in _leaves(container[key]))
+        container[key:key] = [container[key]] * min(times, 1 + _MOST_BYTES // max(size, 1))
     elif what == 2 and isinstance(container, dict):
         container[rng.choice(("", "x", f"{key} ", "type", "_"))] = container.pop(key)
     elif what == 3 and isinstance(container[key], (int, float)) and not isinstance(container[key], bool):
@@ -808,11 +812,10 @@ def main() -> int:
         for part in pool.imap_unordered(partial(_share, seed=args.seed), shares, chunksize=1):
             tallies.setdefault(part.target, Tally(part.target)).add(part)
             print(f"{part.target}: {sum(part.outcomes.values())} cases, {part.failed} bugs", file=sys.stderr)
+            for bug in part.bugs:  # at once: the whole run takes its time
+                print(bug, file=sys.stderr, flush=True)
     print(table(tallies[name] for name in TARGETS if name in tallies))
     print(f"{time.perf_counter() - began:.0f} s with {args.jobs} processes, seed {args.seed}")
-    for tally in tallies.values():
-        for bug in tally.bugs:
-            print(bug, file=sys.stderr)
     grew = [tally.target for tally in tallies.values() if max(tally.growth, tally.peak) > GROWTH]
     if grew:
         print(f"memory grew: {', '.join(grew)}", file=sys.stderr)

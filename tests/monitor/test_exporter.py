@@ -339,6 +339,17 @@ def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(setting
         access(msgspec.structs.replace(settings, tls_certificate=str(tmp_path / "no")))
 
 
+def test_a_key_with_a_password_of_its_own_is_refused_without_asking_for_it(settings, tmp_path):
+    locked = tmp_path / "locked"
+    subprocess.run(
+        ["openssl", "ec", "-in", settings.tls_key, "-aes128", "-passout", "pass:secret", "-out", str(locked)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    locked.chmod(0o600)
+    with pytest.raises(ExporterError, match="without a password"):
+        access(msgspec.structs.replace(settings, tls_key=str(locked)))
+
+
 # ---- clients that are slow, many or mad
 
 

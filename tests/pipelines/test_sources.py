@@ -550,3 +550,9 @@ def write_notes(path: Path, notes: list[str]) -> None:
 def test_a_file_name_that_is_too_long_for_any_file_is_one_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SignalFileError, match="is not in"):
         open_source(edit(write(tmp_path), "100.dat", "1" * 5000))
+
+
+@pytest.mark.parametrize("digits", [17, 400])
+def test_more_samples_than_can_be_are_a_wrong_header(tmp_path: Path, digits: int) -> None:
+    with pytest.raises(HeaderError, match="which no record has"):
+        open_source(edit(write(tmp_path), f" {N}", " " + "9" * digits))
