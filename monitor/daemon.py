@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -142,6 +143,8 @@ class Monitor:
         self._latency = LatencyHistogram()
         self._troubles: dict[str, str] = {}
         self._sparing = Sparing()
+        self._lately: Counter[Caller] = Counter()
+        """Messages since the last housekeeping."""
         self._started = clock()
         self._first_item = self._last_commit = 0.0
         self._beats_stored = 0
@@ -196,10 +199,10 @@ class Monitor:
             events = dict(self._poller.poll(self._poll_ms(now)))
             for door in self._producer_doors:
                 if door.socket in events:
-                    self._answer(door, self._on_producer)
+                    self._answer(door, "producer", self._on_producer)
             for door in self._worker_doors:
                 if door.socket in events:
-                    self._answer(door, self._on_worker)
+                    self._answer(door, "worker", self._on_worker)
             self._assign()
             self._collect()
             self._commit()
@@ -246,12 +249,18 @@ class Monitor:
         due = max(due, self._store_retry_at)
         return min(_IDLE_MS, max(0, int((due - now) * 1000)))
 
-    def _answer(self, door: Door, handle: Callable[[Caller, list[bytes | memoryview]], None]) -> None:
+    def _answer(self, door: Door, role: str, handle: Callable[[Caller, list[bytes | memoryview]], None]) -> None:
         """Take what waits at a door, so much that the others get their turn."""
         for _ in range(_BURST):
             if (found := door.receive()) is None:
                 return
-            handle(*found)
+            peer, frames = found
+            self._lately[peer] += 1
+            if self._lately[peer] > self._config.delivery.max_messages_per_second * _STALL_CHECK_SECONDS:
+                # An honest peer that was so fast notices, and says again what was lost: see docs/protocol.md.
+                self._reject(role, wire.WireError("rate", "more messages in a second than are taken"))
+                continue
+            handle(peer, frames)
 
     def _send(self, peer: Caller, frames: list[bytes]) -> None:
         if (failed := peer.door.send(peer, frames)) is not None:
@@ -301,7 +310,8 @@ class Monitor:
     def _hello(self, peer: Caller, hello: wire.Hello) -> None:
         refused = self._refuse_hello(peer, hello)
         if refused is not None:
-            _log.warning("producer-refused", producer=hello.producer, reason=refused.reason)
+            if (more := self._sparing.due(("refused", peer.client))) is not None:
+                _log.warning("producer-refused", producer=hello.producer, reason=refused.reason, others_since=more)
             self._send(peer, [wire.encode(refused)])
             return
         now = self._clock()
@@ -487,7 +497,8 @@ class Monitor:
         elif peer not in self._workers and len(self._workers) >= self._config.delivery.max_workers:
             refused = f"more than {self._config.delivery.max_workers} workers ([delivery] max_workers)"
         if refused is not None:
-            _log.warning("worker-refused", worker=ready.worker, reason=refused)
+            if (more := self._sparing.due(("refused", peer.client))) is not None:
+                _log.warning("worker-refused", worker=ready.worker, reason=refused, others_since=more)
             self._send(peer, [wire.encode(wire.Refused(refused, retry=False))])
             return
         for stale in [p for p, known in self._workers.items() if known.name == ready.worker and p != peer]:
@@ -672,6 +683,7 @@ class Monitor:
 
     def _housekeeping(self, now: float) -> None:
         dead_after = self._config.delivery.dead_after_seconds
+        self._lately.clear()
         for peer in [p for p, producer in self._producers.items() if now - producer.heard > dead_after]:
             self._drop_producer(peer, "silent")
         for peer in [p for p, worker in self._workers.items() if now - worker.heard > dead_after]:

@@ -103,6 +103,12 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_producers: Annotated[int, _at_least(1, "Most producers connected at once.", "producers")] = 64
     max_workers: Annotated[int, _at_least(1, "Most workers connected at once.", "workers")] = 64
     max_streams: Annotated[int, _at_least(1, "Most streams known at once.", "streams")] = 10_000
+    max_messages_per_second: Annotated[
+        int,
+        _at_least(
+            10, "Messages of one connection that are looked at in a second; more are thrown away and counted.", "1/s"
+        ),
+    ] = 10_000
 
 
 _TCP: Final = r"^(tcp://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5})?$"

@@ -128,3 +128,23 @@ def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daem
     assert rejected(running, "producer") == 2
     assert running.stop() == 0
     assert stored(running.state)["odd"]["position"] == 1
+
+
+def test_a_flood_of_messages_is_thrown_away_and_honest_streams_do_not_notice(daemon):
+    running = daemon([{"record": "toy", "speed": 60}], "max_messages_per_second = 200\n")
+    running.wait(lambda status: status.stored > 10, "some beats")
+    ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": 1, "resent": 0})
+    with zmq.Context() as context, context.socket(zmq.DEALER) as flood:
+        flood.linger = 0
+        flood.connect(f"ipc://{running.runtime}/producers")
+        for _ in range(20_000):
+            flood.send(ping)
+        status = running.wait(lambda status: status.streams["toy"].ended, "the end")
+        answered = 0
+        while flood.poll(200):
+            flood.recv()
+            answered += 1
+    assert (status.redelivered, status.dropped) == (0, 0)
+    assert 0 < answered < 10_000
+    assert rejected(running, "producer") > 10_000
+    assert running.log.read_text().count("message-rejected") < 6
