@@ -18,6 +18,7 @@ test: $(VENV)/.tests ## unit, property and end-to-end tests
 
 torture: $(VENV)/.tests ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1
+	$(BIN)/python -m pytest -m long
 
 fuzz: $(VENV)/.tests ## damaged messages, records, checkpoints and configurations by the million
 	$(BIN)/python -m tests.fuzz --frames 1000000 --files 100000 --documents 10000 --seed 1 --jobs 2
