@@ -88,7 +88,7 @@ def run_monitor(args: Namespace) -> int:
     from models.checkpoint import CheckpointError, default_weights, read_info
     from monitor import endpoints
     from monitor.daemon import Monitor
-    from monitor.exporter import Exporter, ExporterError, Metrics, application
+    from monitor.exporter import ExporterError, Metrics, serve
     from monitor.store import Store, StoreError
     from monitor.supervisor import EXIT_REFUSED
     from pipelines.keys import KeyFileError
@@ -111,11 +111,11 @@ def run_monitor(args: Namespace) -> int:
         except (endpoints.EndpointError, ZMQError) as error:
             return _fail(error, EXIT_REFUSED)
         try:
-            exporter = Exporter(application(metrics, monitor.health), config.exporter.host, config.exporter.port)
+            exporter = serve(metrics, monitor.health, config.exporter)
         except ExporterError as error:
             monitor.close()
             return _fail(error, EXIT_REFUSED)
-        monitor.metrics_port = exporter.port
+        monitor.metrics_url = exporter.url
         try:
             monitor.run(stopping)
         finally:

@@ -153,7 +153,7 @@ class Monitor:
         self._resent = 0
         self._dropped = 0
         self._seen_redelivered = 0
-        self.metrics_port = 0
+        self.metrics_url = ""
         self._turned = clock()
 
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -781,7 +781,7 @@ class Monitor:
             uptime=now - self._started,
             busy_seconds=max(0.0, self._last_commit - self._first_item),
             model=self._info.name,
-            metrics=f"http://{self._config.exporter.host}:{self.metrics_port}/metrics",
+            metrics=self.metrics_url,
             producers=len(self._producers),
             workers=[WorkerStatus(w.name, w.device, w.scored, now - w.heard) for w in self._workers.values()],
             queued=self._exchange.queued,

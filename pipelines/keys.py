@@ -107,10 +107,11 @@ def read(path: Path, *, mode_checked: bool = True) -> KeyPair:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
+    found = os.fstat(opened)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(opened)
+        raise KeyFileError(f"the key file {path} is not a regular file")
     with os.fdopen(opened, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(f"the key file {path} is not a regular file")
         if mode_checked and found.st_uid not in (os.geteuid(), 0):
             raise KeyFileError(f"the key file {path} belongs to user {found.st_uid}, not to {os.geteuid()} or root")
         if mode_checked and found.st_mode & 0o077:

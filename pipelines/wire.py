@@ -12,7 +12,7 @@ start; whoever speaks to it with another epoch, or without having said hello, is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -50,6 +50,7 @@ StreamId = Annotated[
 ]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Device = Literal["cpu", "cuda"]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: a sum that took infinity in never lets go of it
 Heartbeat = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
@@ -157,7 +158,7 @@ class Stored(_Message, frozen=True, tag="stored"):
     """Pairs of stream number and position: everything before it is safe."""
 
     epoch: Epoch
-    positions: list[tuple[int, int]]
+    positions: list[tuple[Count, Count]]
 
 
 # ---- worker -> monitor
@@ -170,7 +171,7 @@ class Ready(_Message, frozen=True, tag="ready"):
     worker: Text
     model: Text
     """Fingerprint of its weights: all scores of a store come from one model."""
-    device: Text
+    device: Device
     leads: Annotated[int, msgspec.Meta(ge=1, le=MAX_LEADS)]
     credit: Annotated[int, msgspec.Meta(ge=1, le=64)]
     """Batches that it takes at a time."""

@@ -58,7 +58,7 @@ class Worker:
         address: str,
         scorer: Scorer,
         *,
-        device: str,
+        device: wire.Device,
         credit: int,
         line: Line | None = None,
         spare: Callable[[], Scorer] | None = None,
@@ -66,7 +66,7 @@ class Worker:
     ) -> None:
         self._scorer = scorer
         self._spare = spare
-        self._device = device
+        self._device: wire.Device = device
         self._degraded = ""
         self._credit = credit
         self._clock = clock
@@ -189,8 +189,9 @@ def serve(
         raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
     _log.info("ready", model=scorer.info.name, device=device)
-    spare = None if device == "cpu" else (lambda: Scorer(weights, device="cpu", threads=threads))
-    worker = Worker(address, scorer, device=device, credit=credit, line=line, spare=spare)
+    kind: wire.Device = "cpu" if device == "cpu" else "cuda"
+    spare = None if kind == "cpu" else (lambda: Scorer(weights, device="cpu", threads=threads))
+    worker = Worker(address, scorer, device=kind, credit=credit, line=line, spare=spare)
     try:
         worker.run(stopping)
     finally:

@@ -73,7 +73,9 @@ def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 class Daemon:
     """``ecgmon run`` with a configuration, in a process of its own."""
 
-    def __init__(self, folder: Path, runtime: Path, sources: list[dict[str, object]], extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, runtime: Path, sources: list[dict[str, object]], extra: str = "", exporter: str = ""
+    ) -> None:
         self.state = folder / "state"
         self.runtime = runtime
         self.config = folder / "ecgmon.toml"
@@ -82,7 +84,7 @@ class Daemon:
             for source in sources
         )
         self.config.write_text(
-            f'[runtime]\ndir = "{runtime}"\n[store]\npath = "{self.state}"\n[exporter]\nport = 0\n'
+            f'[runtime]\ndir = "{runtime}"\n[store]\npath = "{self.state}"\n[exporter]\nport = 0\n{exporter}'
             f"[delivery]\nheartbeat_seconds = 0.2\ndead_after_seconds = 1.5\nlease_seconds = 3.0\n{extra}\n{tables}"
         )
         self.log = folder / "log"
@@ -143,8 +145,8 @@ def runtime() -> Iterator[Path]:
 def daemon(tmp_path, runtime) -> Iterator[Callable[..., Daemon]]:
     started: list[Daemon] = []
 
-    def start(sources: list[dict[str, object]], extra: str = "") -> Daemon:
-        started.append(Daemon(tmp_path, runtime, sources, extra))
+    def start(sources: list[dict[str, object]], extra: str = "", exporter: str = "") -> Daemon:
+        started.append(Daemon(tmp_path, runtime, sources, extra, exporter))
         return started[-1]
 
     yield start
