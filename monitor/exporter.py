@@ -25,6 +25,8 @@ from monitor import passwords
 from monitor.http_server import Server
 from monitor.logs import Sparing
 from monitor.settings import is_loopback
+from pipelines import secret_files
+from pipelines.secret_files import SecretFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -311,7 +313,7 @@ def access(settings: ExporterSettings) -> Access:
         if bool(settings.user) != bool(settings.password_file):
             raise ExporterError("expected both or neither of [exporter] user and password_file")
         password = passwords.read(Path(settings.password_file)) if settings.password_file else None
-    except passwords.PasswordError as error:
+    except (SecretFileError, passwords.PasswordError) as error:
         raise ExporterError(str(error)) from error
     return Access(tls, settings.user, password)
 
@@ -320,7 +322,7 @@ def _tls(settings: ExporterSettings) -> ssl.SSLContext:
     certificate, key = settings.tls_certificate, settings.tls_key
     if not (certificate and key):
         raise ExporterError("expected both or neither of [exporter] tls_certificate and tls_key")
-    passwords.read_private(Path(key), "TLS key")
+    secret_files.read(Path(key), "TLS key")
     if not Path(certificate).is_file():
         raise ExporterError(f"the TLS certificate {certificate} is not a file that can be read")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

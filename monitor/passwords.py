@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from pipelines import secret_files
+from pipelines.secret_files import SecretFileError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,6 @@ _SALT: Final = 16  # bytes
 _HASH: Final = 32  # bytes
 _MOST_MEMORY: Final = 64 * 2**20  # bytes that a check may take, whatever the file says
 _MOST_ROUNDS: Final = 4  # p: times as long
-_MOST_FILE: Final = 4096  # bytes of the file that are looked at
 
 
 class PasswordError(Exception):
@@ -91,15 +91,9 @@ def write(path: Path, password: str) -> None:
     """
     line = f"{Hashed.of(password)}\n".encode()
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(made, "wb") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise PasswordError(f"{path} exists; choose another name or move it away") from None
-    except OSError as error:
-        raise PasswordError(f"cannot write the password file {path}: {error.strerror}") from error
+        secret_files.write(path, line, "password file")
+    except SecretFileError as error:
+        raise PasswordError(str(error)) from error
 
 
 def read(path: Path) -> Hashed:
@@ -111,9 +105,11 @@ def read(path: Path) -> Hashed:
         If it can not be read, others could read it, or it holds no hash.
     """
     try:
-        text = read_private(path, "password file").decode("ascii").strip()
+        text = secret_files.read(path, "password file").decode("ascii").strip()
         name, n, r, p, salt, digest = text.split("$")
         hashed = Hashed(int(n), int(r), int(p), bytes.fromhex(salt), bytes.fromhex(digest))
+    except SecretFileError as error:
+        raise PasswordError(str(error)) from error
     except ValueError:  # of any of these; none of their messages may be shown
         raise _no_hash(path) from None
     bounded = 128 * hashed.n * hashed.r <= _MOST_MEMORY and 1 <= hashed.p <= _MOST_ROUNDS
@@ -125,35 +121,3 @@ def read(path: Path) -> Hashed:
 
 def _no_hash(path: Path) -> PasswordError:
     return PasswordError(f"{path} holds no hash of a password; `ecgmon password --out FILE` makes one")
-
-
-def read_private(path: Path, what: str) -> bytes:
-    """Read the beginning of a file that holds a secret, if nobody else can read it.
-
-    Parameters
-    ----------
-    path : Path
-    what : str
-        What to call the file in messages.
-
-    Raises
-    ------
-    PasswordError
-        If it can not be read, is not a regular file, belongs to somebody else, or is open to group or others.
-    """
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # would else wait for a named pipe
-    except OSError as error:
-        raise PasswordError(f"cannot read the {what} {path}: {error.strerror}") from error
-    try:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
-            raise PasswordError(f"the {what} {path} is not a regular file")
-        if found.st_uid not in (os.geteuid(), 0):
-            raise PasswordError(f"the {what} {path} belongs to user {found.st_uid}, not to {os.geteuid()} or root")
-        if found.st_mode & 0o077:
-            mode = stat.S_IMODE(found.st_mode)
-            raise PasswordError(f"the {what} {path} has mode {mode:04o}; others may read it: chmod 0600")
-        return os.read(opened, _MOST_FILE)
-    finally:
-        os.close(opened)

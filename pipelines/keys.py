@@ -6,14 +6,15 @@ half is computed from it.  No secret appears in a representation, a log or an er
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zmq
 from zmq.utils import z85
+
+from pipelines import secret_files
+from pipelines.secret_files import SecretFileError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,6 @@ LENGTH: Final = 40
 
 CREDENTIAL: Final = "ecgmon.key"
 """Name of the systemd credential that is taken where no key file is configured."""
-
-_MOST: Final = 4096  # bytes of a key file that are looked at
 
 
 class KeyFileError(Exception):
@@ -76,27 +75,14 @@ def generate(path: Path) -> bytes:
     """
     public, secret = zmq.curve_keypair()
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(made, "wb") as file:
-            file.write(secret + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        raise KeyFileError(f"{path} exists; a key is never overwritten: choose another name or move it away") from None
-    except OSError as error:
-        raise KeyFileError(f"cannot write the key file {path}: {error.strerror}") from error
+        secret_files.write(path, secret + b"\n", "key file")
+    except SecretFileError as error:
+        raise KeyFileError(str(error)) from error
     return public
 
 
-def read(path: Path, *, mode_checked: bool = True) -> KeyPair:
+def read(path: Path) -> KeyPair:
     """Read a key pair from the file of its secret.
-
-    Parameters
-    ----------
-    path : Path
-    mode_checked : bool
-        Whether the file has to be ours (or root's) and closed to all others.  Not so for a systemd
-        credential, whose folder is ours alone and whose mode shows an access list.
 
     Raises
     ------
@@ -104,21 +90,9 @@ def read(path: Path, *, mode_checked: bool = True) -> KeyPair:
         If it can not be read, others could read it, or it holds no key.
     """
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from error
-    found = os.fstat(opened)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(opened)
-        raise KeyFileError(f"the key file {path} is not a regular file")
-    with os.fdopen(opened, "rb") as file:
-        if mode_checked and found.st_uid not in (os.geteuid(), 0):
-            raise KeyFileError(f"the key file {path} belongs to user {found.st_uid}, not to {os.geteuid()} or root")
-        if mode_checked and found.st_mode & 0o077:
-            raise KeyFileError(
-                f"the key file {path} has mode {stat.S_IMODE(found.st_mode):04o}; others may read it: chmod 0600"
-            )
-        secret = file.read(_MOST).strip()
+        secret = secret_files.read(path, "key file").strip()
+    except SecretFileError as error:
+        raise KeyFileError(str(error)) from error
     try:
         return KeyPair(zmq.curve_public(checked(secret)), secret)
     except (KeyFileError, zmq.ZMQError):
@@ -137,7 +111,7 @@ def find(configured: str, environ: Mapping[str, str]) -> KeyPair:
         return read(Path(configured))
     folder = environ.get("CREDENTIALS_DIRECTORY", "")
     if folder and (credential := Path(folder) / CREDENTIAL).exists():
-        return read(credential, mode_checked=False)
+        return read(credential)
     raise KeyFileError(
         "tcp needs a key: make one with `ecgmon keygen FILE` and name it in [network] key_file, "
         f"or hand it over as the systemd credential {CREDENTIAL}"
