@@ -388,8 +388,12 @@ class Guard:
         reason = "attempts" if verdict is None else "authentication" if given else "no-credentials"
         self._refused(reason)
         if reason != "no-credentials" and (unsaid := self._spare.due(reason)) is not None:
-            what = "failed authentication at the metrics endpoint"
-            _log.warning(what, client=environ.get("REMOTE_ADDR"), unchecked=verdict is None, unsaid=unsaid)
+            _log.warning(
+                "http-authentication-failed",
+                client=environ.get("REMOTE_ADDR"),
+                unchecked=verdict is None,
+                others_since=unsaid,
+            )
         if verdict is None:
             error = {"error": "too many attempts; come back later"}
             return _answer(start, "429 Too Many Requests", error, ("Retry-After", "1"))

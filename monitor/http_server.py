@@ -42,7 +42,7 @@ ANSWER_SECONDS: Final = 20.0
 _PATIENCE_SECONDS: Final = 2.0  # a client that takes longer over an answer may lose it to others who want its place
 _POLL_SECONDS: Final = 0.25  # how often overdue connections are looked for
 
-_log = structlog.get_logger()
+_log = structlog.get_logger("exporter")
 
 
 class _TooLongError(OSError):
@@ -103,7 +103,7 @@ class _Answer(ServerHandler):
         """Say briefly what went wrong, where it was not the client that went away."""
         kind, error = exc_info[:2]
         if kind is not None and not issubclass(kind, OSError):
-            _log.error("request to the metrics endpoint failed", error=f"{kind.__name__}: {error}")
+            _log.error("http-request-failed", error=f"{kind.__name__}: {error}")
 
 
 class _Handler(WSGIRequestHandler):
@@ -238,7 +238,7 @@ class Server(WSGIServer):
     def _refuse_connection(self) -> None:
         self.refused("connections")
         if (unsaid := self._spare.due("connections")) is not None:
-            _log.warning("too many connections to the metrics endpoint", most=MAX_CONNECTIONS, unsaid=unsaid)
+            _log.warning("http-connections-refused", most=MAX_CONNECTIONS, others_since=unsaid)
 
     def _serve(self, request: socket.socket, client_address: object) -> None:
         try:
@@ -279,7 +279,7 @@ class Server(WSGIServer):
     def handle_error(self, request: object, client_address: object) -> None:
         """Say in a line what the standard library would print in twenty."""
         del request, client_address
-        _log.exception("a connection to the metrics endpoint failed")
+        _log.exception("http-connection-failed")
 
 
 def socket_server_bind(server: WSGIServer) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,40 @@ class Daemon:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout=60)
+
+
+@contextmanager
+def role(tmp_path, what: str, text: str):
+    """A role in a process of its own, ended by SIGTERM."""
+    config = tmp_path / f"{what}.toml"
+    config.write_text(text)
+    with (tmp_path / f"{what}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "monitor", what, "--config", str(config)],
+            stdout=log, stderr=log, env=clean_environment(tmp_path),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+class Watched:
+    """A monitor's status, asked from outside."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._runtime = runtime
+
+    def __call__(self):
+        client = Client(self._runtime)
+        try:
+            return client.status(timeout=5.0)
+        except NotRunningError:
+            return None
+        finally:
+            client.close()
 
 
 @pytest.fixture

@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-from conftest import stored, wait_for
-from test_keys import role
+from conftest import Watched, role, stored, wait_for
 
 from monitor.alerts import AlertKind
-from monitor.report import Client, NotRunningError
 from monitor.store import Reader
 
 WINDOW, BUFFER = 96, 128
@@ -20,22 +18,6 @@ def resident(pid: int) -> float:
     """Resident memory of a process in MiB."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return int(found[1]) / 1024
-
-
-class Watched:
-    """A monitor's status, asked from outside."""
-
-    def __init__(self, runtime: Path) -> None:
-        self._runtime = runtime
-
-    def __call__(self):
-        client = Client(self._runtime)
-        try:
-            return client.status(timeout=5.0)
-        except NotRunningError:
-            return None
-        finally:
-            client.close()
 
 
 def configuration(tmp_path, runtime, sources: str) -> str:

@@ -69,7 +69,7 @@ def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(d
         with pytest.raises(urllib.error.HTTPError, match="401"):
             ask(keys, url.replace("/metrics", path), "wrong")
     log = running.log.read_text()
-    assert "failed authentication" in log
+    assert "http-authentication-failed" in log
     lines = [Path(f"/proc/{pid}/cmdline").read_text() for pid in (running.process.pid, *running.pids("monitor"))]
     assert len(lines) == 2
     for seen in (log, *lines, (keys / "password").read_text(), running.config.read_text()):

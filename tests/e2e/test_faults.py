@@ -16,9 +16,7 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from conftest import Daemon, clean_environment, missing_tool, stored, wait_for
-from test_back_pressure import Watched
-from test_keys import role
+from conftest import Daemon, Watched, clean_environment, missing_tool, role, stored, wait_for
 
 from models.checkpoint import read_info, shipped
 from monitor.store import FILE

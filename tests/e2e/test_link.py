@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
-from conftest import Daemon, clean_environment, missing_tool, stored, wait_for
-from test_back_pressure import Watched
+from conftest import Daemon, Watched, clean_environment, missing_tool, stored, wait_for
 
 from pipelines import keys
 

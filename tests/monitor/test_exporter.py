@@ -300,7 +300,7 @@ def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(metrics, c
     assert [attempt(f"a:{k}") for k in range(3)] == ["401", "401", "429"]
     assert Counter(reasons) == {"authentication": 7, "attempts": 4}
     logged = capsys.readouterr()
-    lines = [line for line in (logged.out + logged.err).splitlines() if "failed authentication" in line]
+    lines = [line for line in (logged.out + logged.err).splitlines() if "http-authentication-failed" in line]
     assert len(lines) == 2  # one of each kind in ten seconds
     assert "guess" not in logged.out + logged.err
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 import zmq
-from conftest import clean_environment, stored, wait_for
+from conftest import role, stored, wait_for
 from test_strangers import rejected
 
 from pipelines import keys
@@ -49,24 +46,6 @@ def connection(network, name: str) -> str:
         f'connect_workers = "{network.address["workers"]}"\n'
         f'monitor_key = "{network.public["monitor"]}"\nkey_file = "{network.folder}/{name}"\n'
     )
-
-
-@contextmanager
-def role(tmp_path, what: str, text: str):
-    """A role in a process of its own, ended by SIGTERM."""
-    config = tmp_path / f"{what}.toml"
-    config.write_text(text)
-    with (tmp_path / f"{what}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "monitor", what, "--config", str(config)],
-            stdout=log, stderr=log, env=clean_environment(tmp_path),
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
 
 
 SOURCES = "".join(
