@@ -79,9 +79,11 @@ def add_monitor(parser: ArgumentParser) -> None:
 
 def run_monitor(args: Namespace) -> int:
     """Run the monitor until it is asked to stop."""
+    from monitor.service import Service
     from monitor.signals import StopRequest
 
     stopping = StopRequest()  # first of all: what is imported below takes seconds
+    service = Service()
 
     from zmq import ZMQError
 
@@ -117,7 +119,7 @@ def run_monitor(args: Namespace) -> int:
             return _fail(error, EXIT_REFUSED)
         monitor.metrics_url = exporter.url
         try:
-            monitor.run(stopping)
+            monitor.run(service.watch(stopping, config.runtime.drain_seconds), service.turned)
         finally:
             exporter.close()
             monitor.close()
@@ -168,9 +170,11 @@ def add_worker(parser: ArgumentParser) -> None:
 
 def run_worker(args: Namespace) -> int:
     """Run a worker until it is asked to stop."""
+    from monitor.service import Service
     from monitor.signals import StopRequest
 
     stopping = StopRequest()  # first of all: what is imported below takes seconds
+    service = Service()
 
     from models.checkpoint import CheckpointError
     from monitor import endpoints
@@ -190,7 +194,8 @@ def run_worker(args: Namespace) -> int:
             device=settings.device,
             threads=settings.threads,
             credit=settings.credit_batches,
-            stopping=stopping,
+            stopping=service.watch(stopping, config.runtime.drain_seconds),
+            turned=service.turned,
         )
     except (CheckpointError, KeyFileError, WorkerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
@@ -211,9 +216,11 @@ def add_producer(parser: ArgumentParser) -> None:
 
 def run_producer(args: Namespace) -> int:
     """Run a producer until its sources are stored or it is asked to stop; 1 if a source failed."""
+    from monitor.service import Service
     from monitor.signals import StopRequest
 
     stopping = StopRequest()  # first of all: what is imported below takes seconds
+    service = Service()
 
     from monitor import endpoints
     from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED
@@ -243,7 +250,7 @@ def run_producer(args: Namespace) -> int:
     except (KeyFileError, ProducerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
     try:
-        producer.run(stopping)
+        producer.run(service.watch(stopping, config.runtime.drain_seconds), service.turned)
     except ProducerError as error:
         return _fail(error, EXIT_REFUSED)
     finally:
@@ -303,18 +310,22 @@ def add_run(parser: ArgumentParser) -> None:
 def run_run(args: Namespace) -> int:
     """Run the daemon until it is asked to stop."""
     from monitor.logs import configure
+    from monitor.service import Service
     from monitor.signals import StopRequest
     from monitor.supervisor import Supervisor, SupervisorError
 
     stopping = StopRequest()
+    service = Service()
     named = {"store.path": args.state, "exporter.port": args.port, "worker.count": args.workers}
     config = load_config(args, {key: value for key, value in named.items() if value is not None})
     configure(config.log, role="supervisor")
     supervisor = Supervisor(config)
     try:
         supervisor.start(stopping)
-        while not stopping():
+        asked = service.watch(stopping, len(supervisor.roles) * config.runtime.drain_seconds)
+        while not asked():
             supervisor.watch()  # goes on when the sources have ended: other producers may connect
+            service.turned(lambda: f"{len(supervisor.roles)} roles")
             time.sleep(_TICK_SECONDS)
     except SupervisorError as error:
         return _fail(error, error.status)

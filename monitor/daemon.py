@@ -148,6 +148,7 @@ class Monitor:
         self._started = clock()
         self._first_item = self._last_commit = 0.0
         self._beats_stored = 0
+        self._lately_stored = (0, clock())
         self._beats_scored = 0
         self._beats_segmented = 0
         self._resent = 0
@@ -184,8 +185,15 @@ class Monitor:
 
     # ---- the loop
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Serve until ``stopping()`` is true, then finish what is in progress, within the drain bound."""
+    def run(self, stopping: Callable[[], bool], turned: Callable[[Callable[[], str]], None] = lambda _: None) -> None:
+        """Serve until ``stopping()`` is true, then finish what is in progress, within the drain bound.
+
+        Parameters
+        ----------
+        stopping : callable
+        turned : callable
+            Called at every turn of the loop with a function that says how things stand.
+        """
         next_housekeeping = next_prune = 0.0
         while True:
             now = self._clock()
@@ -209,6 +217,7 @@ class Monitor:
             if self._control_socket in events:
                 self._on_control()
             now = self._turned = self._clock()
+            turned(self._said)
             if now >= next_housekeeping:
                 next_housekeeping = now + _STALL_CHECK_SECONDS
                 self._housekeeping(now)
@@ -217,6 +226,20 @@ class Monitor:
                 self._prune()
         self._commit(force=True)
         _log.info("stopped", stored=self._beats_stored, left=self._exchange.queued + self._exchange.leased)
+
+    def _said(self) -> str:
+        """Say in a line how things stand, for ``systemctl status``; called once a second."""
+        now, stored = self._clock(), self._beats_stored
+        before, at = self._lately_stored
+        self._lately_stored = (stored, now)
+        rate = (stored - before) / max(now - at, 1e-3)
+        alerts = sum(len(live.rules.active) for live in self._streams.values())
+        running = sum(not live.rules.state.ended for live in self._streams.values())
+        store = "" if self._store_ok else ", the store can not be written"
+        return (
+            f"{running} streams, {rate:.0f} beats/s, {alerts} alerts, {len(self._workers)} workers, "
+            f"{self._exchange.queued} beats wait{store}"
+        )
 
     def close(self) -> None:
         """Close the sockets and remove their files; what they still hold is sent for a moment."""

@@ -224,8 +224,14 @@ class Producer:
     def _ping(self, epoch: int) -> list[bytes]:
         return [wire.encode(wire.ProducerPing(epoch, self._outbox.resent, self._outbox.dropped))]
 
-    def run(self, stopping: Callable[[], bool]) -> None:
+    def run(self, stopping: Callable[[], bool], turned: Callable[[Callable[[], str]], None] = lambda _: None) -> None:
         """Read and send until everything is stored, or until ``stopping()`` and a drain.
+
+        Parameters
+        ----------
+        stopping : callable
+        turned : callable
+            Called at every turn of the loop with a function that says how things stand.
 
         Raises
         ------
@@ -257,12 +263,18 @@ class Producer:
                 self._send()
             elif self._live and give_up is None:
                 self._read()  # time does not wait for a monitor that is away
+            turned(self._said)
         if self._outbox.dropped:
             _log.warning("dropped", beats=self._outbox.dropped)
         if self._peer.epoch:
             self._peer.send(self._ping(self._peer.epoch))  # the last word on what was sent again
         self._peer.leave()
         _log.info("stopped", segmented=self._segmented, unstored=self._outbox.held)
+
+    def _said(self) -> str:
+        reading = sum(not feed.done for feed in self._feeds)
+        away = "" if self._peer.epoch else ", waiting for the monitor"
+        return f"{reading} of {len(self._feeds)} streams, {self._segmented} beats, {self._outbox.held} items not stored{away}"
 
     def close(self) -> None:
         """Close the socket."""

@@ -89,8 +89,14 @@ class Worker:
     def _ping(self, epoch: int) -> list[bytes]:
         return [wire.encode(wire.WorkerPing(epoch))]
 
-    def run(self, stopping: Callable[[], bool]) -> None:
+    def run(self, stopping: Callable[[], bool], turned: Callable[[Callable[[], str]], None] = lambda _: None) -> None:
         """Serve until ``stopping()`` is true; what is held then is left to others.
+
+        Parameters
+        ----------
+        stopping : callable
+        turned : callable
+            Called at every turn of the loop with a function that says how things stand.
 
         Raises
         ------
@@ -102,8 +108,14 @@ class Worker:
             frames = self._peer.receive(_IDLE_MS)
             if frames is not None:
                 self._handle(frames)
+            turned(self._said)
         self._peer.leave()
         _log.info("stopped", scored=self.scored)
+
+    def _said(self) -> str:
+        away = "" if self._peer.epoch else ", waiting for the monitor"
+        degraded = f", degraded: {self._degraded}" if self._degraded else ""
+        return f"{self._device}, {self.scored} beats scored{away}{degraded}"
 
     def close(self) -> None:
         """Close the socket."""
@@ -169,6 +181,7 @@ def serve(
     threads: int,
     credit: int,
     stopping: Callable[[], bool],
+    turned: Callable[[Callable[[], str]], None] = lambda _: None,
 ) -> None:
     """Load a model and work until ``stopping()`` is true.
 
@@ -193,6 +206,6 @@ def serve(
     spare = None if kind == "cpu" else (lambda: Scorer(weights, device="cpu", threads=threads))
     worker = Worker(address, scorer, device=kind, credit=credit, line=line, spare=spare)
     try:
-        worker.run(stopping)
+        worker.run(stopping, turned)
     finally:
         worker.close()
