@@ -140,7 +140,9 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_p
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
     for folder in ("/run/ecgmon", "/var/lib/ecgmon"):
         assert machine.path(folder).stat().st_mode & 0o777 == 0o700
-    wait_for(lambda: re.search(r"\d+ streams, .* 1 workers", machine.show("ecgmon-monitor", "StatusText")), "the worker")
+    wait_for(
+        lambda: re.search(r"\d+ streams, .* 1 workers", machine.show("ecgmon-monitor", "StatusText")), "the worker"
+    )
 
     # a killed worker is started again, a monitor that stands still is ended by the watchdog
     machine.done("systemctl", "start", "ecgmon-producer@toy")

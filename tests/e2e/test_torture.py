@@ -127,6 +127,7 @@ def test_ctrl_c_ends_the_torture_and_all_that_it_started():
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]

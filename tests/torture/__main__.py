@@ -37,7 +37,8 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a report: JSON if it ends so, else Markdown")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the folder of a round that went wrong")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell that puts us into the background has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     if args.records == ["toy"]:
         sources = [_cut(source, args.stop) for source in TOY]
     else:
