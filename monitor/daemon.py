@@ -21,6 +21,7 @@ import zmq
 
 from models.evidence import Evidence
 from monitor import endpoints
+from monitor.alerts import Priority
 from monitor.delivery import Exchange, Lot
 from monitor.endpoints import Door
 from monitor.latency import LatencyHistogram
@@ -51,6 +52,7 @@ _STORE_RETRY_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 60.0
 _STALL_CHECK_SECONDS: Final = 0.5
 _WINDOW_SHARE: Final = 2  # a producer gets at most this fraction (1/n) of the room that is left
+_DEVICE_FAILED: Final = "device_failed"  # kind of the alert about workers
 _RATE_INTERVALS: Final = 8  # RR intervals in the heart rate, as in the segmenter's rr_ratio
 
 
@@ -156,6 +158,7 @@ class Monitor:
         self._seen_redelivered = 0
         self.metrics_url = ""
         self._turned = clock()
+        self._device_alert = False
 
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
@@ -717,6 +720,7 @@ class Monitor:
         if self._gate is not None:
             self._gate.refresh()
             self._turn_away()
+        self._check_devices()
         self._check_stalls(now)
         self._refresh_gauges(now)
 
@@ -728,6 +732,19 @@ class Monitor:
         for peer, producer in list(self._producers.items()):
             if not all(self._may_write(peer, stream) for stream in producer.streams):
                 self._drop_producer(peer, "key withdrawn")
+
+    def _check_devices(self) -> None:
+        """Raise and clear the one alert that is about no stream: a worker's GPU has failed."""
+        degraded = {worker.name: worker.degraded for worker in self._workers.values() if worker.degraded}
+        if bool(degraded) == self._device_alert:
+            return
+        self._device_alert = raised = bool(degraded)
+        labels = (_DEVICE_FAILED, Priority.MEDIUM.value)
+        if raised:
+            self._metrics.alerts_raised.labels(*labels).inc()
+        self._metrics.alerts_active.labels(*labels).set(int(raised))
+        log = _log.warning if raised else _log.info
+        log("alert-raised" if raised else "alert-cleared", kind=labels[0], priority=labels[1], workers=degraded)
 
     def _check_stalls(self, now: float) -> None:
         limit = self._config.alerts.stalled_seconds

@@ -228,12 +228,14 @@ def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(tmp_path, runtime, 
 class Sham:
     """A worker that greets, answers pings, takes batches and never answers one."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path, degraded: str = "") -> None:
         self._socket = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.connect(f"ipc://{runtime}/workers")
         model = read_info(shipped("default")).fingerprint
-        ready = wire.Ready(protocol=wire.PROTOCOL, worker="sham", model=model, device="cpu", leads=1, credit=2)
+        ready = wire.Ready(
+            protocol=wire.PROTOCOL, worker="sham", model=model, device="cpu", leads=1, credit=2, degraded=degraded
+        )
         self._socket.send(wire.encode(ready))
         self.epoch = self.taken = 0
 
@@ -245,8 +247,33 @@ class Sham:
         if self.epoch:
             self._socket.send(wire.encode(wire.WorkerPing(self.epoch)))
 
+    def leave(self) -> None:
+        self._socket.send(wire.encode(wire.Bye(self.epoch)))
+
     def close(self) -> None:
         self._socket.close()
+
+
+def test_a_worker_whose_gpu_failed_raises_an_alert_until_it_is_gone(daemon):
+    running = daemon([])
+    running.wait(lambda status: status.workers, "a worker")
+    sham = Sham(running.runtime, "AcceleratorError: CUDA error: an illegal memory access was encountered")
+    name = 'ecgmon_alerts_active{kind="device_failed",priority="medium"}'
+
+    def active() -> float | None:
+        sham.turn()
+        found = [line for line in running.get("/metrics").splitlines() if line.startswith(name)]
+        return float(found[0].split()[1]) if found else None
+
+    wait_for(lambda: active() == 1, "the alert")
+    assert "ecgmon_workers_degraded 1.0" in running.get("/metrics")
+    sham.leave()
+    wait_for(lambda: active() == 0, "its end")
+    sham.close()
+    log = running.log.read_text()
+    assert log.count('"alert-raised"') == log.count('"alert-cleared"') == 1
+    assert "illegal memory access" in log
+    assert running.stop() == 0
 
 
 def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, expected, tmp_path):
