@@ -129,6 +129,7 @@ class _Handler(WSGIRequestHandler):
 
     def handle(self) -> None:
         """Answer the request."""
+        self.raw_requestline = b""
         try:
             self.raw_requestline = self.rfile.readline(MAX_REQUEST_BYTES)
             if not self.raw_requestline or not self.parse_request():
@@ -140,6 +141,10 @@ class _Handler(WSGIRequestHandler):
             self.requestline = self.request_version = self.command = ""
             self.send_error(431)
             return
+        except ConnectionError:
+            if self.raw_requestline:  # it went while it was being told what is wrong
+                self.server.refused("request")
+            raise
         self.server.asked(self.connection)
         writer = cast("io.BufferedWriter", self.wfile)
         answer = _Answer(io.BytesIO(), writer, io.StringIO(), self.get_environ(), multithread=True)
