@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,12 +17,15 @@ from monitor.report import Client, NotRunningError, Status
 from tests.torture.faults import VICTIMS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from monitor.settings import Config
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
 _RESTART_SECONDS: Final = 0.1  # between the end of a process and its next start
 _END_SECONDS: Final = 10.0  # beyond the drain bound
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 _ASK_SECONDS: Final = 0.1  # longest wait for the monitor's word on itself
 _LOG_TAIL: Final = 2000  # characters of a log that are shown
 
@@ -63,6 +67,20 @@ class Process:
         return self.log.read_text(errors="replace")[-_LOG_TAIL:]
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: a process that is forked and not yet noted would be left behind."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 @dataclass(slots=True)
 class Roles:
     """The processes of one state folder.
@@ -86,7 +104,7 @@ class Roles:
         (self.folder / "config.json").write_bytes(to_json(self.config))
 
     def _start(self, process: Process) -> None:
-        with process.log.open("wb") as log:
+        with process.log.open("wb") as log, _signals_held():
             process.running = subprocess.Popen(
                 [
                     sys.executable, "-m", "monitor", process.role,
