@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.keys import Line
     from pipelines.producer import Feed
     from pipelines.sources import RecordSource
+    from pipelines.worker import Worker
 
 _TICK_SECONDS: Final = 0.1
 
@@ -80,9 +81,9 @@ def add_monitor(parser: ArgumentParser) -> None:
 def run_monitor(args: Namespace) -> int:
     """Run the monitor until it is asked to stop."""
     from monitor.service import Service
-    from monitor.signals import StopRequest
+    from monitor.signals import ReloadRequest, StopRequest
 
-    stopping = StopRequest()  # first of all: what is imported below takes seconds
+    stopping, reload = StopRequest(), ReloadRequest()  # first of all: what is imported below takes seconds
     service = Service()
 
     from zmq import ZMQError
@@ -91,6 +92,7 @@ def run_monitor(args: Namespace) -> int:
     from monitor import endpoints
     from monitor.daemon import Monitor
     from monitor.exporter import ExporterError, Metrics, serve
+    from monitor.reload import Reloader
     from monitor.store import Store, StoreError
     from monitor.supervisor import EXIT_REFUSED
     from pipelines.keys import KeyFileError
@@ -99,7 +101,7 @@ def run_monitor(args: Namespace) -> int:
     _begin(args, "monitor", config)
     runtime = Path(config.runtime.dir)
     try:
-        info = read_info(Path(config.worker.weights) if config.worker.weights else default_weights())
+        info = read_info(_weights(config) or default_weights())
         endpoints.claim(runtime)
         metrics = Metrics(threshold=config.alerts.score_threshold, max_stream_labels=config.exporter.max_stream_labels)
         gate = _gate(config, metrics)
@@ -118,12 +120,25 @@ def run_monitor(args: Namespace) -> int:
             monitor.close()
             return _fail(error, EXIT_REFUSED)
         monitor.metrics_url = exporter.url
+        reloader = Reloader(
+            "monitor", config, lambda: load_config(args), asked=reload, service=service, refusals=(StoreError,)
+        )
+
+        def take(new: Config) -> None:
+            monitor.reconfigure(new, read_info(_weights(new) or default_weights()))
+
         try:
-            monitor.run(service.watch(stopping, config.runtime.drain_seconds), service.turned)
+            monitor.run(
+                service.watch(stopping, config.runtime.drain_seconds), lambda said: reloader.turned(said, take)
+            )  # fmt: skip
         finally:
             exporter.close()
             monitor.close()
     return 0
+
+
+def _weights(config: Config) -> Path | None:
+    return Path(config.worker.weights) if config.worker.weights else None
 
 
 def _gate(config: Config, metrics: Metrics) -> Gate | None:
@@ -171,35 +186,55 @@ def add_worker(parser: ArgumentParser) -> None:
 def run_worker(args: Namespace) -> int:
     """Run a worker until it is asked to stop."""
     from monitor.service import Service
-    from monitor.signals import StopRequest
+    from monitor.signals import ReloadRequest, StopRequest
 
-    stopping = StopRequest()  # first of all: what is imported below takes seconds
+    stopping, reload = StopRequest(), ReloadRequest()  # first of all: what is imported below takes seconds
     service = Service()
 
     from models.checkpoint import CheckpointError
     from monitor import endpoints
+    from monitor.reload import Reloader
     from monitor.supervisor import EXIT_REFUSED
     from pipelines.keys import KeyFileError
-    from pipelines.worker import WorkerError, serve
+    from pipelines.worker import Model, Worker, WorkerError, load_model
 
     config = load_config(args)
     _begin(args, "worker", config)
-    settings = config.worker
+
+    def model(config: Config) -> Model:
+        return load_model(_weights(config), config.worker.device, config.worker.threads)
+
     try:
         address, line = _way(config, "worker")
-        serve(
-            address,
-            line=line,
-            weights=Path(settings.weights) if settings.weights else None,
-            device=settings.device,
-            threads=settings.threads,
-            credit=settings.credit_batches,
-            stopping=service.watch(stopping, config.runtime.drain_seconds),
-            turned=service.turned,
+        loaded = model(config)
+        worker = Worker(
+            address, loaded.scorer, device=loaded.device, credit=config.worker.credit_batches, line=line,
+            spare=loaded.spare,
+        )  # fmt: skip
+        reloader = Reloader(
+            "worker", config, lambda: load_config(args), asked=reload, service=service, refusals=(WorkerError,)
         )
+
+        def take(new: Config) -> None:
+            if new.worker != reloader.config.worker or _weights_changed(worker, new):
+                worker.renew(model(new), credit=new.worker.credit_batches)
+
+        try:
+            worker.run(
+                service.watch(stopping, config.runtime.drain_seconds), lambda said: reloader.turned(said, take)
+            )  # fmt: skip
+        finally:
+            worker.close()
     except (CheckpointError, KeyFileError, WorkerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
     return 0
+
+
+def _weights_changed(worker: Worker, config: Config) -> bool:
+    """Whether the file of the weights is another by now, under the same name."""
+    from models.checkpoint import default_weights, read_info
+
+    return read_info(_weights(config) or default_weights()).fingerprint != worker.fingerprint
 
 
 # ---- producer
@@ -217,12 +252,13 @@ def add_producer(parser: ArgumentParser) -> None:
 def run_producer(args: Namespace) -> int:
     """Run a producer until its sources are stored or it is asked to stop; 1 if a source failed."""
     from monitor.service import Service
-    from monitor.signals import StopRequest
+    from monitor.signals import ReloadRequest, StopRequest
 
-    stopping = StopRequest()  # first of all: what is imported below takes seconds
+    stopping, reload = StopRequest(), ReloadRequest()  # first of all: what is imported below takes seconds
     service = Service()
 
     from monitor import endpoints
+    from monitor.reload import Reloader
     from monitor.supervisor import EXIT_FAILED, EXIT_REFUSED
     from pipelines.keys import KeyFileError
     from pipelines.producer import Producer, ProducerError, warm_up
@@ -249,8 +285,12 @@ def run_producer(args: Namespace) -> int:
         )
     except (KeyFileError, ProducerError, endpoints.EndpointError) as error:
         return _fail(error, EXIT_REFUSED)
+    reloader = Reloader("producer", config, lambda: load_config(args), asked=reload, service=service)
     try:
-        producer.run(service.watch(stopping, config.runtime.drain_seconds), service.turned)
+        producer.run(
+            service.watch(stopping, config.runtime.drain_seconds),
+            lambda said: reloader.turned(said, lambda _: None),  # it says which keys a restart is needed for
+        )
     except ProducerError as error:
         return _fail(error, EXIT_REFUSED)
     finally:
@@ -309,23 +349,32 @@ def add_run(parser: ArgumentParser) -> None:
 
 def run_run(args: Namespace) -> int:
     """Run the daemon until it is asked to stop."""
+    from models.checkpoint import default_weights, read_info
     from monitor.logs import configure
+    from monitor.reload import Reloader
     from monitor.service import Service
-    from monitor.signals import StopRequest
+    from monitor.signals import ReloadRequest, StopRequest
     from monitor.supervisor import Supervisor, SupervisorError
 
-    stopping = StopRequest()
+    stopping, reload = StopRequest(), ReloadRequest()
     service = Service()
     named = {"store.path": args.state, "exporter.port": args.port, "worker.count": args.workers}
-    config = load_config(args, {key: value for key, value in named.items() if value is not None})
+    flags = {key: value for key, value in named.items() if value is not None}
+    config = load_config(args, flags)
     configure(config.log, role="supervisor")
     supervisor = Supervisor(config)
     try:
         supervisor.start(stopping)
         asked = service.watch(stopping, len(supervisor.roles) * config.runtime.drain_seconds)
+        reloader = Reloader("supervisor", config, lambda: load_config(args, flags), asked=reload, service=service)
+
+        def take(new: Config) -> None:
+            read_info(_weights(new) or default_weights())
+            supervisor.reload(new)
+
         while not asked():
             supervisor.watch()  # goes on when the sources have ended: other producers may connect
-            service.turned(lambda: f"{len(supervisor.roles)} roles")
+            reloader.turned(lambda: f"{len(supervisor.roles)} roles", take)
             time.sleep(_TICK_SECONDS)
     except SupervisorError as error:
         return _fail(error, error.status)

@@ -26,6 +26,7 @@ from monitor.delivery import Exchange, Lot
 from monitor.endpoints import Door
 from monitor.latency import LatencyHistogram
 from monitor.logs import Sparing
+from monitor.reload import ReloadError
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
 from monitor.store import StoreError, StreamChangedError
 from monitor.streams import Outcome, StreamRules
@@ -182,7 +183,53 @@ class Monitor:
         for door in (*self._producer_doors, *self._worker_doors):
             self._poller.register(door.socket, zmq.POLLIN)
         self._poller.register(self._control_socket, zmq.POLLIN)
-        metrics.model.info(
+        self._show_model()
+
+    def reconfigure(self, config: Config, info: ModelInfo) -> None:
+        """Go on with another configuration or another model, between two turns of the loop.
+
+        What was scored so far is stored by the old ones.  With another model, beats without a stored score are
+        scored again, workers join again when they have it, and producers notice nothing.
+
+        Parameters
+        ----------
+        config : Config
+            With the folders and addresses that this monitor was made with.
+        info : ModelInfo
+
+        Raises
+        ------
+        ReloadError, StoreError
+            If that can not be done now; nothing has changed then.
+        """
+        self._collect()
+        self._commit(force=True)
+        if info.fingerprint != self._info.fingerprint:
+            self._change_model(info)
+        self._config = config
+        self._exchange.set_limits(
+            batch_beats=config.delivery.batch_beats, lease_seconds=config.delivery.lease_seconds
+        )  # fmt: skip
+        for live in self._streams.values():
+            live.rules.configure(config.alerts, config.store.detail)
+
+    def _change_model(self, info: ModelInfo) -> None:
+        for name, live in self._streams.items():
+            if len(live.rules.state.leads) < info.leads and not live.rules.state.ended:
+                raise ReloadError(f"the model {info.name} takes {info.leads} leads; stream {name} has fewer")
+        if self._ready_lots:
+            raise ReloadError("the model can not be changed while what the present one has scored can not be stored")
+        self._model = self._store.use_model(info.fingerprint, info.name)
+        self._info = info
+        self._exchange.begin_anew()
+        for peer in list(self._workers):
+            self._drop_worker(peer, "another model")
+            self._send(peer, [wire.encode(wire.Unknown(self.epoch))])
+        self._show_model()
+
+    def _show_model(self) -> None:
+        info = self._info
+        self._metrics.model.info(
             {"name": info.name, "fingerprint": info.fingerprint, "leads": str(info.leads), "width": str(info.width)}
         )
 
@@ -513,19 +560,22 @@ class Monitor:
             self._reject("worker", error)
 
     def _join(self, peer: Caller, ready: wire.Ready) -> None:
-        refused = None
+        refused, retry = None, False
         if peer.door.guarded and (self._gate is None or not self._gate.allows("worker", peer.client)):
             refused = "this key may not work here"
         elif ready.protocol != wire.PROTOCOL:
             refused = f"protocol {ready.protocol}; this monitor speaks {wire.PROTOCOL}"
         elif ready.model != self._info.fingerprint:
             refused = f"model {ready.model[:12]}; this monitor takes scores of {self._info.fingerprint[:12]} ({self._info.name})"
+            retry = True  # one of us may be about to reload
         elif peer not in self._workers and len(self._workers) >= self._config.delivery.max_workers:
             refused = f"more than {self._config.delivery.max_workers} workers ([delivery] max_workers)"
         if refused is not None:
             if (more := self._sparing.due(("refused", peer.client))) is not None:
                 _log.warning("worker-refused", worker=ready.worker, reason=refused, others_since=more)
-            self._send(peer, [wire.encode(wire.Refused(refused, retry=False))])
+            if peer in self._workers:  # it has changed: what it was given is not for the one that it is now
+                self._drop_worker(peer, "refused")
+            self._send(peer, [wire.encode(wire.Refused(refused, retry=retry))])
             return
         for stale in [p for p, known in self._workers.items() if known.name == ready.worker and p != peer]:
             if stale.client == peer.client:

@@ -295,6 +295,28 @@ class Exchange:
         if worker in self._workers:
             self._workers[worker].doubted = False
 
+    def set_limits(self, *, batch_beats: int, lease_seconds: float) -> None:
+        """Change the limits; leases that run keep theirs."""
+        self._batch_beats = batch_beats
+        self._lease_seconds = lease_seconds
+
+    def begin_anew(self) -> None:
+        """Drop all workers and every answer that was not taken out by :meth:`completed`: another model scores from here on."""
+        for name in list(self._workers):
+            self.leave(name)
+        lots = [lot for state in self._streams.values() for lot in state.lots]
+        for lot in lots:
+            beats = len(lot.items.windows)
+            self.redelivered += beats - lot.unscored
+            lot.unscored = beats
+            lot.errors[:] = np.nan
+        lots.sort(key=lambda lot: lot.received)  # stable: a stream's lots stay in order
+        self._queue = deque(_Piece(lot, 0, lot.unscored) for lot in lots if lot.unscored)
+        self.queued = sum(map(len, self._queue))
+        self._complete = {
+            name: None for name, state in self._streams.items() if state.lots and state.lots[0].unscored == 0
+        }
+
     # ---- inside
 
     def _take_batch(self) -> list[_Piece]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
 
 _STATUS_SECONDS: Final = 1.0  # between two status texts
 _MARGIN_SECONDS: Final = 5.0  # beyond the drain bound, for closing what is left
@@ -90,6 +90,16 @@ class Service:
             self._ending = True
             microseconds = round((drain_seconds + _MARGIN_SECONDS) * 1e6)
             self._tell(["STOPPING=1", f"EXTEND_TIMEOUT_USEC={microseconds}", "STATUS=draining"])
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Tell that the role takes a changed configuration, and when it has; it serves either way."""
+        self._tell(["RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"])
+        try:
+            yield
+        finally:
+            if not self._ending:
+                self._tell(["READY=1"])
 
     def _tell(self, lines: list[str]) -> None:
         if not self._address:

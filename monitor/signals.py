@@ -1,4 +1,4 @@
-"""How a process is asked to end: SIGTERM, Ctrl-C, or the end of the process that started it."""
+"""How a process is asked to end (SIGTERM, Ctrl-C, the end of the process that started it) or to reload (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,22 @@ class StopRequest:
     def __call__(self) -> bool:
         """Whether the process should end."""
         return self._asked
+
+
+class ReloadRequest:
+    """Whether a SIGHUP came; several before it is taken count as one."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGHUP, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def taken(self) -> bool:
+        """Whether to reload; from then on the next SIGHUP is waited for."""
+        asked, self._asked = self._asked, False
+        return asked
 
 
 def end_with_parent(parent: int) -> None:

@@ -102,15 +102,19 @@ class StreamRules:
         *,
         detail: Literal["none", "anomalous", "all"] = "anomalous",
     ) -> None:
-        self._settings = settings
-        self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
         self.state = state
-        self.engine = self._restored(state)
+        self.configure(settings, detail)
         self._history = History.restore(len(state.leads), b"".join(recent))
         self._committed = copy(self._history)
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
+
+    def configure(self, settings: AlertSettings, detail: Literal["none", "anomalous", "all"]) -> None:
+        """Go on by other rules, between two commits; alerts that are active stay so until the new rules clear them."""
+        self._settings = settings
+        self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
+        self.engine = self._restored(self.state)
 
     def forget(self) -> None:
         """Go back to the last committed state: what was made of later items could not be stored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -116,9 +117,7 @@ class Supervisor:
         try:
             self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sweep()
-            made = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(made, "wb") as file:
-                file.write(to_json(self._config))
+            self._write()
         except OSError as error:
             raise SupervisorError(f"cannot write in the runtime folder {self._runtime}: {error.strerror}") from error
         for role in (self.monitor, *self.workers):
@@ -141,7 +140,7 @@ class Supervisor:
 
     def _sweep(self) -> None:
         """Remove the configurations of supervisors that were killed."""
-        for left in self._runtime.glob("supervised-*.json"):
+        for left in self._runtime.glob("supervised-*.*"):
             pid = left.stem.removeprefix("supervised-")
             if pid.isdecimal() and not Path("/proc", pid).exists():
                 left.unlink(missing_ok=True)
@@ -221,6 +220,41 @@ class Supervisor:
         wait = _BACKOFF_SECONDS[min(role.failures, len(_BACKOFF_SECONDS) - 1)]
         role.due = now + wait
         _log.error("role-ended", role_ended=role.name, exit_status=status, restart_seconds=wait)
+
+    def reload(self, config: Config) -> None:
+        """Have the roles take a changed configuration; the producer, if its sources have changed, by starting it again.
+
+        Parameters
+        ----------
+        config : Config
+            With the folders and addresses of the present one.
+        """
+        before, self._config = self._config, config
+        self._write()
+        for role in (self.monitor, *self.workers):
+            if role.process is not None:
+                role.process.send_signal(signal.SIGHUP)
+        more = config.worker.count - len(self.workers)
+        if more < 0:
+            leaving, self.workers = self.workers[more:], self.workers[:more]
+            self.end(leaving)  # its batches go to the others
+        for _ in range(more):
+            self.workers.append(Role("worker"))
+            self._spawn(self.workers[-1])
+        if (before.source, before.producer) != (config.source, config.producer):
+            if self.producer is not None:
+                self.end([self.producer])
+            self.producer = Role("producer", once=True) if config.source else None
+            if self.producer is not None:
+                self._spawn(self.producer)
+
+    def _write(self) -> None:
+        """Write the configuration that the roles read, so that none ever reads half of it."""
+        draft = self._file.with_suffix(".new")
+        made = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(made, "wb") as file:
+            file.write(to_json(self._config))
+        draft.replace(self._file)
 
     def stop(self) -> None:
         """End all processes, in order, each within the drain bound; kill what does not end."""

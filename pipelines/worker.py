@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -117,6 +118,19 @@ class Worker:
         degraded = f", degraded: {self._degraded}" if self._degraded else ""
         return f"{self._device}, {self.scored} beats scored{away}{degraded}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that it scores with."""
+        return self._scorer.info.fingerprint
+
+    def renew(self, model: Model, *, credit: int) -> None:
+        """Go on with another model; batches that the monitor gave for the old one are given again."""
+        self._scorer, self._device, self._spare = model.scorer, model.device, model.spare
+        self._degraded = ""
+        self._credit = credit
+        if self._peer.epoch:
+            self._peer.send(self._greeting())
+
     def close(self) -> None:
         """Close the socket."""
         self._peer.close()
@@ -172,23 +186,31 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
 
 
-def serve(
-    address: str,
-    *,
-    line: Line | None,
-    weights: Path | None,
-    device: str,
-    threads: int,
-    credit: int,
-    stopping: Callable[[], bool],
-    turned: Callable[[Callable[[], str]], None] = lambda _: None,
-) -> None:
-    """Load a model and work until ``stopping()`` is true.
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a worker computes with.
+
+    Attributes
+    ----------
+    scorer : Scorer
+    device : str
+        Kind of the device, ``cpu`` or ``cuda``.
+    spare : callable or None
+        Makes what to score with if the device fails.
+    """
+
+    scorer: Scorer
+    device: wire.Device
+    spare: Callable[[], Scorer] | None
+
+
+def load_model(weights: Path | None, device: str, threads: int) -> Model:
+    """Load a model; the device ``auto`` is a GPU where there is one.
 
     Raises
     ------
     WorkerError
-        If the monitor refuses this worker for good, or there is no such device.
+        If there is no such device.
     models.checkpoint.CheckpointError
         If the weights cannot be used.
     """
@@ -202,10 +224,6 @@ def serve(
         raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
     _log.info("ready", model=scorer.info.name, device=device)
-    kind: wire.Device = "cpu" if device == "cpu" else "cuda"
-    spare = None if kind == "cpu" else (lambda: Scorer(weights, device="cpu", threads=threads))
-    worker = Worker(address, scorer, device=kind, credit=credit, line=line, spare=spare)
-    try:
-        worker.run(stopping, turned)
-    finally:
-        worker.close()
+    if device == "cpu":
+        return Model(scorer, "cpu", None)
+    return Model(scorer, "cuda", lambda: Scorer(weights, device="cpu", threads=threads))
