@@ -56,6 +56,23 @@ def test_beats_of_a_dead_worker_go_to_another_before_newer_ones():
     assert exchange.redelivered == 2
 
 
+def test_another_model_scores_everything_that_was_not_taken_out():
+    exchange = Exchange(batch_beats=2)
+    exchange.open("a", 0)
+    exchange.join("w", 3)
+    exchange.accept(make_lot(0, [BEAT] * 6))
+    first, second, _ = exchange.assign(0.0)
+    exchange.answer(second, *answer_of(second.windows(1)))
+    exchange.begin_anew()
+    assert (exchange.queued, exchange.leased, exchange.redelivered) == (6, 0, 6)
+    assert exchange.lease("w", first.batch) is None
+    exchange.join("w", 3)
+    for lease in exchange.assign(0.0):
+        exchange.answer(lease, *answer_of(lease.windows(1) + 100))
+    (lot,) = exchange.completed()
+    assert lot.errors.tolist() == [100.5, 101.5, 102.5, 103.5, 104.5, 105.5]
+
+
 def test_an_answer_after_the_lease_ran_out_changes_nothing():
     exchange = Exchange(lease_seconds=1.0)
     exchange.open("a", 0)
@@ -328,6 +345,14 @@ class Delivery(RuleBasedStateMachine):
             name = data.draw(st.sampled_from(sorted(self.held)))
             self.held.pop(name)
             self.exchange.leave(name)
+
+    @rule()
+    def monitor_changes_its_model(self) -> None:
+        lots = list(self.exchange.completed())
+        self.exchange.put_back(lots)
+        if not lots:  # what is complete is stored first
+            self.exchange.begin_anew()
+            self.held.clear()
 
     @rule(seconds=st.sampled_from([1.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
