@@ -121,8 +121,9 @@ def run_monitor(args: Namespace) -> int:
             return _fail(error, EXIT_REFUSED)
         monitor.metrics_url = exporter.url
         reloader = Reloader(
-            "monitor", config, lambda: load_config(args), asked=reload, service=service, refusals=(StoreError,)
-        )
+            "monitor", config, lambda: load_config(args), asked=reload, service=service, refusals=(StoreError,),
+            ended=metrics.reload_success.set,
+        )  # fmt: skip
 
         def take(new: Config) -> None:
             monitor.reconfigure(new, read_info(_weights(new) or default_weights()))

@@ -184,6 +184,7 @@ class Monitor:
             self._poller.register(door.socket, zmq.POLLIN)
         self._poller.register(self._control_socket, zmq.POLLIN)
         self._show_model()
+        metrics.queue_limit.set(config.delivery.queue_items)
 
     def reconfigure(self, config: Config, info: ModelInfo) -> None:
         """Go on with another configuration or another model, between two turns of the loop.
@@ -207,6 +208,7 @@ class Monitor:
         if info.fingerprint != self._info.fingerprint:
             self._change_model(info)
         self._config = config
+        self._metrics.queue_limit.set(config.delivery.queue_items)
         self._exchange.set_limits(
             batch_beats=config.delivery.batch_beats, lease_seconds=config.delivery.lease_seconds
         )  # fmt: skip

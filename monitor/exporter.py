@@ -172,6 +172,9 @@ class Metrics:
         self.queue = gauge(
             "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
         )
+        self.queue_limit = gauge("queue_limit_items", "Items that the monitor holds unstored at most.")
+        self.reload_success = gauge("config_reload_success", "1 if the last reload was taken, 0 if it was refused.")
+        self.reload_success.set(1)
         self.workers = gauge("workers", "Workers that are connected and alive.", "device")
         self.producers = gauge("producers", "Producers that are connected and alive.")
         self.worker_seen = gauge("worker_last_seen_timestamp_seconds", "When a worker was last heard of.", "worker")

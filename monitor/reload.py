@@ -88,6 +88,8 @@ class Reloader:
         Who is told that the role reloads, and in its status that it could not.
     refusals : tuple of exception types
         What :meth:`turned`'s ``apply`` may raise besides :class:`ReloadError` to refuse a configuration.
+    ended : callable
+        Called after each reload with whether it was taken.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Reloader:
         asked: ReloadRequest,
         service: Service,
         refusals: tuple[type[Exception], ...] = (),
+        ended: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.config = config
         self._role = role
@@ -107,6 +110,7 @@ class Reloader:
         self._service = service
         self._refusals: tuple[type[Exception], ...] = (ConfigError, CheckpointError, ReloadError, OSError, *refusals)
         self._refused = ""
+        self._ended = ended
 
     def turned(self, said: Callable[[], str], apply: Callable[[Config], None]) -> None:
         """Take note that the loop has turned, and reload if that was asked for.
@@ -122,6 +126,7 @@ class Reloader:
         if self._asked.taken():
             with self._service.reloading():
                 self._reload(apply)
+            self._ended(not self._refused)
 
     def _reload(self, apply: Callable[[Config], None]) -> None:
         try:
