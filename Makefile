@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test torture fuzz check format setup clean
+.PHONY: help demo test torture fuzz check format setup install uninstall wheels clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,19 @@ format: $(VENV)/.tests ## put the code into form
 	$(BIN)/ruff format
 
 setup: $(VENV)/.tests ## .venv with pinned dependencies, those of tests and checks too
+
+# installed with a Python that services can see, unless one is named
+installer = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" WHEELS="$(WHEELS)" PACKAGES="$(PACKAGES)" \
+	$(if $(filter file,$(origin PYTHON)),,PYTHON="$(PYTHON)") systemd/install.sh
+
+install: ## as root: install or upgrade as services (DESTDIR, PREFIX, PYTHON, WHEELS)
+	@$(installer) install
+
+uninstall: ## as root: stop and remove the services; state and configuration stay
+	@$(installer) uninstall
+
+wheels: ## packages for a machine without a network: make install WHEELS=wheels there
+	@$(installer) wheels
 
 $(VENV)/.runs: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "ecgmon needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.11" % v[:2])'

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +68,7 @@ class Machine:
         packages = sysconfig.get_path("purelib")
         self._unshare = subprocess.Popen(
             ["unshare", "-m", "-p", "-f", "-C", "-u", "-i", "-n", "--kill-child", "sh", str(Path(__file__).with_name("boot_systemd.sh")),
-             str(folder), str(CHECKOUT), sys.base_prefix, packages],
+             str(folder), str(CHECKOUT), packages],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         children = Path(f"/proc/{self._unshare.pid}/task/{self._unshare.pid}/children")
@@ -90,6 +89,40 @@ class Machine:
     def show(self, unit: str, what: str) -> str:
         return self.done("systemctl", "show", "--value", "-p", what, unit).strip()
 
+    def write(self, path: str, text: str) -> None:
+        inside = self.path(path)
+        inside.parent.mkdir(exist_ok=True, parents=True)
+        inside.write_text(text)
+        if path.startswith("/etc/ecgmon/"):
+            self.done("chgrp", "ecgmon", path)
+            inside.chmod(0o640)
+
+    def install(self, source: str = "/opt/ecgmon", packages: str = "/opt/packages") -> subprocess.CompletedProcess[str]:
+        return self(
+            "make", "--no-print-directory", "-C", source, "install", f"PACKAGES={packages}", "PYTHON=/usr/bin/python3"
+        )
+
+    def release(self) -> str:
+        return self.done("readlink", "-f", "/usr/local/lib/ecgmon/current").strip()
+
+    def wait_active(self, *units: str) -> None:
+        def active() -> bool:
+            return self("systemctl", "is-active", *units).stdout.split() == ["active"] * len(units)
+
+        try:
+            wait_for(active, "the units", 60)
+        except AssertionError:
+            pytest.fail(self("sh", "-c", f"systemctl status --no-pager {' '.join(units)}").stdout)
+
+    def events(self, unit: str, name: str) -> list[dict[str, object]]:
+        lines = self.done("journalctl", "-u", unit, "-o", "cat", "--no-pager").splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in found if event["event"] == name]
+
+    def status(self) -> dict[str, object]:
+        asked = self("/usr/local/bin/ecgmon", "status", "--config", "/etc/ecgmon/ecgmon.toml", "--json")
+        return json.loads(asked.stdout) if asked.returncode == 0 else {}
+
     def main(self, unit: str) -> int:
         return int(self.show(unit, "MainPID"))
 
@@ -102,16 +135,38 @@ class Machine:
         self._unshare.communicate(timeout=30)
 
 
+CONFIG = (
+    '[runtime]\ndir = "/run/ecgmon"\n[store]\npath = "/var/lib/ecgmon"\n[delivery]\nheartbeat_seconds = 0.5\n'
+    "dead_after_seconds = 3.0\n[alerts]\nstalled_seconds = 600.0\nscore_threshold = 2.0\n"
+)
+TOY = '[[source]]\nrecord = "toy"\nspeed = 12\n'
+
+
 @pytest.fixture(scope="module")
 def machine():
     if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists():
         missing_tool("booting systemd needs root and Debian's systemd")
+    if subprocess.run(
+        ["/usr/bin/python3", "-c", "import venv, sys; sys.exit(sys.version_info < (3, 11))"], check=False
+    ).returncode:
+        missing_tool("installing needs Debian's python3-venv, 3.11 or newer")
     with TemporaryDirectory(prefix="ecgmon-t-") as folder:
         if subprocess.run(["unshare", "-m", "-p", "-f", "-C", "-n", "true"], check=False).returncode:
             missing_tool("booting systemd needs namespaces")
         found = Machine(Path(folder))
-        yield found
-        found.close()
+        try:
+            done = found.install()
+            assert done.returncode == 0, done.stdout + done.stderr
+            example = found.path("/etc/ecgmon/ecgmon.toml")
+            assert example.read_text() == (UNITS / "ecgmon.toml").read_text()
+            assert example.stat().st_mode & 0o777 == 0o640
+            found.write("/etc/ecgmon/ecgmon.toml", CONFIG)
+            found.write("/etc/ecgmon/toy.toml", CONFIG + TOY)
+            found.write("/etc/systemd/system/ecgmon-monitor.service.d/test.conf", "[Service]\nWatchdogSec=4\n")
+            found.done("systemctl", "daemon-reload")
+            yield found
+        finally:
+            found.close()
 
 
 def contents(machine: Machine, folder: Path) -> dict[str, object]:
@@ -187,9 +242,207 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_p
     machine.done("systemctl", "stop", "ecgmon.target")
 
 
+def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine):
+    machine.write("/etc/ecgmon/again.toml", CONFIG + TOY.replace("toy", "toy").replace("12", '6\nname = "again"'))
+    machine.done("systemctl", "start", "ecgmon.target", "ecgmon-producer@again")
+    units = ("ecgmon-monitor", "ecgmon-worker@1")
+    machine.wait_active(*units)
+    pids = [machine.main(unit) for unit in units]
+
+    def beats() -> int:
+        return machine.status().get("daemon", {}).get("streams", {}).get("again", {}).get("beats", 0)
+
+    wait_for(lambda: beats() > 20, "beats")
+    other = machine.done(
+        "sh", "-c", "ls -d /usr/local/lib/ecgmon/current/lib/python3*/site-packages/models/weights/ds1.safetensors"
+    )
+    machine.write(
+        "/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= 3.5") + f'[worker]\nweights = "{other.strip()}"\n'
+    )
+    machine.done("systemctl", "reload", "ecgmon-monitor")  # and with it the workers
+    wait_for(lambda: machine.events("ecgmon-monitor", "reloaded"), "the reload")
+    stood = beats()
+    wait_for(lambda: beats() > stood + 20, "beats by the other model")
+    assert "ds1" in str(machine.status()["daemon"]["model"]) or "DS1" in str(machine.status()["daemon"]["model"])
+
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= -3.5"))
+    assert machine("systemctl", "reload", "ecgmon-monitor").returncode != 0
+    machine.done("kill", "-HUP", str(machine.main("ecgmon-monitor")))  # past the check: the daemon refuses it, too
+    wait_for(lambda: machine.events("ecgmon-monitor", "reload-refused"), "the refusal")
+    assert "refused" in wait_for(
+        lambda: (text := machine.show("ecgmon-monitor", "StatusText")) and "refused" in text and text, "the status"
+    )
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG)
+    machine.done("systemctl", "reload", "ecgmon-monitor")
+    wait_for(lambda: machine.show("ecgmon-producer@again", "ActiveState") == "inactive", "the end", 90)
+    assert machine.show("ecgmon-producer@again", "Result") == "success"
+    assert [machine.main(unit) for unit in units] == pids
+    assert [machine.show(unit, "NRestarts") for unit in units] == ["0", "0"]
+    assert (
+        beats() == machine.status()["daemon"]["streams"]["toy"]["beats"]
+        if "toy" in machine.status()["daemon"]["streams"]
+        else True
+    )
+
+
+def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_nothing(machine):
+    machine.done("systemctl", "start", "ecgmon.target")
+    machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
+    pid, release = machine.main("ecgmon-monitor"), machine.release()
+
+    # it can not be made, or does not take the configuration: nothing has changed
+    for wrong in (lambda: machine.install(packages="/nowhere"), lambda: machine.install(packages="/tmp")):
+        failed = wrong()
+        assert failed.returncode != 0
+        assert "what was there is as it was" in failed.stderr
+        assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG + "[nonsense]\n")
+    assert "can not use /etc/ecgmon/ecgmon.toml" in machine.install().stderr
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG)
+    assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
+    assert len(machine.done("ls", "/usr/local/lib/ecgmon/releases").split()) == 1
+
+    # it can be made and does not run: back to the old one
+    machine.done(
+        "sh",
+        "-c",
+        "mkdir /opt/broken && cd /opt/ecgmon && cp -r Makefile README.md LICENSE pyproject.toml requirements.txt systemd monitor models pipelines /opt/broken",
+    )
+    machine.done(
+        "sed",
+        "-i",
+        "s/def run_monitor(.*/&\\n    raise RuntimeError('broken')/",
+        "/opt/broken/monitor/commands_roles.py",
+    )
+    failed = machine.install("/opt/broken")
+    assert failed.returncode != 0
+    assert "going back" in failed.stderr
+    assert machine.release() == release
+    machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
+
+    # a good one
+    done = machine.install()
+    assert done.returncode == 0, done.stdout + done.stderr
+    machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
+    assert machine.release() != release
+    assert machine.main("ecgmon-monitor") != pid
+    assert machine.path("/etc/ecgmon/ecgmon.toml").read_text() == CONFIG
+    assert machine.path("/etc/ecgmon/ecgmon.toml.example").exists()
+    assert (
+        machine.path("/var/lib/private/ecgmon/ecgmon.sqlite").exists()
+        or machine.path("/var/lib/ecgmon/ecgmon.sqlite").exists()
+    )
+    assert len(machine.done("ls", "/usr/local/lib/ecgmon/releases").split()) == 2
+
+
+PROBE = """
+import ctypes, errno, os, socket, sys
+def tried(what):
+    try:
+        what()
+    except OSError as error:
+        return errno.errorcode[error.errno] if error.errno else type(error).__name__
+    return "done"
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    if libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+print(*(tried(what) for what in (
+    lambda: open("/dev/kmsg"),
+    lambda: open("/etc/probe", "w"),
+    lambda: call(165, b"none", b"/tmp", b"tmpfs", 0, 0),
+    lambda: socket.socket(socket.AF_INET),
+    lambda: os.listdir("/root/."),
+    lambda: open("/dev/null"),
+    lambda: socket.create_connection(("192.0.2.1", 9), 1) if "monitor" in sys.argv else None,
+)))
+"""
+
+
+def test_a_role_can_not_reach_what_it_does_not_need(machine):
+    machine.write("/opt/probe.py", PROBE)
+    machine.done("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")  # it would refuse at once
+    for role in ("monitor", "worker@"):
+        text = (UNITS / f"ecgmon-{role}.service").read_text()
+        text = re.sub(r"ExecStart=.*", f"ExecStart=/usr/bin/python3 /opt/probe.py {role}", text)
+        text = re.sub(r"Type=notify|WatchdogSec=.*|Restart=.*|ExecReload=.*|NotifyAccess=.*", "", text)
+        machine.write(
+            f"/etc/systemd/system/probe-{role.strip('@')}.service", text.replace("[Service]", "[Service]\nType=oneshot")
+        )
+        machine.done("systemctl", "daemon-reload")
+        machine.done("systemctl", "start", f"probe-{role.strip('@')}")
+        said = machine.done("journalctl", "-u", f"probe-{role.strip('@')}", "-o", "cat", "--no-pager")
+        found = next(line.split() for line in said.splitlines() if len(line.split()) == 7)
+        kmsg, etc, mount, inet, home, null, far = found
+        assert kmsg in ("EPERM", "EACCES", "ENOENT"), found
+        assert etc in ("EROFS", "EACCES"), found
+        assert mount == "EPERM", found
+        assert inet == ("done" if role == "monitor" else "EAFNOSUPPORT"), found
+        assert home in ("EACCES", "ENOENT"), found
+        assert null == "done", found
+        assert far in (("EPERM", "TimeoutError") if role == "monitor" else ("done",)), found
+
+
+def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(machine):
+    machine.done(
+        "sh", "-c", "cd /etc/ecgmon && for who in monitor worker stranger; do ecgmon keygen $who.key > $who.said; done"
+    )
+    public = {
+        who: re.search(r"[^\s\"]{40}", machine.path(f"/etc/ecgmon/{who}.said").read_text())[0]
+        for who in ("monitor", "worker")
+    }
+    machine.write("/etc/ecgmon/clients", f"w worker {public['worker']}\n")
+    network = '[network]\nbind_workers = "tcp://127.0.0.1:9701"\nclients = "/etc/ecgmon/clients"\n'
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG + network)
+    machine.write(
+        "/etc/ecgmon/far.toml",
+        CONFIG + f'[network]\nconnect_workers = "tcp://127.0.0.1:9701"\nmonitor_key = "{public["monitor"]}"\n',
+    )
+    drop_in = (UNITS / "tcp-monitor.conf").read_text()
+    machine.write("/etc/systemd/system/ecgmon-monitor.service.d/tcp.conf", drop_in)
+    for number, who in ((2, "worker"), (3, "stranger")):
+        drop_in = (UNITS / "tcp-peer.conf").read_text().replace("peer.key", f"{who}.key")
+        way = "ExecStart=\nExecStart=/usr/local/bin/ecgmon worker --config /etc/ecgmon/far.toml\n"
+        machine.write(f"/etc/systemd/system/ecgmon-worker@{number}.service.d/tcp.conf", drop_in + way)
+    machine.done("systemctl", "daemon-reload")
+    machine.done("systemctl", "restart", "ecgmon-monitor")
+    machine.done("systemctl", "start", "ecgmon.target", "ecgmon-worker@2", "ecgmon-worker@3")
+    machine.wait_active("ecgmon-monitor", "ecgmon-worker@1", "ecgmon-worker@2", "ecgmon-worker@3")
+    wait_for(lambda: len(machine.status().get("daemon", {}).get("workers", [])) == 2, "two workers")
+    wait_for(lambda: machine.events("ecgmon-monitor", "handshake-failed"), "the stranger to be noticed")
+    assert len(machine.status()["daemon"]["workers"]) == 2
+    main = machine.main("ecgmon-worker@2")
+    secret = machine.path("/etc/ecgmon/worker.key").read_text().split()[-1]
+    for shown in ("environ", "cmdline"):
+        assert secret not in machine.path(f"/proc/{main}/{shown}").read_bytes().decode(errors="replace")
+    assert secret not in machine.done("journalctl", "--no-pager", "-o", "cat")
+    assert machine.path("/etc/ecgmon/worker.key").stat().st_mode & 0o777 == 0o600
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG)
+    machine.done("systemctl", "stop", "ecgmon.target", "ecgmon-worker@2", "ecgmon-worker@3")
+
+
 def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machine):
     machine.path("/etc/ecgmon/broken.toml").write_text("[[source]]\nrecord = 7\n")
     assert machine("systemctl", "start", "ecgmon-producer@broken").returncode != 0
     assert machine.show("ecgmon-producer@broken", "ActiveState") == "failed"
     assert machine.show("ecgmon-producer@broken", "ExecMainStatus") == "3"
     assert machine.show("ecgmon-producer@broken", "NRestarts") == "0"
+
+
+def test_uninstalling_leaves_the_store_and_the_configuration(machine):
+    machine.done("systemctl", "enable", "--now", "ecgmon.target")
+    machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
+    done = machine("make", "--no-print-directory", "-C", "/opt/ecgmon", "uninstall")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = machine.done("sh", "-c", "find /usr/local /etc/systemd /etc/ecgmon /var/lib -name '*ecgmon*' | sort").split()
+    assert [
+        path for path in left if not path.startswith(("/etc/ecgmon", "/var/lib", "/etc/systemd/system/ecgmon-"))
+    ] == []
+    assert all(
+        path.endswith((".d",)) for path in left if path.startswith("/etc/systemd/system/ecgmon-")
+    )  # our drop-ins
+    assert machine.path("/etc/ecgmon/ecgmon.toml").read_text() == CONFIG
+    assert machine.done(
+        "sh", "-c", "ls /var/lib/ecgmon/ecgmon.sqlite /var/lib/private/ecgmon/ecgmon.sqlite 2>/dev/null || true"
+    )
+    assert not machine("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "ecgmon-*").stdout.split()

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Installs ecgmon as services of this machine, upgrades it, or removes it; docs/operations.md explains it.
+#
+#   install.sh install | uninstall | wheels
+#
+# From the environment: DESTDIR (put before every path), PREFIX (/usr/local), PYTHON (/usr/bin/python3), WHEELS (a
+# folder of wheels to install from, without a network), PACKAGES (a folder of installed packages to use instead of
+# installing them: for trying the installation itself).
+#
+# Everything that may fail happens in a folder of its own, before anything that runs is touched.
+set -euo pipefail
+umask 022
+
+prefix=${PREFIX:-/usr/local}
+root=${DESTDIR:-}
+library=$prefix/lib/ecgmon
+source=$(cd "$(dirname "$0")/.." && pwd)
+case $prefix in
+  /usr | /usr/local) share=$prefix/lib ;; # where systemd looks
+  *) share=/etc ;;
+esac
+units=$share/systemd/system
+
+fail() {
+  echo "ecgmon: $*" >&2
+  exit 1
+}
+
+say() { echo "ecgmon: $*"; }
+
+# Whether services of this machine are meant: not when packaging, and not without a systemd.
+live() { [[ -z $root && -d /run/systemd/system ]]; }
+
+python() {
+  local found=${PYTHON:-}
+  [[ -n $found ]] || for found in /usr/bin/python3 /usr/bin/python3.1[1-9] python3; do
+    command -v "$found" > /dev/null && "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && break
+  done
+  "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer: make install PYTHON=..."
+  case $("$found" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))')/ in
+    /home/* | /root/* | /run/user/*)
+      fail "$found lies in a home folder, which services can not see; use another: make install PYTHON=/usr/bin/python3"
+      ;;
+  esac
+  echo "$found"
+}
+
+install_files() {
+  local release=$1 unit
+  install -d "$root$units" "$root$share/sysusers.d" "$root$share/tmpfiles.d" "$root$prefix/bin" "$root/etc/ecgmon"
+  for unit in "$source"/systemd/*.service "$source"/systemd/*.target; do
+    sed "s|/usr/local/bin/ecgmon|$prefix/bin/ecgmon|g" "$unit" > "$root$units/.${unit##*/}.new"
+    chmod 644 "$root$units/.${unit##*/}.new"
+    mv "$root$units/.${unit##*/}.new" "$root$units/${unit##*/}"
+  done
+  install -m 644 "$source"/systemd/sysusers.d/ecgmon.conf "$root$share/sysusers.d/"
+  install -m 644 "$source"/systemd/tmpfiles.d/ecgmon.conf "$root$share/tmpfiles.d/"
+  printf '#!/bin/sh\n# the release that is current now: a supervisor stays with it when another is installed\nexec "$(readlink -f %s)/bin/python" -I -m monitor "$@"\n' \
+    "$library/current" > "$root$prefix/bin/.ecgmon.new"
+  chmod 755 "$root$prefix/bin/.ecgmon.new"
+  mv "$root$prefix/bin/.ecgmon.new" "$root$prefix/bin/ecgmon"
+  if [[ -e $root/etc/ecgmon/ecgmon.toml ]]; then
+    install -m 640 "$source/systemd/ecgmon.toml" "$root/etc/ecgmon/ecgmon.toml.example"
+  else
+    install -m 640 "$source/systemd/ecgmon.toml" "$root/etc/ecgmon/ecgmon.toml"
+  fi
+}
+
+# Put a release in place of another, in one step.
+make_current() {
+  ln -s "releases/${1##*/}" "$root$library/.current.new"
+  mv -T "$root$library/.current.new" "$root$library/current"
+}
+
+# The units that run now, the monitor first.
+running() {
+  systemctl list-units --plain --no-legend --state=active,activating,reloading 'ecgmon-monitor.service' 'ecgmon-worker@*' 'ecgmon-producer@*' |
+    awk '{print $1}' | sort
+}
+
+restart() {
+  local unit
+  for unit in $(running); do
+    say "starting $unit again"
+    systemctl restart "$unit" || return 1
+  done
+}
+
+do_install() {
+  local interpreter version release previous="" file
+  interpreter=$(python)
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
+  install -d "$root$library/releases"
+  exec 9> "$root$library/lock"
+  flock -n 9 || fail "another installation is under way"
+  [[ -L $root$library/current ]] && previous=$(readlink -f "$root$library/current")
+  release=$(mktemp -d "$root$library/releases/$version-XXXXXX")
+  draft=$(mktemp -d)
+  # shellcheck disable=SC2064 # these folders, not what the names mean later
+  trap "rm -rf '$release' '$draft'; rm -f '$root$library/.current.new'; echo 'ecgmon: not installed; what was there is as it was' >&2" EXIT
+  chmod 755 "$release"
+
+  say "preparing $version for $prefix (a few minutes)"
+  "$interpreter" -m venv "$release"
+  local pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet install)
+  if [[ -n ${WHEELS:-} ]]; then
+    [[ -d $WHEELS ]] || fail "there is no folder $WHEELS; make wheels makes it"
+    pip+=(--no-index --find-links "$WHEELS")
+  fi
+  # a copy: building leaves files behind, which would be root's in somebody's checkout
+  cp -r "$source"/{pyproject.toml,README.md,LICENSE*,monitor,models,pipelines} "$draft"
+  if [[ -n ${PACKAGES:-} ]]; then
+    [[ -d $PACKAGES ]] || fail "there is no folder $PACKAGES"
+    "$release/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools # an old one, that goes before
+    echo "$PACKAGES" > "$("$release/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
+  else
+    "${pip[@]}" --requirement "$source/requirements.txt"
+  fi
+  "${pip[@]}" --no-deps --no-build-isolation "$draft"
+  "$release/bin/python" -I -m monitor --version > /dev/null
+  "$release/bin/python" -I -c 'import monitor.daemon, monitor.exporter, pipelines.producer, models.scoring'
+  for file in "$root"/etc/ecgmon/*.toml; do
+    [[ ! -e $file ]] || "$release/bin/python" -I -m monitor check-config --config "$file" > /dev/null ||
+      fail "this version can not use $file as it is"
+  done
+
+  install_files "$release"
+  make_current "$release"
+  trap 'rm -rf "$draft"' EXIT
+  if live; then
+    systemd-sysusers
+    systemd-tmpfiles --create ecgmon.conf
+    chgrp ecgmon /etc/ecgmon/ecgmon.toml*
+    systemctl daemon-reload
+    if ! restart; then
+      if [[ -n $previous ]]; then
+        say "the new version does not run; going back to ${previous##*/}" >&2
+        make_current "$previous"
+        restart || say "nor does the old one: journalctl -u 'ecgmon-*'" >&2
+        rm -rf "$release"
+      fi
+      exit 1
+    fi
+  fi
+  for file in "$root$library"/releases/*; do # the one before is kept, to go back to
+    [[ $file -ef $release || (-n $previous && $file -ef $previous) ]] || rm -rf "$file"
+  done
+  say "installed ${release##*/}"
+  [[ -n $previous ]] || say "next: look at /etc/ecgmon/ecgmon.toml, then systemctl enable --now ecgmon.target"
+}
+
+do_uninstall() {
+  local unit
+  if live; then
+    systemctl disable --now ecgmon.target 2> /dev/null || true
+    for unit in $(running); do systemctl disable --now "$unit"; done
+    systemctl disable 'ecgmon-worker@1' 2> /dev/null || true
+  fi
+  rm -f "$root$units"/ecgmon-{monitor,worker@,producer@}.service "$root$units/ecgmon.target" \
+    "$root$share"/{sysusers,tmpfiles}.d/ecgmon.conf "$root$prefix/bin/ecgmon" "$root/etc/ecgmon/ecgmon.toml.example"
+  rm -rf "$root$library"
+  ! live || systemctl daemon-reload
+  say "removed; configuration and keys in /etc/ecgmon and the store in /var/lib/ecgmon are still there"
+}
+
+do_wheels() {
+  local folder=${WHEELS:-wheels}
+  "$(python)" -m pip --disable-pip-version-check wheel --quiet --wheel-dir "$folder" --requirement "$source/requirements.txt"
+  say "take the folder $folder and this source to the other machine; there: sudo make install WHEELS=$folder"
+}
+
+case ${1:-} in
+  install) do_install ;;
+  uninstall) do_uninstall ;;
+  wheels) do_wheels ;;
+  *) fail "usage: install.sh install | uninstall | wheels" ;;
+esac
