@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "evaluate": ("monitor.commands_models", "measure detection against reference annotations"),
     "train": ("monitor.commands_models", "prepare data, train and calibrate a model"),
     "bench": ("monitor.commands_bench", "measure speed against references in the same run"),
+    "backup": ("monitor.commands_status", "copy a store to a file, also while a daemon writes it"),
     "keygen": ("monitor.commands_keys", "make a key pair for roles on several hosts"),
     "password": ("monitor.commands_password", "make the password file of the metrics' HTTP server"),
     "check-config": ("monitor.commands_config", "say what is wrong with a configuration"),

@@ -57,6 +57,37 @@ def _state(args: Namespace) -> dict[str, str]:
 # ---- status
 
 
+def add_backup(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon backup``."""
+    parser.description = (
+        "Copy the store to a new file, sound and whole, also while a daemon writes it. To restore it, stop the daemon "
+        "and put the file into an empty state folder as ecgmon.sqlite."
+    )
+    add_config_flags(parser)
+    parser.add_argument("--state", metavar="DIR", help="state folder, as [store] path")
+    parser.add_argument("file", type=Path, metavar="FILE", help="file to make; it must not exist")
+
+
+def run_backup(args: Namespace) -> int:
+    """Run ``ecgmon backup``; 1 if there is no store or the file can not be made."""
+    from monitor.store import Reader, StoreError
+
+    config = load_config(args, _state(args))
+
+    def progress(share: float) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{share:4.0%}", end="\n" if share >= 1 else "", file=sys.stderr)
+
+    try:
+        with Reader(Path(config.store.path)) as reader:
+            beats = reader.backup(args.file, progress)
+    except StoreError as error:
+        print(f"ecgmon: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.file}: {beats} beats, {args.file.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
 def run_status(args: Namespace) -> int:
     """Run ``ecgmon status``."""
     from monitor.report import Client, NotRunningError

@@ -25,13 +25,13 @@ from monitor.alerts import Priority
 from monitor.delivery import Exchange, Lot
 from monitor.endpoints import Door
 from monitor.latency import LatencyHistogram
-from monitor.logs import Sparing
 from monitor.reload import ReloadError
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
 from monitor.store import StoreError, StreamChangedError
 from monitor.streams import Outcome, StreamRules
 from pipelines import wire
 from pipelines.items import Kind
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -345,7 +345,7 @@ class Monitor:
     def _reject(self, role: str, error: wire.WireError) -> None:
         self._metrics.rejected.labels(role, error.reason).inc()
         if (more := self._sparing.due((role, error.reason))) is not None:
-            _log.warning("message-rejected", role=role, reason=error.reason, detail=str(error), others_since=more)
+            _log.warning("message-rejected", sender=role, reason=error.reason, detail=str(error), others_since=more)
 
     # ---- producers
 
@@ -380,7 +380,8 @@ class Monitor:
             raise wire.WireError("streams", f"trouble of more than {self._config.delivery.max_streams} streams")
         self._troubles[message.stream] = message.reason
         self._metrics.source_errors.inc()
-        _log.error("source-failed", stream=message.stream, reason=message.reason)
+        if (more := self._sparing.due("source-failed")) is not None:
+            _log.error("source-failed", stream=message.stream, reason=message.reason, others_since=more)
 
     def _hello(self, peer: Caller, hello: wire.Hello) -> None:
         refused = self._refuse_hello(peer, hello)
@@ -416,7 +417,8 @@ class Monitor:
                 stored.append(live.rules.state.position)
                 samples.append(live.samples)
         except StoreError as error:
-            _log.error("stream-refused", reason=str(error))
+            if (more := self._sparing.due("stream-refused")) is not None:
+                _log.error("stream-refused", reason=str(error), others_since=more)
             refused = wire.Refused(str(error)[: wire.MAX_TEXT], retry=not isinstance(error, StreamChangedError))
             self._send(peer, [wire.encode(refused)])
             return
@@ -552,7 +554,14 @@ class Monitor:
             elif isinstance(message, wire.Failed):
                 lease = self._exchange.lease(peer, message.batch)
                 if lease is not None:
-                    _log.error("batch-failed", worker=worker.name, beats=lease.beats, reason=message.reason)
+                    if (more := self._sparing.due("batch-failed")) is not None:
+                        _log.error(
+                            "batch-failed",
+                            worker=worker.name,
+                            beats=lease.beats,
+                            reason=message.reason,
+                            others_since=more,
+                        )
                     self._exchange.fail(lease)
             elif isinstance(message, wire.WorkerPing):
                 self._send(peer, [wire.encode(wire.Pong(self.epoch))])
@@ -768,7 +777,9 @@ class Monitor:
             self._drop_worker(peer, "silent")
         for lease in self._exchange.expire(now):
             assert isinstance(lease.worker, endpoints.Caller)
-            _log.warning("lease-expired", worker=self._workers[lease.worker].name, beats=lease.beats)
+            if (more := self._sparing.due("lease-expired")) is not None:
+                worker = self._workers[lease.worker]
+                _log.warning("lease-expired", worker=worker.name, beats=lease.beats, others_since=more)
         if self._gate is not None:
             self._gate.refresh()
             self._turn_away()

@@ -23,10 +23,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 from monitor import passwords
 from monitor.http_server import Server
-from monitor.logs import Sparing
 from monitor.settings import is_loopback
 from pipelines import secret_files
 from pipelines.secret_files import SecretFileError
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

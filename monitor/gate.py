@@ -17,9 +17,9 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from monitor.logs import Sparing
 from pipelines import keys
 from pipelines.keys import KeyFileError
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 import structlog
 
-from monitor.logs import Sparing
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,7 @@ from pipelines.items import Quality
 from pipelines.rhythm import RHYTHM, around
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -114,6 +114,7 @@ MIGRATIONS: Final = (
 VERSION: Final = len(MIGRATIONS)
 """Version of the schema that this program writes."""
 
+_BACKUP_PAGES: Final = 4096  # copied at a time: 16 MB
 _PRUNE_MOST: Final = 10_000  # rows of a stream that one pass of pruning deletes, to keep commits short
 
 
@@ -482,6 +483,44 @@ class Reader:
     def _rows(self, sql: str, *values: object) -> list[Any]:
         with _explained(self.path, "read"), closing(self._db.execute(sql, values)) as cursor:
             return cursor.fetchall()
+
+    def backup(self, file: Path, progress: Callable[[float], None] = lambda _: None) -> int:
+        """Copy the store as it is now to a new file of mode 0600, while a monitor may go on writing it.
+
+        Parameters
+        ----------
+        file : Path
+            Must not exist.
+        progress : callable
+            Gets the share that is done.
+
+        Returns
+        -------
+        int
+            Beats in the copy.
+
+        Raises
+        ------
+        StoreError
+            If the file can not be written, or the copy is not sound; then there is none.
+        """
+        try:
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(f"cannot write the backup {file}: {error.strerror}") from error
+        try:
+            with _explained(file, "write the backup of"), closing(sqlite3.connect(file)) as copy:
+                self._db.backup(
+                    copy, pages=_BACKUP_PAGES, progress=lambda _, left, of: progress(1 - left / of if of else 1.0)
+                )
+                copy.execute("PRAGMA journal_mode = DELETE")  # one file, whole
+                found = copy.execute("PRAGMA quick_check").fetchone()[0]
+                if found != "ok":
+                    raise StoreError(f"the backup {file} is not sound: {found}")  # noqa: TRY301 - it is removed below
+                return int(copy.execute("SELECT coalesce(sum(beats), 0) FROM streams").fetchone()[0])
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
     def streams(self) -> list[StoredStream]:
         """All streams, by name."""

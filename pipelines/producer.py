@@ -23,6 +23,7 @@ from pipelines.outbox import Outbox, OutboxError
 from pipelines.peer import Peer
 from pipelines.segmentation import SegmentationError, Segmenter
 from pipelines.source_errors import SourceError
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -190,6 +191,7 @@ class Producer:
     ) -> None:
         self._feeds = list(feeds)
         self._clock = clock
+        self._sparing = Sparing()
         self._drain_seconds = drain_seconds
         self._live = any(feed.live for feed in self._feeds)
         if self._live and not all(feed.live for feed in self._feeds):
@@ -265,7 +267,7 @@ class Producer:
                 self._read()  # time does not wait for a monitor that is away
             turned(self._said)
         if self._outbox.dropped:
-            _log.warning("dropped", beats=self._outbox.dropped)
+            _log.warning("beats-dropped", beats=self._outbox.dropped)
         if self._peer.epoch:
             self._peer.send(self._ping(self._peer.epoch))  # the last word on what was sent again
         self._peer.leave()
@@ -295,7 +297,8 @@ class Producer:
         try:
             message = wire.decode(wire.to_producer, frames)
         except wire.WireError as error:
-            _log.warning("message-rejected", reason=error.reason, detail=str(error))
+            if (more := self._sparing.due("message-rejected")) is not None:
+                _log.warning("message-rejected", reason=error.reason, detail=str(error), others_since=more)
             return
         if isinstance(message, wire.Welcome):
             self._welcomed(message)
@@ -308,7 +311,8 @@ class Producer:
         elif isinstance(message, wire.Refused):
             if not message.retry:
                 raise ProducerError(f"the monitor refuses this producer: {message.reason}")
-            _log.warning("refused", reason=message.reason)
+            if (more := self._sparing.due("refused")) is not None:
+                _log.warning("refused", reason=message.reason, others_since=more)
             self._peer.wait_and_greet()
 
     def _welcomed(self, welcome: wire.Welcome) -> None:

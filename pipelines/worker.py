@@ -14,6 +14,7 @@ import structlog
 
 from pipelines import wire
 from pipelines.peer import Peer
+from pipelines.sparing import Sparing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,7 @@ class Worker:
         self._degraded = ""
         self._credit = credit
         self._clock = clock
+        self._sparing = Sparing()
         self.name = secrets.token_hex(4)
         self._peer = Peer(address, line=line, greeting=self._greeting, ping=self._ping, clock=clock)
         self.scored = 0
@@ -139,7 +141,8 @@ class Worker:
         try:
             message = wire.decode(wire.to_worker, frames)
         except wire.WireError as error:
-            _log.warning("message-rejected", reason=error.reason, detail=str(error))
+            if (more := self._sparing.due("message-rejected")) is not None:
+                _log.warning("message-rejected", reason=error.reason, detail=str(error), others_since=more)
             return
         if isinstance(message, wire.Accepted):
             self._peer.welcomed(message.epoch, message.heartbeat)
@@ -160,7 +163,8 @@ class Worker:
             windows = wire.unpack_batch(message, frames)
             raw = self._scored(windows)
         except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
-            _log.error("batch-failed", beats=message.beats, reason=str(error))
+            if (more := self._sparing.due("batch-failed")) is not None:
+                _log.error("batch-failed", beats=message.beats, reason=str(error), others_since=more)
             self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _said(error)))])
             return
         self.scored += message.beats
