@@ -82,7 +82,8 @@ def plot(out: Path, stream: str, start: float) -> None:
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] in ("timeseries", "heatmap")]
     figure, axes = plt.subplots(-(-len(panels) // 3), 3, figsize=(16, 21), constrained_layout=True)
     for panel, ax in zip(panels, axes.flat, strict=False):
-        ax.set_title(panel["title"].replace("$stream", stream), fontsize=10, loc="left", weight="bold")
+        own = any("$stream" in target["expr"] for target in panel["targets"])
+        ax.set_title(panel["title"] + (f" ({stream})" if own else ""), fontsize=10, loc="left", weight="bold")
         ax.tick_params(labelsize=7)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_ylabel(UNITS[panel["fieldConfig"]["defaults"].get("unit", "short")], fontsize=8)
