@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from models import windows
 
@@ -98,6 +99,9 @@ OUTLINE_TICKS: Final = slice(0, windows.LENGTH, 4)
 
 OUTLINE: Final = windows.LENGTH // 4
 """Values in an outline."""
+
+_FEW: Final = 3
+_TOGETHER: Final = 128  # beats whose distances are found at once: 6 MB for two leads
 
 _P: Final = slice(0, len(P_TICKS))
 _QRS: Final = slice(len(P_TICKS), len(P_TICKS) + len(QRS_TICKS))
@@ -270,14 +274,24 @@ class History:
         features[:, 3] = -np.log(rr)
         log_rr = np.log(rows["rr"])
         shape = rows["shape"].astype(np.float32)
-        for k in range(n):
+        # Many beats together cost a third, one by one less than together where they are few; the answers are the same.
+        alone = n if n <= _FEW else min(n, max(0, BEATS - first))
+        for k in range(alone):
             now = first + k
             before = slice(max(0, now - BEATS), now)
             features[k, 4:7] = _rhythm(log_rr[before], log_rr[now])
             if now >= LEAST_BEATS:
-                apart = _distances(shape[before], shape[now], rows["span"][before])
-                apart[~(rows["span"][now] > _FLAT)] = np.nan
-                features[k, 7 : 7 + 2 * leads] = apart.ravel()
+                of_one = _distances(shape[None, before], shape[None, now], rows["span"][None, before])
+                features[k, 7 : 7 + 2 * leads] = of_one.ravel()
+        for k in range(alone, n, _TOGETHER):
+            part = slice(k, min(k + _TOGETHER, n))
+            known = slice(first + k - BEATS, first + part.stop)
+            features[part, 4:7] = _rhythms(log_rr[known])
+            features[part, 7 : 7 + 2 * leads] = _distances(
+                _before(shape[known]), shape[known][BEATS:], _before(rows["span"][known])
+            ).reshape(-1, 2 * leads)
+        dull = ~(rows["span"][first:] > _FLAT)
+        features[:, 7 : 7 + 2 * leads][np.repeat(dull, 2, axis=1)] = np.nan
         self._rows = rows[-BEATS:].copy()
         outline = windows.scale(limited[:, 0])[:, OUTLINE_TICKS]
         return Evidence(features, np.ascontiguousarray(outline)), [row.tobytes() for row in new]
@@ -321,16 +335,54 @@ def _rhythm(before: NDArray[np.float32], now: np.float32) -> tuple[float, float,
     return late - now, math.log(spread + _LEAST_SPREAD), jumps.sum() / len(jumps)
 
 
+def _rhythms(log_rr: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Find what :func:`_rhythm` does for every beat after the first :data:`BEATS`; shape (n, 3)."""
+    of_each = sliding_window_view(log_rr, BEATS + 1)
+    found = np.empty((len(of_each), 3))
+    known = ~np.isnan(of_each[:, -INTERVALS - 1 :]).any(axis=1)
+    for k in np.flatnonzero(~known):  # an interval is not known: as many as are
+        found[k] = _rhythm(of_each[k, :-1], of_each[k, -1])
+    intervals = of_each[known, -INTERVALS - 1 :]
+    late = np.sort(intervals[:, :-1], axis=1)[:, round(0.9 * (INTERVALS - 1))]
+    run = np.ascontiguousarray(intervals[:, -SPREAD_INTERVALS:])
+    around = run - run.sum(axis=1, keepdims=True) / np.float32(SPREAD_INTERVALS)
+    variances = (np.square(around).sum(axis=1) / np.float32(SPREAD_INTERVALS)).tolist()
+    jumps = np.abs(run[:, 1 - JUMP_INTERVALS :] - run[:, -JUMP_INTERVALS:-1])
+    found[known, 0] = late - intervals[:, -1]
+    found[known, 1] = [math.log(math.sqrt(variance) + _LEAST_SPREAD) for variance in variances]
+    found[known, 2] = jumps.sum(axis=1) / np.float32(JUMP_INTERVALS - 1)
+    return found
+
+
+def _before(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give, for each row after the first :data:`BEATS`, these before it: shape (n, BEATS, ...), a view."""
+    return np.moveaxis(sliding_window_view(rows[:-1], BEATS, axis=0), -1, 1)
+
+
 def _distances(
     before: NDArray[np.float32], now: NDArray[np.float32], spans: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Find ``own_qrs`` and ``own_p``, in that order, of every lead; shape (leads, 2)."""
-    squares = np.square(before - now)  # (beats, leads, ticks)
-    apart = np.stack([squares[..., part].sum(axis=-1) for part in (_QRS, _P)], axis=-1)  # (beats, leads, 2)
-    rank, middle = len(before) * PERCENTILE // 100, len(before) // 2
-    apart.partition(rank, axis=0)
-    usual = np.partition(spans, middle, axis=0)[middle]
+    """Find ``own_qrs`` and ``own_p``, in that order, of every lead.
+
+    Parameters
+    ----------
+    before : ndarray of float32, shape (n, beats, leads, ticks)
+    now : ndarray of float32, shape (n, leads, ticks)
+    spans : ndarray of float32, shape (n, beats, leads)
+
+    Returns
+    -------
+    ndarray of float32, shape (n, leads, 2)
+    """
+    squares = np.empty(before.shape, np.float32)  # so that ticks are summed in the order of memory, however many beats
+    np.subtract(before, now[:, None], out=squares)
+    np.square(squares, out=squares)
+    apart = np.stack([squares[..., part].sum(axis=-1) for part in (_QRS, _P)], axis=-1)  # (n, beats, leads, 2)
+    beats = before.shape[1]
+    rank, middle = beats * PERCENTILE // 100, beats // 2
+    apart.partition(rank, axis=1)
+    usual = np.partition(spans, middle, axis=1)[:, middle]
     usual[~(usual > _FLAT)] = np.nan
-    distances: NDArray[np.float32] = apart[rank] / _TICKS * np.square(2 / usual)[:, None]
-    logarithms: NDArray[np.float32] = np.log(distances + np.float32(_LEAST_DISTANCE))
+    distances = apart[:, rank] / _TICKS * np.square(np.float32(2) / usual)[..., None]
+    logarithms: NDArray[np.float32] = np.log(distances + np.float32(_LEAST_DISTANCE)).astype(np.float32, copy=False)
     return logarithms

@@ -91,17 +91,19 @@ class Reconstructor:
             If the windows have another shape or type.
         """
         scaled, usable = self._scaled(windows)
-        ticks = np.empty((len(scaled), LENGTH), np.float32)
+        ticks = np.empty((len(scaled), LENGTH), np.float16)
         error = np.empty(len(scaled), np.float32)
         for first, x, x_hat in self._tiles(scaled):
             part = slice(first, first + TILE)
             tick = np.square(x - x_hat).mean(axis=1)
             count = len(ticks[part])
-            ticks[part] = tick[:count]
+            ticks[part] = (
+                torch.from_numpy(tick[:count]).half().numpy()
+            )  # rounds as numpy does, in a fraction of the time
             error[part] = tick.mean(axis=-1)[:count]
         error[~usable] = np.nan
         ticks[~usable] = np.nan
-        return Raw(error, ticks.astype(np.float16))
+        return Raw(error, ticks)
 
     def reconstruct(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute what the generator sees and what it makes of it, for pictures.

@@ -24,6 +24,7 @@ from monitor import endpoints
 from monitor.alerts import Priority
 from monitor.delivery import Exchange, Lot
 from monitor.endpoints import Door
+from monitor.histograms import observe_all
 from monitor.latency import LatencyHistogram
 from monitor.reload import ReloadError
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
@@ -697,15 +698,16 @@ class Monitor:
         if beats:
             self._beats_stored += beats
             metrics.stored.labels(label).inc(beats)
-            scored = int(np.count_nonzero(~np.isnan(outcome.scores)))
+            known = np.flatnonzero(~np.isnan(outcome.scores))
+            scored = len(known)
             metrics.scored.labels(label).inc(scored)
             metrics.unscored.inc(beats - scored)
             histogram = metrics.score.labels(label)
             first = state.beats - beats
-            for offset, score in enumerate(outcome.scores.tolist()):
-                if not math.isnan(score):
-                    histogram.observe(score, {"stream": label, "seq": str(first + offset)})
-                    live.last_score = score
+            scores = outcome.scores[known]
+            observe_all(histogram, scores, lambda index: {"stream": label, "seq": str(first + known[index])})
+            if len(scores):
+                live.last_score = float(scores[-1])
             live.recent_rr = [*live.recent_rr, *(rr for rr in outcome.rr.tolist() if not math.isnan(rr))][
                 -_RATE_INTERVALS:
             ]
@@ -716,8 +718,7 @@ class Monitor:
             is_beat = lot.items.table["kind"] == Kind.BEAT
             latencies = done - lot.arrivals[is_beat]
             self._latency.add(latencies)
-            for latency in latencies.tolist():
-                total.observe(latency)
+            observe_all(total, latencies)
             if len(latencies):
                 order.observe(began - lot.received)
         for quality in outcome.seconds:
