@@ -46,12 +46,17 @@ python() {
 }
 
 install_files() {
-  local release=$1 unit
+  local unit
   install -d "$root$units" "$root$share/sysusers.d" "$root$share/tmpfiles.d" "$root$prefix/bin" "$root/etc/ecgmon"
   for unit in "$source"/systemd/*.service "$source"/systemd/*.target; do
     sed "s|/usr/local/bin/ecgmon|$prefix/bin/ecgmon|g" "$unit" > "$root$units/.${unit##*/}.new"
     chmod 644 "$root$units/.${unit##*/}.new"
     mv "$root$units/.${unit##*/}.new" "$root$units/${unit##*/}"
+  done
+  local systemd
+  systemd=$(systemctl --version 2> /dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')
+  for unit in "$source"/systemd/*.service; do
+    [[ ${systemd:-0} -lt 254 ]] || install -D -m 644 "$source/systemd/backoff.conf" "$root$units/${unit##*/}.d/backoff.conf"
   done
   install -m 644 "$source"/systemd/sysusers.d/ecgmon.conf "$root$share/sysusers.d/"
   install -m 644 "$source"/systemd/tmpfiles.d/ecgmon.conf "$root$share/tmpfiles.d/"
@@ -90,7 +95,7 @@ do_install() {
   local interpreter version release previous="" file
   interpreter=$(python)
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
-  install -d "$root$library/releases"
+  install -d "$root$library/releases" 2> /dev/null || fail "can not write $root$library: it takes root, or a DESTDIR"
   exec 9> "$root$library/lock"
   flock -n 9 || fail "another installation is under way"
   [[ -L $root$library/current ]] && previous=$(readlink -f "$root$library/current")
@@ -124,7 +129,7 @@ do_install() {
       fail "this version can not use $file as it is"
   done
 
-  install_files "$release"
+  install_files
   make_current "$release"
   trap 'rm -rf "$draft"' EXIT
   if live; then
@@ -158,7 +163,9 @@ do_uninstall() {
   fi
   rm -f "$root$units"/ecgmon-{monitor,worker@,producer@}.service "$root$units/ecgmon.target" \
     "$root$share"/{sysusers,tmpfiles}.d/ecgmon.conf "$root$prefix/bin/ecgmon" "$root/etc/ecgmon/ecgmon.toml.example"
-  rm -rf "$root$library"
+  rm -f "$root$units"/ecgmon-{monitor,worker@,producer@}.service.d/backoff.conf
+  rmdir --ignore-fail-on-non-empty "$root$units"/ecgmon-*.service.d 2> /dev/null || true
+  rm -rf "$root$library" "$root/etc/systemd/system/ecgmon.target.wants"
   ! live || systemctl daemon-reload
   say "removed; configuration and keys in /etc/ecgmon and the store in /var/lib/ecgmon are still there"
 }

@@ -199,6 +199,13 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_p
         lambda: re.search(r"\d+ streams, .* 1 workers", machine.show("ecgmon-monitor", "StatusText")), "the worker"
     )
 
+    # what an operator and Prometheus see
+    assert re.search(
+        r'Status: ".* streams, .* 1 workers', machine.done("systemctl", "status", "--no-pager", "ecgmon-monitor")
+    )
+    scrape = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
+    assert "\necgmon_ready 1.0\n" in machine.done("python3", "-c", scrape)
+
     # a killed worker is started again, a monitor that stands still is ended by the watchdog
     machine.done("systemctl", "start", "ecgmon-producer@toy")
     wait_for(lambda: "0 streams" not in machine.show("ecgmon-monitor", "StatusText"), "the stream")
