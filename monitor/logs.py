@@ -61,6 +61,7 @@ def configure(settings: LogSettings, *, role: str) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        # one write a line, newline and all: processes that share a log must not cut into each other's lines
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

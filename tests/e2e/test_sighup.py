@@ -31,7 +31,11 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def events(log: Path, name: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    lines = [
+        json.loads(line)
+        for line in log.read_text().splitlines(keepends=True)
+        if line.startswith("{") and line.endswith("\n")
+    ]
     return [line for line in lines if line["event"] == name]
 
 
