@@ -29,7 +29,13 @@ CHUNK_SECONDS: Final = 0.25
 """How much signal a chunk holds by default, in seconds: what a monitor's frontend sends at once."""
 
 BLOCK_SECONDS: Final = 300.0
-"""How much signal is read from disk at once, in seconds: a day of twelve leads is never in memory."""
+"""Most signal that is read from disk at once, in seconds: a day of twelve leads is never in memory."""
+
+BLOCK_CHUNKS: Final = 100
+"""Most chunks that are read from disk at once: of a thousand streams in real time, 25 s each are in memory.
+
+Reading costs wfdb some 2 ms for the header each time, however little is read.
+"""
 
 _TIME: Final = re.compile(r"((?P<hours>\d+):(?=\d+:))?((?P<minutes>\d+):)?(?P<seconds>\d+(\.\d*)?)")
 
@@ -143,12 +149,12 @@ class RecordSource:
         """
         step = max(1, round(seconds * self.fs))
         # whole chunks in a block, so that only the last chunk of a pass is shorter
-        block = max(step, step * math.floor(BLOCK_SECONDS * self.fs / step))
+        block = step * max(1, min(BLOCK_CHUNKS, math.floor(BLOCK_SECONDS * self.fs / step)))
         part = self.stop - self.first
         done, offset = divmod(self.position, part)
         while self.loop == 0 or done < self.loop:
             for start in range(self.first + offset, self.stop, block):
-                samples = self.record.read(start, min(start + block, self.stop))
+                samples = self.record.block(start, min(start + block, self.stop))
                 for begin in range(0, len(samples), step):
                     yield samples[begin : begin + step]
             if self.record.truncated is not None and self.stop == self.record.length:

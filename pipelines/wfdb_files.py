@@ -65,6 +65,9 @@ _BLOCK_BYTES: Final = {
 }
 """Format: bytes of a block, samples in it (WFDB Applications Guide, SIGNAL(5))."""
 
+_MISSING: Final = {"16": -(2**15), "61": -(2**15), "160": -(2**15), "212": -(2**11), "310": -(2**9), "311": -(2**9)}
+"""What stands for a missing sample in the formats of at most 16 bits that can be read as they are (SIGNAL(5))."""
+
 _COMPRESSED: Final = {"508", "516", "524"}  # FLAC: how many samples there are shows only in reading
 
 _DIFFERENCES: Final = "8"  # first differences: no block but the first can be read on its own
@@ -76,6 +79,16 @@ _DEFINITIONS: Final = "## annotation type definitions"
 _DEFINITIONS_END: Final = "## end of definitions"
 
 _GAIN_FIELD: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+class Block(Protocol):
+    """A stretch of a record in memory, from which samples are taken in parts."""
+
+    def __len__(self) -> int:
+        """Samples in it."""
+
+    def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
+        """Samples of a contiguous part, shape (n, leads), in mV, NaN where missing."""
 
 
 class Record(Protocol):
@@ -108,6 +121,9 @@ class Record(Protocol):
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples ``start`` to ``stop``, shape (stop - start, leads), in mV, NaN where missing."""
 
+    def block(self, start: int, stop: int) -> Block:
+        """Read the same, in the form in which it takes the least memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
@@ -135,6 +151,31 @@ class MemoryRecord:
         """Read samples ``start`` to ``stop``, shape (stop - start, leads)."""
         return self.samples[start:stop]
 
+    def block(self, start: int, stop: int) -> Block:
+        """Read the same."""
+        return self.read(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """A stretch of a record as its converter gave it: a :class:`Block` of a quarter of the size of wfdb's millivolts."""
+
+    adc_units: NDArray[np.int16]
+    missing: NDArray[np.int16]  # of each lead, the value that stands for a missing sample
+    baseline: NDArray[np.float64]
+    gain: NDArray[np.float64]
+    millivolts: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.adc_units)
+
+    def __getitem__(self, part: slice) -> NDArray[np.float32]:
+        units = self.adc_units[part]
+        # as wfdb does it, step by step: the same millivolts to the last bit
+        signal = (units - self.baseline) / self.gain * self.millivolts
+        signal[units == self.missing] = np.nan
+        return signal.astype(np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class WfdbRecord:
@@ -149,6 +190,8 @@ class WfdbRecord:
     _stem: Path = field(repr=False)
     _channels: tuple[int, ...] = field(repr=False)
     _millivolts: NDArray[np.float64] = field(repr=False)
+    _short: bool = field(repr=False)
+    """Whether all samples are there as 16-bit numbers."""
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples from disk.
@@ -168,11 +211,37 @@ class WfdbRecord:
         SignalFileError
             If the samples can not be read.
         """
+        return self.block(start, stop)[:]
+
+    def block(self, start: int, stop: int) -> Block:
+        """Read samples from disk and keep them small.
+
+        Parameters
+        ----------
+        start, stop : int
+            As in :meth:`read`.
+
+        Raises
+        ------
+        SignalFileError
+            If the samples can not be read.
+        """
         import wfdb
 
+        found: Block
         try:
-            part = wfdb.rdrecord(str(self._stem), sampfrom=start, sampto=stop, channels=list(self._channels))
-            samples = (np.asarray(part.p_signal) * self._millivolts).astype(np.float32)
+            part = wfdb.rdrecord(
+                str(self._stem), sampfrom=start, sampto=stop, channels=list(self._channels), physical=not self._short,
+                return_res=16 if self._short else 64,
+            )  # fmt: skip
+            if self._short:
+                samples = np.asarray(part.d_signal)
+                missing = np.array([_MISSING[fmt] for fmt in part.fmt], np.int16)
+                found = _Units(
+                    samples, missing, np.array(part.baseline, np.float64), np.array(part.adc_gain), self._millivolts
+                )  # fmt: skip
+            else:
+                samples = found = (np.asarray(part.p_signal) * self._millivolts).astype(np.float32)
         except Exception as error:  # wfdb raises whatever its parsers stumble over
             raise SignalFileError(
                 f"{self.name}: samples {start} to {stop} can not be read ({_reason(error)}); "
@@ -183,7 +252,7 @@ class WfdbRecord:
                 f"{self.name}: {samples.shape} samples were read where {(stop - start, len(self.leads))} "
                 "were expected; fetch the record's files again"
             )
-        return samples
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +321,7 @@ def open_record(ref: RecordRef, *, leads: Sequence[str] | None = None) -> Record
         _stem=stem,
         _channels=tuple(channels),
         _millivolts=np.array(units),
+        _short=_short(header, channels),
     )
 
 
@@ -513,6 +583,15 @@ def _length(
         "those were read, the rest is missing: fetch the signal file again, or correct the header"
     )
     return length, truncated, notes
+
+
+def _short(header: Any, channels: Sequence[int]) -> bool:  # noqa: ANN401
+    """Tell whether a record's samples fit into 16 bits as they are: one segment, one sample a frame, no longer format."""
+    import wfdb
+
+    if isinstance(header, wfdb.MultiRecord):
+        return False
+    return all(header.fmt[channel] in _MISSING and header.samps_per_frame[channel] == 1 for channel in channels)
 
 
 def _lead_names(header: Any) -> list[str]:  # noqa: ANN401

@@ -220,7 +220,7 @@ def test_a_long_record_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
         length = 24 * 3600 * 360
         largest = 0
 
-        def read(self, start: int, stop: int) -> np.ndarray:
+        def block(self, start: int, stop: int) -> np.ndarray:
             self.largest = max(self.largest, stop - start)
             return np.zeros((stop - start, 1), np.float32)
 
