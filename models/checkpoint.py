@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-import msgspec
 import numpy as np
 
 from models import windows
@@ -103,13 +102,8 @@ class ModelInfo:
         return shape_of(self.architecture, leads=self.leads, width=self.width, latent=self.latent)
 
 
-class _Version(msgspec.Struct, frozen=True):
-    """What is read first: another version may have other fields."""
-
-    format: int
-
-
-class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metadata:
     """The metadata as stored."""
 
     format: int
@@ -126,6 +120,31 @@ class _Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     data: dict[str, str]
     architecture: str = "beatgan"  # of files from before there was another
+
+    @classmethod
+    def parse(cls, plain: dict[str, Any]) -> Self:
+        """Check names and types; ValueError says what does not fit.
+
+        Without a library for it: a bare GPU machine, with torch, numpy and safetensors alone, can load a model.
+        """
+        known = {one.name: one for one in fields(cls)}
+        if unknown := plain.keys() - known.keys():
+            raise ValueError(f"the field {min(unknown)!r} is not known")
+        if missing := {name for name, one in known.items() if one.default is MISSING} - plain.keys():
+            raise ValueError(f"the field {min(missing)!r} is missing")
+        for name, value in plain.items():
+            kind = _KINDS.get(str(known[name].type))
+            if kind is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ValueError(f"{name!r} is {value!r}; expected {known[name].type}")
+        band = plain["band"]
+        if not (isinstance(band, list) and len(band) == 2 and all(type(edge) in (int, float) for edge in band)):  # noqa: PLR2004 - low, high
+            raise ValueError(f"'band' is {band!r}; expected two numbers")
+        if not all(isinstance(value, str) for value in plain["data"].values()):
+            raise ValueError("a value of 'data' is not text")
+        return cls(**plain | {"band": (float(band[0]), float(band[1]))})
+
+
+_KINDS: Final = {"int": int, "str": str, "dict[str, Any]": dict, "dict[str, str]": dict}
 
 
 def shipped(name: str, suffix: str = ".safetensors") -> Path:
@@ -317,14 +336,16 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
             f"expected {stored[_CHECKSUM][:12]}...; get the file again"
         )
     try:
-        version = msgspec.json.decode(stored[_METADATA], type=_Version)
-        _check_value(path, "format", version.format, FORMAT)
-        metadata = msgspec.json.decode(stored[_METADATA], type=_Metadata)
+        plain = json.loads(stored[_METADATA])
+        if not isinstance(plain, dict):
+            raise ValueError("they are no object")  # noqa: TRY301 - it is explained below
+        _check_value(path, "format", plain.get("format"), FORMAT)  # first: another version may have other fields
+        metadata = _Metadata.parse(plain)
         shape = shape_of(metadata.architecture, leads=metadata.leads, width=metadata.width, latent=metadata.latent)
         _check_purpose(path, metadata)
         arrays = {key.removeprefix(_OF_SCORE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_SCORE)}
         score = Score.restore(metadata.score, arrays)
-    except (msgspec.MsgspecError, ValueError, CalibrationError, DensityError, ScoreError) as error:
+    except (ValueError, RecursionError, CalibrationError, DensityError, ScoreError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from error
     usual = _checked_usual(path, tensors.pop(_USUAL, None))
     _check_tensors(path, shape, tensors)
