@@ -338,7 +338,7 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
     try:
         plain = json.loads(stored[_METADATA])
         if not isinstance(plain, dict):
-            raise ValueError("they are no object")  # noqa: TRY301 - it is explained below
+            raise ValueError("they are no object")  # noqa: TRY301, TRY004 - it is explained below
         _check_value(path, "format", plain.get("format"), FORMAT)  # first: another version may have other fields
         metadata = _Metadata.parse(plain)
         shape = shape_of(metadata.architecture, leads=metadata.leads, width=metadata.width, latent=metadata.latent)

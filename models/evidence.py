@@ -283,15 +283,17 @@ class History:
             before = slice(max(0, now - BEATS), now)
             features[k, 4:7] = _rhythm(log_rr[before], log_rr[now])
             if now >= LEAST_BEATS:
-                features[k, 7 : 7 + 2 * leads] = _distances(shape[..., before], shape[..., now, None], span[:, before]).ravel()
+                features[k, 7 : 7 + 2 * leads] = _distances(
+                    shape[..., before], shape[..., now, None], span[:, before]
+                ).ravel()
         if alone < n:
             known = slice(first + alone - BEATS, first + n)
             features[alone:, 4:7] = _rhythms(log_rr[known])
-            before, spans = _before(shape[..., known]), _before(span[:, known])
+            shapes, spans = _before(shape[..., known]), _before(span[:, known])
             for k in range(0, n - alone, _TOGETHER):
                 part = slice(k, min(k + _TOGETHER, n - alone))
-                now = shape[..., first + alone + part.start : first + alone + part.stop, None]
-                distances = _distances(before[:, :, part], now, spans[:, part])
+                own = shape[..., first + alone + part.start : first + alone + part.stop, None]
+                distances = _distances(shapes[:, :, part], own, spans[:, part])
                 features[alone + part.start : alone + part.stop, 7 : 7 + 2 * leads] = distances.reshape(2 * leads, -1).T
         dull = ~(rows["span"][first:] > _FLAT)
         features[:, 7 : 7 + 2 * leads][np.repeat(dull, 2, axis=1)] = np.nan

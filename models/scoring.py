@@ -14,7 +14,6 @@ from models.checkpoint import default_weights, load_generator
 from models.windows import LENGTH, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS: Final = 0.1
 
+_PHASES: Final = (
+    37  # chunks between the phases of two streams: prime to the chunks of a block, so that all phases occur
+)
+
 
 def load_config(args: Namespace, extra: dict[str, str] | None = None) -> Config:
     """Load the configuration of a command: defaults, file, environment, flags.
@@ -308,7 +312,10 @@ def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
     troubles: list[tuple[str, str]] = []
     for settings in config.source:
         try:
-            feed = Feed(_open_source(settings), settings.speed, config.producer.chunk_seconds, live=settings.live)
+            feed = Feed(
+                _open_source(settings), settings.speed, config.producer.chunk_seconds, live=settings.live,
+                phase=_PHASES * len(feeds),
+            )  # fmt: skip
         except (SourceError, SegmentationError) as error:
             troubles.append((settings.name or settings.record, str(error)))
             continue

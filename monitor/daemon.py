@@ -659,9 +659,10 @@ class Monitor:
             return
         done = self._last_commit = self._clock()
         self._metrics.duration.labels("commit").observe(done - now)
-        for live, own, outcome in outcomes:
+        for live, _, outcome in outcomes:
             live.rules.commit(outcome.entry)
-            self._note(live, own, outcome, done, now)
+            self._note(live, outcome)
+        self._note_times(lots, done, now)
         self._acknowledge([(live, sum(len(lot.items) for lot in own)) for live, own, _ in outcomes])
 
     def _concluded(self, arrived: list[tuple[_Live, list[Lot]]]) -> list[tuple[_Live, list[Lot], Outcome]]:
@@ -690,7 +691,15 @@ class Monitor:
         self._metrics.commits.inc()
         return True
 
-    def _note(self, live: _Live, lots: list[Lot], outcome: Outcome, done: float, began: float) -> None:
+    def _note_times(self, lots: list[Lot], done: float, began: float) -> None:
+        """Count how long the beats of a commit took, all of them at once: one by one that costs as much as scoring them."""
+        latencies = done - np.concatenate([lot.arrivals[lot.items.table["kind"] == Kind.BEAT] for lot in lots])
+        self._latency.add(latencies)
+        observe_all(self._metrics.duration.labels("total"), latencies)
+        waited = began - np.array([lot.received for lot in lots if len(lot.errors)])
+        observe_all(self._metrics.duration.labels("order"), waited)
+
+    def _note(self, live: _Live, outcome: Outcome) -> None:
         """Count and publish what has been committed."""
         metrics, state = self._metrics, live.rules.state
         label = metrics.stream_label(state.name)
@@ -713,16 +722,8 @@ class Monitor:
             ]
             if live.recent_rr:
                 metrics.heart_rate.labels(label).set(60 * len(live.recent_rr) / sum(live.recent_rr))
-        total, order = metrics.duration.labels("total"), metrics.duration.labels("order")
-        for lot in lots:
-            is_beat = lot.items.table["kind"] == Kind.BEAT
-            latencies = done - lot.arrivals[is_beat]
-            self._latency.add(latencies)
-            observe_all(total, latencies)
-            if len(latencies):
-                order.observe(began - lot.received)
-        for quality in outcome.seconds:
-            metrics.quality.labels(label, quality.name.lower()).inc()
+        for quality, count in Counter(outcome.seconds).items():
+            metrics.quality.labels(label, quality.name.lower()).inc(count)
         if outcome.dropped:
             self._dropped += outcome.dropped
             metrics.dropped.labels(label).inc(outcome.dropped)
@@ -871,6 +872,9 @@ class Monitor:
         try:
             question = self._control_socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
+            return
+        if question == [b"latencies"]:
+            self._control_socket.send(self._latency.counts.tobytes())
             return
         if question != [b"status"]:
             self._metrics.rejected.labels("control", "question").inc()

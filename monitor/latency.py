@@ -17,9 +17,14 @@ _GROWTH: Final = 1.01  # each bin is 1 % wider than the one before: the error of
 class LatencyHistogram:
     """Counts of durations in bins that grow by one per cent, from a microsecond to hours."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: NDArray[np.int64] | None = None) -> None:
         bins = int(np.ceil(np.log(_HIGH / _LOW) / np.log(_GROWTH))) + 1
-        self._counts = np.zeros(bins, np.int64)
+        self._counts = np.zeros(bins, np.int64) if counts is None else counts
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """A copy of the counts, from which another histogram can be made; the difference of two is that of the time between."""
+        return self._counts.copy()
 
     def add(self, seconds: NDArray[np.float64]) -> None:
         """Count durations in seconds, shape (n,)."""

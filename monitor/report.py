@@ -123,6 +123,19 @@ class Client:
         NotRunningError
             If it does not answer within ``timeout`` seconds.
         """
+        return msgspec.msgpack.decode(self._ask(b"status", timeout), type=Status)
+
+    def latencies(self, timeout: float = 2.0) -> bytes:
+        """Ask for the latencies of all beats so far: counts, int64, for :class:`monitor.latency.LatencyHistogram`.
+
+        Raises
+        ------
+        NotRunningError
+            If it does not answer within ``timeout`` seconds.
+        """
+        return self._ask(b"latencies", timeout)
+
+    def _ask(self, question: bytes, timeout: float) -> bytes:
         if not (self._runtime / endpoints.CONTROL).exists():
             raise NotRunningError(f"no monitor serves in {self._runtime}")
         with self._context.socket(zmq.REQ) as socket:
@@ -132,8 +145,8 @@ class Client:
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.connect(endpoints.endpoint(self._runtime, endpoints.CONTROL))
             try:
-                socket.send(b"status")
-                return msgspec.msgpack.decode(socket.recv(), type=Status)
+                socket.send(question)
+                return bytes(socket.recv())
             except zmq.Again:
                 raise NotRunningError(f"the monitor in {self._runtime} does not answer") from None
 

@@ -395,6 +395,11 @@ class Store:
         )
         return change
 
+    def checkpoint(self) -> None:
+        """Bring what has been committed from the write-ahead log into the file itself, and empty the log."""
+        with _explained(self.path, "write"):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def prune(self, before: int) -> int:
         """Delete beats, details and ended alerts stored before a time; returns the beats deleted.
 

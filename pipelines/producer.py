@@ -38,6 +38,8 @@ _log = structlog.get_logger("producer")
 _IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
 _UNPACED_CHUNK_SECONDS: Final = 10.0  # signal read at a time when nobody waits for the clock
 _MESSAGE_ITEMS: Final = 512  # most items in a message: 640 kB of windows, so that acknowledgements flow
+_READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
+_TURN_SECONDS: Final = 0.025  # between two groups of paced streams: many in one message cost less, and none waits long
 _LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this starts anew from now
 
 
@@ -58,12 +60,15 @@ class Feed:
         Signal read at a time, in s; longer where there is no pace.
     live : bool
         Whether it does not wait: what the daemon can not follow is dropped, and nothing is read twice.
+    phase : int
+        Number among the streams of a producer, so that they take turns at the disk, too.
     """
 
     source: RecordSource
     speed: float
     chunk_seconds: float
     live: bool = False
+    phase: int = 0
     segmenter: Segmenter = field(init=False)
     chunks: Iterator[NDArray[np.float32]] = field(init=False)
     position: int = field(init=False, default=0)
@@ -98,7 +103,7 @@ class Feed:
 
     def _begin(self, source: RecordSource) -> None:
         self.segmenter = Segmenter(source.fs, source.leads)
-        self.chunks = source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS)
+        self.chunks = source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS, phase=self.phase)
         self.offset = self._seconds = 0
         self.position = self.samples = 0
         self.due = 0.0
@@ -328,10 +333,21 @@ class Producer:
             if not self._outbox.resume(number, received, stored):
                 _log.warning("stream-restarted", stream=feed.source.stream, reason="the monitor has lost its store")
                 feed.restart()
+        if not self._met:
+            self._spread()
         self._met = True
         self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
         heapq.heapify(self._schedule)
         _log.info("joined", streams=len(self._feeds), window=welcome.window)
+
+    def _spread(self) -> None:
+        """Give paced streams their turns, a group at a time: all at once they would wait for one another."""
+        now = self._clock()
+        for number, feed in enumerate(self._feeds):
+            if feed.speed:
+                step = feed.chunk_seconds / feed.speed
+                turns = max(1, int(step / _TURN_SECONDS))
+                feed.due = now + step * (number * turns // len(self._feeds)) / turns
 
     def _tell(self) -> None:
         for stream, reason in self._untold:
@@ -339,9 +355,12 @@ class Producer:
         self._untold.clear()
 
     def _read(self) -> None:
-        """Give every stream that is due one chunk, as long as there is room."""
+        """Give every stream that is due one chunk, as long as there is room, and not so long that the monitor hears nothing."""
+        until = self._clock() + _READ_SECONDS
         for _ in range(len(self._schedule)):
             now = self._clock()
+            if now > until:
+                return
             if (self._outbox.full and not self._live) or self._schedule[0][0] > now:
                 return
             _, number = heapq.heappop(self._schedule)
@@ -349,7 +368,9 @@ class Producer:
             began = time.thread_time()
             items = self._advance(feed)
             self._spent += time.thread_time() - began
-            arrived = np.full(len(items), self._clock())
+            # what a live source gave had been there since it was due: that it waited counts as latency
+            due = max(feed.due, now - _LATE_SECONDS) if feed.live and feed.due else self._clock()
+            arrived = np.full(len(items), due)
             if feed.live:
                 self._outbox.take_in(number, items, arrived)
             else:

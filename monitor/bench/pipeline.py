@@ -1,0 +1,184 @@
+"""``ecgmon bench pipeline``: records from disk to stored scores at full speed, against the full BeatGAN generator."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from monitor.bench import stages
+from monitor.bench.rig import BenchError, rig
+from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+from monitor.store import FILE, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monitor.report import Status
+    from pipelines.records import RecordRef
+    from pipelines.wfdb_files import Record
+
+BATCH: Final = 256
+"""Beats in a batch where nothing else is asked for: at full speed every batch is full."""
+
+_REFERENCE_SECONDS: Final = 5.0
+_START_SECONDS: Final = 120.0
+_END_SECONDS: Final = 3600.0
+_LEAST_SECONDS: Final = 0.05  # between two looks at the status
+_ITEMS: Final = 16_384
+
+
+def run_once(
+    refs: list[RecordRef], *, loop: int, workers: int = 1, batch: int = BATCH, stop: float = 0.0
+) -> dict[str, Any]:
+    """Run records through the pipeline once.
+
+    Parameters
+    ----------
+    loop : int
+        Times that each record is played.
+    workers : int
+    batch : int
+        Most beats in a batch.
+    stop : float
+        Where in a record to end, in s; 0: at its end.
+
+    Returns
+    -------
+    dict
+        ``beats``, ``seconds`` from the first item to the last commit, ``beats_per_second``, ``latency_seconds``,
+        ``cpu_seconds_per_beat`` of each role, without what its start took, ``rss_bytes`` of each role, ``store_bytes`` of a beat.
+
+    Raises
+    ------
+    BenchError
+        If something was lost, or a process ended.
+    """
+    sources = [
+        SourceSettings(record=str(ref.path or "toy"), name=f"s{number}", speed=0.0, loop=loop, stop=stop)
+        for number, ref in enumerate(refs)
+    ]
+    with rig(
+        sources,
+        worker=WorkerSettings(count=workers, device="cpu"),
+        delivery=DeliverySettings(batch_beats=batch, window_items=_ITEMS),
+        producer=ProducerSettings(buffer_items=_ITEMS),
+    ) as pipeline:
+        pipeline.wait_for(lambda status: len(status.workers) == workers, _START_SECONDS, "the workers did not join")
+        before = pipeline.cpu()
+        status = pipeline.wait_for(lambda status: status.producers > 0, _START_SECONDS, "the producer did not join")
+        before["producer"] = pipeline.cpu().get("producer", 0.0)
+        cpu, rss = dict(before), pipeline.rss()
+        until = time.monotonic() + _END_SECONDS
+        while pipeline.watch():
+            if time.monotonic() > until:
+                raise BenchError(f"the records were not stored within {_END_SECONDS:g} s")
+            cpu |= {role: max(seconds, cpu.get(role, 0.0)) for role, seconds in pipeline.cpu().items()}
+            rss = {role: max(rss.get(role, 0.0), bytes_) for role, bytes_ in pipeline.rss().items()} | {
+                role: bytes_ for role, bytes_ in rss.items() if role == "producer"
+            }
+            time.sleep(_LEAST_SECONDS)
+        status = pipeline.status()
+        cpu |= {role: max(seconds, cpu.get(role, 0.0)) for role, seconds in pipeline.cpu().items()}
+        _check(status, len(refs))
+        store_bytes = (pipeline.state / FILE).stat().st_size
+        with Reader(pipeline.state) as reader:
+            stored = sum(stream.beats for stream in reader.streams())
+        if stored != status.stored:
+            raise BenchError(f"the monitor stored {status.stored} beats, the store has {stored}")
+    return {
+        "beats": status.stored,
+        "seconds": status.busy_seconds,
+        "beats_per_second": status.stored / status.busy_seconds,
+        "latency_seconds": {"p50": status.latency_p50, "p99": status.latency_p99},
+        "cpu_seconds_per_beat": {role: (cpu[role] - before[role]) / status.stored for role in before},
+        "rss_bytes": rss,
+        "store_bytes": store_bytes / status.stored,
+    }
+
+
+def _check(status: Status, streams: int) -> None:
+    if status.troubles:
+        stream, reason = next(iter(status.troubles.items()))
+        raise BenchError(f"{stream}: {reason}")
+    if not status.segmented == status.scored == status.stored or status.dropped or status.redelivered:
+        raise BenchError(
+            f"of {status.segmented} beats {status.stored} were stored, {status.dropped} dropped, "
+            f"{status.redelivered} sent again; a speed at which beats are lost or repeated does not count"
+        )
+    if sum(stream.ended for stream in status.streams.values()) != streams:
+        raise BenchError("not all streams came to their end")
+
+
+def pipeline(
+    refs: list[RecordRef],
+    records: list[Record],
+    *,
+    repeats: int = 3,
+    loop: int = 1,
+    workers: int = 1,
+    batch: int = BATCH,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Measure the whole pipeline in turns with the reference.
+
+    Parameters
+    ----------
+    refs, records
+        The same records, to be named to the processes and to be read here.
+
+    Returns
+    -------
+    dict
+        As docs/performance.md describes it.
+    """
+    from models.benchmark import REFERENCE_BATCH, Reference, Spread, cores, machine, threads
+    from models.scoring import Scorer
+
+    runs, references, ratios = [], [], []
+    reference = Reference()
+    for number in range(repeats + 1):
+        progress(f"reference, {_REFERENCE_SECONDS:g} s")
+        with threads(cores()):
+            speed = reference.beats_per_second(_REFERENCE_SECONDS)
+        progress(f"pipeline, round {number} of {repeats}" if number else "pipeline, a first round that does not count")
+        run = run_once(refs, loop=loop, workers=workers, batch=batch)
+        progress(f"{run['beats']} beats, {run['beats_per_second']:.0f} a second; reference {speed:.0f}")
+        if number:
+            runs.append(run)
+            references.append(speed)
+            ratios.append(run["beats_per_second"] / speed)
+    progress("stages, each for itself")
+    scorer = Scorer()
+    stages.measure(records[:1], scorer)  # compiles what has to be compiled
+    of_stages, beats = stages.measure(records, scorer)
+    stored = Spread(tuple(run["store_bytes"] for run in runs)).median
+    floors = stages.floors(scorer.info, records, beats, stored)
+    cpu = {
+        role: Spread(tuple(run["cpu_seconds_per_beat"][role] for run in runs)).median
+        for role in runs[0]["cpu_seconds_per_beat"]
+    }
+    return {
+        "beats_per_second": Spread(tuple(run["beats_per_second"] for run in runs)).median,
+        "reference_beats_per_second": Spread(tuple(references)).median,
+        "ratio": Spread(tuple(ratios)).median,
+        "stages": of_stages,
+        "floor_microseconds_per_beat": sum(floor["microseconds"] for floor in floors.values()),
+        "cpu_seconds_per_beat": sum(cpu.values()),
+        "roles_cpu_seconds_per_beat": cpu,
+        "floors": floors,
+        "spread": {
+            "beats_per_second": Spread(tuple(run["beats_per_second"] for run in runs)).as_dict(),
+            "reference_beats_per_second": Spread(tuple(references)).as_dict(),
+            "ratio": Spread(tuple(ratios)).as_dict(),
+        },
+        "latency_seconds": runs[-1]["latency_seconds"],
+        "rss_bytes": runs[-1]["rss_bytes"],
+        "store_bytes_per_beat": stored,
+        "reference_batch": REFERENCE_BATCH,
+        "records": len(refs),
+        "beats": runs[0]["beats"],
+        "workers": workers,
+        "batch": batch,
+        "repeats": repeats,
+        "machine": machine(),
+    }

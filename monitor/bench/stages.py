@@ -1,0 +1,231 @@
+"""What each stage takes for a beat, and what it would have to take: one process, one core, no sockets between."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from models.evidence import BEATS, Evidence
+from models.windows import FILTER_HALF, LENGTH
+from monitor.delivery import Lot
+from monitor.settings import AlertSettings
+from monitor.store import Store
+from monitor.streams import StreamRules
+from pipelines import wire
+from pipelines.benchmark import one_core
+from pipelines.items import ITEM
+from pipelines.segmentation import Segmenter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from models.checkpoint import ModelInfo
+    from models.scoring import Raw, Scorer
+    from pipelines.items import Items
+    from pipelines.wfdb_files import Record
+
+STAGES: Final = {
+    "read": "read the record by wfdb, make millivolts of it",
+    "segment": "find the beats, judge the signal, cut and filter windows",
+    "wire": "pack, check and unpack the three messages that carry a beat",
+    "reconstruct": "scale, run the student, A(x) and its ticks",
+    "evidence": "compare with the stream's last beats and intervals",
+    "density": "the score from the evidence",
+    "rules": "alert rules, rows",
+    "store": "write and sync",
+}
+"""Stages, in order, and what they do."""
+
+_CHUNK_SECONDS: Final = 10.0
+_BLOCK_CHUNKS: Final = 30
+_LOTS: Final = 12  # chunks of a stream in a commit, about as many as at full speed
+_BATCH_BEATS: Final = 256
+_SYNC_BYTES: Final = 8 * 2**20
+_COMMIT_BYTES: Final = 2**20
+
+
+class Clock:
+    """Adds up the processor time of stages."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def of(self, stage: str, what: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        """Run something for a stage."""
+        began = time.thread_time()
+        done = what()
+        self.seconds[stage] += time.thread_time() - began
+        return done
+
+
+def measure(records: list[Record], scorer: Scorer) -> tuple[dict[str, float], int]:
+    """Run records through every stage, each for itself.
+
+    Returns
+    -------
+    stages : dict
+        Processor time in microseconds per beat.
+    beats : int
+    """
+    clock = Clock()
+    with one_core(), tempfile.TemporaryDirectory(prefix="ecgmon-bench-") as name, Store(Path(name)) as store:
+        lots: list[list[Lot]] = []
+        rules: list[StreamRules] = []
+        for number, record in enumerate(records):
+            stream = f"s{number}"
+            state = store.open_stream(stream, record.fs, Segmenter(record.fs, record.leads).leads, 0)
+            rules.append(StreamRules(state, AlertSettings()))
+            lots.append(_lots(clock, record, stream, scorer))
+        beats = sum(len(lot.items.windows) for each in lots for lot in each)
+        model = store.use_model(scorer.info.fingerprint, scorer.info.name)
+        for first in range(0, max(map(len, lots)), _LOTS):
+            now = [(rule, each[first : first + _LOTS]) for rule, each in zip(rules, lots, strict=True)]
+            _commit(clock, [(rule, own) for rule, own in now if own], scorer.info, store, model)
+    return {stage: 1e6 * seconds / beats for stage, seconds in clock.seconds.items()}, beats
+
+
+def _lots(clock: Clock, record: Record, stream: str, scorer: Scorer) -> list[Lot]:
+    """Read, segment, send and score one record."""
+    step = round(_CHUNK_SECONDS * record.fs)
+    segmenter = Segmenter(record.fs, record.leads)
+    items: list[Items] = []
+    for start in range(0, record.length, _BLOCK_CHUNKS * step):
+        stop = min(start + _BLOCK_CHUNKS * step, record.length)
+        block = clock.of("read", partial(record.block, start, stop))
+        for at in range(0, stop - start, step):
+            chunk = clock.of("read", partial(block.__getitem__, slice(at, at + step)))
+            items.append(clock.of("segment", partial(segmenter.push, chunk)))
+    items.append(clock.of("segment", segmenter.finish))
+    items = [part for part in items if len(part)]
+
+    def deliver() -> list[Items]:
+        arrived, position = [], 0
+        for part in items:
+            frames = wire.pack_deliver(1, [(0, position, part, np.zeros(len(part), np.float32))], 0.0)
+            header = wire.decode(wire.from_producer, frames)
+            assert isinstance(header, wire.Deliver)
+            arrived.append(wire.unpack_deliver(header, frames, [len(segmenter.leads)])[0][0])
+            position += len(part)
+        return arrived
+
+    arrived: list[Items] = clock.of("wire", deliver)
+    windows = np.concatenate([part.windows for part in arrived])[:, : scorer.info.leads]
+    errors = np.empty(len(windows), np.float32)
+    ticks = np.empty((len(windows), LENGTH), np.float16)
+    for first in range(0, len(windows), _BATCH_BEATS):
+        batch = windows[first : first + _BATCH_BEATS]
+
+        given = clock.of("wire", partial(_batch, batch))
+        raw = clock.of("reconstruct", partial(scorer.score, given))
+        part = slice(first, first + len(batch))
+        errors[part], ticks[part] = clock.of("wire", partial(_answer, raw))
+    lots, position, beat = [], 0, 0
+    for own in arrived:
+        lot = Lot(stream, position, own, np.zeros(len(own)), 0.0)
+        lot.errors[:] = errors[beat : beat + len(own.windows)]
+        lot.ticks[:] = ticks[beat : beat + len(own.windows)]
+        lot.unscored = 0
+        lots.append(lot)
+        position += len(own)
+        beat += len(own.windows)
+    return lots
+
+
+def _batch(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    frames = wire.pack_batch(1, 0, windows)
+    header = wire.decode(wire.to_worker, frames)
+    assert isinstance(header, wire.Batch)
+    return wire.unpack_batch(header, frames)
+
+
+def _answer(raw: Raw) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    return wire.unpack_scores(wire.pack_scores(1, 0, 0.0, raw.error, raw.ticks), len(raw.error))
+
+
+def _commit(
+    clock: Clock, arrived: list[tuple[StreamRules, list[Lot]]], info: ModelInfo, store: Store, model: int
+) -> None:
+    observed = clock.of("evidence", lambda: [rule.observe(own) for rule, own in arrived])
+    scores = clock.of("density", lambda: info.score.score(Evidence.concatenate([part.evidence for part in observed])))
+    ends = np.cumsum([len(part.evidence) for part in observed])
+    outcomes = clock.of(
+        "rules",
+        lambda: [
+            rule.conclude(part, mine)
+            for (rule, _), part, mine in zip(arrived, observed, np.split(scores, ends[:-1]), strict=True)
+        ],
+    )
+    clock.of("store", lambda: store.write([outcome.entry for outcome in outcomes], model, 0))
+    for (rule, _), outcome in zip(arrived, outcomes, strict=True):
+        rule.commit(outcome.entry)
+
+
+def floors(info: ModelInfo, records: list[Record], beats: int, stored_bytes: float) -> dict[str, dict[str, float]]:
+    """Say what each stage would take for a beat if only what must be done took time, on one core.
+
+    Parameters
+    ----------
+    stored_bytes : float
+        Bytes of a beat in the store.
+
+    Returns
+    -------
+    dict
+        By stage: ``operations`` and ``bytes`` of a beat, and ``microseconds`` at the rates measured here: of a large
+        matrix product, of a large copy, and for the store of a sequential write that is synced by the megabyte.
+    """
+    from models.benchmark import peak, threads
+
+    with one_core(), threads(1):
+        rate, copy = peak()
+        disk = disk_bytes_per_second()
+    signal = sum(record.length * len(record.leads) for record in records) / beats  # samples
+    leads = max(min(len(record.leads), 2) for record in records)
+    window = LENGTH * 4.0
+    work: dict[str, tuple[float, float, float]] = {
+        # operations, bytes through memory, bytes to disk
+        "read": (3 * signal, 6 * signal, 0.0),
+        "segment": (2.0 * leads * LENGTH * (2 * FILTER_HALF + 1), 4 * signal + leads * window, 0.0),
+        "wire": (0.0, leads * window + info.leads * window + LENGTH * 2.0 + ITEM.itemsize, 0.0),
+        "reconstruct": (2.0 * info.multiply_adds, info.leads * window + LENGTH * 2.0, 0.0),
+        "evidence": (3.0 * BEATS * leads * 53, 2.0 * leads * 53 * BEATS, 0.0),
+        "density": (2.0 * _density_operations(info), 0.0, 0.0),
+        "rules": (0.0, float(ITEM.itemsize), 0.0),
+        "store": (0.0, stored_bytes, stored_bytes),
+    }
+    return {
+        stage: {
+            "operations": operations,
+            "bytes": moved,
+            "microseconds": 1e6 * (operations / rate + moved / copy + written / disk),
+        }
+        for stage, (operations, moved, written) in work.items()
+    }
+
+
+def _density_operations(info: ModelInfo) -> float:
+    joint = info.score.parts[0].joint
+    if joint is None:
+        return 0.0
+    density = joint.density
+    return float(density.into.size + density.within.size + density.out.size + density.basis.size)
+
+
+def disk_bytes_per_second(folder: Path | None = None) -> float:
+    """Write a file from its beginning and sync it by the megabyte."""
+    block = bytes(_COMMIT_BYTES)
+    with tempfile.NamedTemporaryFile(prefix="ecgmon-bench-", dir=folder) as file:
+        began = time.perf_counter()
+        for _ in range(_SYNC_BYTES // _COMMIT_BYTES):
+            file.write(block)
+            file.flush()
+            os.fdatasync(file.fileno())
+        return _SYNC_BYTES / (time.perf_counter() - began)

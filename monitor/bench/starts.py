@@ -1,0 +1,59 @@
+"""``ecgmon bench start``: from the command to its answer, and from the start to a daemon that scores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from monitor.bench.rig import rig
+from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REFERENCE: Final = ("-c", "pass")  # what Python alone takes
+_COMMANDS: Final = {"help": ("-m", "monitor", "--help"), "version": ("-m", "monitor", "--version")}
+_READY_SECONDS: Final = 120.0
+
+
+def start(*, repeats: int = 5, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Measure starting.
+
+    Returns
+    -------
+    dict
+        Seconds, each with median, min and max: ``python`` (the reference), ``help``, ``version``, ``run_ready`` (a
+        worker has joined the monitor), ``first_beat`` (the first beat of a record at full speed is stored).
+    """
+    from models.benchmark import Spread, machine
+
+    times: dict[str, list[float]] = {}
+    for number in range(repeats + 1):
+        progress(f"round {number} of {repeats}" if number else "a first round that does not count")
+        found = {name: _command(arguments) for name, arguments in {"python": _REFERENCE, **_COMMANDS}.items()}
+        found |= _daemon()
+        if number:
+            for name, seconds in found.items():
+                times.setdefault(name, []).append(seconds)
+    return {name: Spread(tuple(values)).as_dict() for name, values in times.items()} | {"machine": machine()}
+
+
+def _command(arguments: tuple[str, ...]) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+    return time.perf_counter() - began
+
+
+def _daemon() -> dict[str, float]:
+    began = time.perf_counter()
+    with rig(
+        [SourceSettings(record="toy", speed=0.0)],
+        worker=WorkerSettings(device="cpu"),
+        delivery=DeliverySettings(),
+        producer=ProducerSettings(),
+    ) as pipeline:
+        ready = time.perf_counter() - began
+        pipeline.wait_for(lambda status: status.stored > 0, _READY_SECONDS, "no beat was stored")
+        return {"run_ready": ready, "first_beat": time.perf_counter() - began}
