@@ -266,7 +266,9 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
 
             return score
 
-        forms = {"deployed": lambda windows: scorer.score(windows).error}
+        forms: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+            "deployed": lambda windows: scorer.score(windows).error
+        }
         forms |= {name: of(form) for name, form in made.items() if not isinstance(form, str)}
         subjects = {"reference": reference.score} | forms
         windows = np.repeat(_windows(_PARITY_BEATS), info.leads, axis=1)

@@ -1,0 +1,314 @@
+"""``ecgmon bench report``: docs/performance.md and its pictures, from measurements kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_BYTES: Final = 1e6
+
+
+class ReportError(Exception):
+    """There is nothing to write a report from; the message says what to do."""
+
+
+def write(results: Path, page: Path) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    results : Path
+        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``live.json``, ``curve.json``,
+        ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``, ``growth.json``, ``soak.json``.
+        A part whose file is missing is said not to have been measured.
+    page : Path
+        Pictures go to a folder of the same name beside it.  What stands below :data:`KEPT` is left as it is.
+
+    Raises
+    ------
+    ReportError
+        If the folder holds none of them, or one is damaged.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(results.glob("*.json")):
+        try:
+            found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ReportError(f"{file} is no JSON ({error}); measure again") from error
+    if not found:
+        raise ReportError(f"there is no measurement in {results}; make one with 'ecgmon bench pipeline --json'")
+    pictures = page.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    parts = [_HEAD]
+    for name, section in _SECTIONS.items():
+        parts.append(section(found[name], pictures) if name in found else f"## {name}\n\nNot measured.\n")
+    kept = ""
+    if page.is_file():
+        _, mark, kept = page.read_text(encoding="utf-8").partition(KEPT)
+        kept = mark + kept
+    page.write_text("\n".join(parts) + "\n" + (kept or f"{KEPT}\n"), encoding="utf-8")
+
+
+KEPT: Final = "<!-- below this line the page is written by hand -->"
+"""What stands below it in the page is not made from measurements."""
+
+_HEAD: Final = """\
+# Performance
+
+Made by `ecgmon bench report` from the files in `results/bench/`, each of which `ecgmon bench ... --json` printed.
+Absolute times of a shared machine mean little: compare the ratios.
+"""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |"]
+    lines.append("|" + " --- |" * (lines[0].count("|") - 1))
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _on(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    gpu = f", {machine['gpu']}" if "gpu" in machine else ""
+    return f"Measured on: {machine['processor']}, {machine['cores']} cores{gpu}.\n"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms"
+
+
+def _pipeline(found: dict[str, Any], pictures: Path) -> str:
+    spread = found["spread"]
+    rows = [
+        (stage, f"{found['stages'][stage]:.1f}", f"{floor['microseconds']:.2f}",
+         f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio says nothing
+        for stage, floor in found["floors"].items()
+    ]  # fmt: skip
+    _bars(pictures / "stages.png", found)
+    roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())
+    return (
+        f"## From disk to stored scores\n\n{_on(found)}\n"
+        f"`ecgmon bench pipeline`: {found['records']} records, {found['beats']} beats, {found['workers']} worker, batches "
+        f"of {found['batch']}, median of {found['repeats']}.\n\n"
+        + _table(
+            ("", "median", "least", "most"),
+            [
+                (what, *(f"{spread[key][which]:,.{digits}f}" for which in ("median", "min", "max")))
+                for what, key, digits in (
+                    ("beats a second", "beats_per_second", 0),
+                    (
+                        "reference: full BeatGAN, batches of 64, all cores, scoring only",
+                        "reference_beats_per_second",
+                        0,
+                    ),
+                    ("ratio", "ratio", 2),
+                )
+            ],
+        )
+        + f"\nProcessor time of a beat: {1e6 * found['cpu_seconds_per_beat']:.0f} us ({roles}). Of it the stages take, each "
+        "run for itself on one core:\n\n"
+        + _table(("stage", "us a beat", "floor", "times the floor"), rows)
+        + f"\nThe sum of the stages is {sum(found['stages'].values()):.0f} us, of their floors "
+        f"{found['floor_microseconds_per_beat']:.1f} us. A floor is what the stage's arithmetic takes at the rate of a large "
+        "matrix product, its bytes at that of a large copy, and those of the store at that of a file that is synced by the "
+        "megabyte. What the processes take beyond the stages are sockets, queues, metrics, and the two cores' common cache.\n"
+        "\n![stages](performance/stages.png)\n"
+    )
+
+
+def _live(found: dict[str, Any], _: Path) -> str:
+    latency = found["latency_seconds"]
+    return (
+        f"## Live streams\n\n{_on(found)}\n`ecgmon bench live`: {found['streams']} streams for {found['seconds']:.0f} s, "
+        f"{found['beats']} beats.\n\n"
+        + _table(
+            ("", ""),
+            [
+                ("latency p50, p99, most", ", ".join(_ms(latency[key]) for key in ("p50", "p99", "max"))),
+                ("dropped", found["dropped"]),
+                ("processor cores", f"{found['cpu_cores']:.2f}"),
+                ("memory", f"{found['rss_bytes'] / _BYTES:.0f} MB"),
+                ("bytes a stream", f"{found['bytes_per_stream']:,.0f}"),
+            ],
+        )
+    )
+
+
+def _curve(found: dict[str, Any], pictures: Path) -> str:
+    _lines(pictures / "live.png", found)
+    return (
+        f"## From few streams to too many\n\n{_on(found)}\n`ecgmon bench live --curve`: a number is held if nothing is "
+        "dropped and p99 is at most 100 ms.\n\n"
+        + _table(
+            ("streams", "p50", "p99", "most", "dropped", "cores", "memory"),
+            [
+                (
+                    point["streams"], *(_ms(point["latency_seconds"][key]) for key in ("p50", "p99", "max")),
+                    point["dropped"], f"{point['cpu_cores']:.2f}", f"{point['rss_bytes'] / _BYTES:.0f} MB",
+                )
+                for point in found["points"]
+            ],
+        )
+        + "\n![live](performance/live.png)\n"
+    )  # fmt: skip
+
+
+def _worker(found: dict[str, Any], _: Path) -> str:
+    forms = {"reference": found["reference"], **found["forms"]}
+    batches = list(found["reference"]["batches"])
+    best, floor = found["best"], found["floor"]
+    missing = "".join(f"- {name}: not to be had here ({why})\n" for name, why in found["unavailable"].items())
+    return (
+        f"## Scoring alone, {found['device']}\n\n{_on(found)}\n`ecgmon bench worker --device {found['device']}`: beats a "
+        f"second by batch size, median of {found['repeats']}, from windows in main memory to A(x).\n\n"
+        + _table(
+            ("form", *batches, "largest relative difference of A(x)"),
+            [
+                (
+                    name,
+                    *(f"{form['batches'][batch]['beats_per_second']['median']:,.0f}" for batch in batches),
+                    f"{form['parity']:.1e}" if "parity" in form else "",
+                )
+                for name, form in forms.items()
+            ],
+        )
+        + f"\n{missing}\nThe deployed form is at its best with {best['batch']} beats: {best['beats_per_second']:,.0f} a second, "
+        f"{best['ratio']:.1f} times the reference in batches of 64, {best['over_floor']:.1f} times the floor of "
+        f"{floor['microseconds_per_beat']:.2f} us ({floor['operations_per_beat']:,.0f} operations, "
+        f"{floor['bytes_per_beat']:,.0f} bytes). Its scores differ between batch sizes by "
+        f"{found['difference_between_batch_sizes']:g}. One beat takes "
+        f"{_ms(found['forms']['deployed']['batches'][batches[0]]['latency_seconds']['p99'])} (p99).\n"
+    )
+
+
+def _store(found: dict[str, Any], _: Path) -> str:
+    text = (
+        f"## Store\n\n{_on(found)}\n`ecgmon bench store`: every commit is synced to the disk.\n\n"
+        + _table(
+            ("beats in a commit", "us a beat", "ms a commit", "beats a second"),
+            [
+                (
+                    beats, f"{one['microseconds_per_beat']:.1f}", f"{one['milliseconds_per_commit']:.1f}",
+                    f"{one['beats_per_second']['median']:,.0f}",
+                )
+                for beats, one in found["commits"].items()
+            ],
+        )
+        + f"\nA million beats take {found['bytes_per_million_beats'] / _BYTES:.0f} MB; a plain file that is synced by the "
+        f"megabyte takes {found['reference']['plain_file_beats_per_second']:,.0f} beats a second.\n"
+    )  # fmt: skip
+    if "queries" not in found:
+        return text
+    queries = found["queries"]
+    return (
+        text + f"\nQuestions to a store of {queries['beats']:,} beats in {queries['streams']} streams "
+        f"({queries['bytes'] / 1e9:.1f} GB):\n\n"
+        + _table(
+            ("question", "first", "median"),
+            [(question, _ms(one["first"]), _ms(one["median"])) for question, one in queries["seconds"].items()],
+        )
+    )
+
+
+def _start(found: dict[str, Any], _: Path) -> str:
+    names = {
+        "python": "reference: Python alone", "help": "`ecgmon --help`", "version": "`ecgmon --version`",
+        "run_ready": "`ecgmon run`: a worker has joined", "first_beat": "`ecgmon run`: the first beat is stored",
+    }  # fmt: skip
+    rows = [
+        (what, *(f"{found[name][which]:.2f} s" for which in ("median", "min", "max"))) for name, what in names.items()
+    ]
+    return f"## Start\n\n{_on(found)}\n" + _table(("", "median", "least", "most"), rows)
+
+
+def _growth(found: dict[str, Any], _: Path) -> str:
+    text = f"## Growth\n\n{_on(found)}\n`ecgmon bench growth`, full speed.\n\n"
+    for name, what in (
+        ("streams", "streams"), ("workers", "workers"), ("batch", "most beats in a batch"), ("stop", "seconds of a record"),
+    ):  # fmt: skip
+        text += (
+            _table(
+                (what, "beats a second", "p50", "p99"),
+                [
+                    (
+                        value, f"{run['beats_per_second']:,.0f}",
+                        *(_ms(run["latency_seconds"][key]) for key in ("p50", "p99")),
+                    )
+                    for value, run in found[name].items()
+                ],
+            )
+            + "\n"
+        )  # fmt: skip
+    return text
+
+
+def _soak(found: dict[str, Any], _: Path) -> str:
+    return (
+        f"## Memory over time\n\n{_on(found)}\n`ecgmon bench soak`: {found['minutes']:.0f} minutes at full speed, "
+        f"{found['beats']:,} beats, {found['beats_per_second']:,.0f} a second. A line is fitted to all but the first fifth.\n\n"
+        + _table(
+            ("role", "first", "last", "slope an hour"),
+            [
+                (
+                    role, f"{one['first'] / _BYTES:.1f} MB", f"{one['last'] / _BYTES:.1f} MB",
+                    f"{one['slope_bytes_per_hour'] / _BYTES:+.2f} MB",
+                )
+                for role, one in found["roles"].items()
+            ],
+        )
+    )  # fmt: skip
+
+
+_SECTIONS: Final = {
+    "pipeline": _pipeline,
+    "live": _live,
+    "curve": _curve,
+    "worker-cpu": _worker,
+    "worker-cuda": _worker,
+    "store": _store,
+    "start": _start,
+    "growth": _growth,
+    "soak": _soak,
+}
+
+
+def _figure() -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ReportError(
+            "pictures need the package matplotlib, which is missing; pip install 'ecgmon[plot]'"
+        ) from error
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _bars(path: Path, found: dict[str, Any]) -> None:
+    figure, axes = _figure()
+    stages = list(found["stages"])[::-1]
+    axes.barh(stages, [found["stages"][stage] for stage in stages], color="#4c78a8", label="measured")
+    axes.barh(
+        stages,
+        [found["floors"][stage]["microseconds"] for stage in stages],
+        color="#e45756",
+        height=0.35,
+        label="floor",
+    )
+    axes.set_xlabel("microseconds a beat, one core")
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def _lines(path: Path, found: dict[str, Any]) -> None:
+    figure, axes = _figure()
+    streams = [point["streams"] for point in found["points"]]
+    for key, name in (("p50", "p50"), ("p99", "p99"), ("max", "most")):
+        axes.plot(streams, [1e3 * point["latency_seconds"][key] for point in found["points"]], "o-", label=name)
+    axes.axhline(100, color="grey", linewidth=0.8, linestyle="--")
+    axes.set(xscale="log", yscale="log", xlabel="live streams", ylabel="latency in ms, arrival to commit")
+    axes.legend()
+    figure.savefig(path, dpi=110)
