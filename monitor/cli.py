@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(command: str, args: object) -> int:
-    from monitor.config import ConfigError
+    from monitor.config_errors import ConfigError
 
     run = getattr(import_module(COMMANDS[command][0]), f"run_{command.replace('-', '_')}")
     try:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from monitor.config import ConfigError, load
+from monitor.config import load
+from monitor.config_errors import ConfigError
 from monitor.config_text import dump_toml, reference_page
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from monitor.config_errors import ConfigError, Problem
 from monitor.config_keys import ENVIRONMENT_PREFIX, SOURCE, Key, is_text, keys, nearest, sections
 from monitor.config_text import dump_toml
 from monitor.settings import AlertSettings, Config, SourceSettings, is_loopback
@@ -41,54 +42,6 @@ OTHER_VARIABLES: Final = frozenset({"ECGMON_MITDB", "ECGMON_REQUIRE_ALL"})
 """Environment variables of ecgmon that are not keys: where MIT-BIH is, and that no test may be skipped."""
 
 _SHOWN: Final = 60  # characters of an offending value that a message shows
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a configuration.
-
-    Attributes
-    ----------
-    where : str
-        The file, environment variable or flag.
-    line : int or None
-        Line in the file, from 1.
-    key : str
-        Dotted key; empty where no key is at fault.
-    value : str or None
-        The offending value, as TOML.
-    message : str
-        What is wrong, what was expected and, where it is not plain, what to do.
-    nearest : str or None
-        The valid key that was probably meant.
-    """
-
-    where: str
-    line: int | None
-    key: str
-    value: str | None
-    message: str
-    nearest: str | None = None
-
-    def __str__(self) -> str:
-        place = self.where if self.line is None else f"{self.where}:{self.line}"
-        subject = "" if not self.key else f" {self.key}:" if self.value is None else f" {self.key} = {self.value}:"
-        hint = f"; did you mean {self.nearest}?" if self.nearest else ""
-        return f"{place}:{subject} {self.message}{hint}"
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used.
-
-    Parameters
-    ----------
-    problems : sequence of Problem
-        All that is wrong, at least one.
-    """
-
-    def __init__(self, problems: list[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, problems)))
 
 
 def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Config:

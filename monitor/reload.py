@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from models.checkpoint import CheckpointError
-from monitor.config import ConfigError
+from monitor.config_errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -644,7 +644,8 @@ def damaged_configuration(rng: random.Random) -> bytes:
 
 def configuration_case(rng: random.Random, folder: Path) -> str:
     """Read one damaged configuration: the file, or what a supervisor hands to a role."""
-    from monitor.config import Config, ConfigError, from_json, load, to_json
+    from monitor.config import Config, from_json, load, to_json
+    from monitor.config_errors import ConfigError
 
     try:
         if rng.random() < 0.2:

@@ -15,7 +15,8 @@ import torch
 from safetensors.numpy import save
 
 from models.checkpoint import CheckpointError, load_generator, read_info
-from monitor.config import ConfigError, from_json, load
+from monitor.config import from_json, load
+from monitor.config_errors import ConfigError
 from pipelines import wire
 from pipelines.dataset import DatasetError
 from pipelines.dataset import load as load_dataset

@@ -18,7 +18,7 @@ from monitor.store import FILE, Entry, Reader, Store, StreamState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BEATS: Final = 200_000
+_BEATS: Final = 100_000
 _STREAMS: Final = 100
 _COMMITS: Final = (10, 100, 1000, 10_000)  # beats in a commit
 _LARGE_STREAMS: Final = 1000

@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import clean_environment
 
+from monitor.bench.compare import compare, table
+
 BARE = """
 import sys
 class Absent:
@@ -104,13 +106,16 @@ def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
     assert (tmp_path / "performance" / "stages.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_comparing_shows_old_and_new(measured, ecgmon, tmp_path):
-    old = tmp_path / "old.json"
-    old.write_text(json.dumps({"commits": {"10": {"microseconds_per_beat": 1e9}}}))
-    done = ecgmon("bench", "store", "--json", "--compare", old)
-    assert done.returncode == 0, done.stderr
-    assert "commits.10.microseconds_per_beat" in done.stderr
-    assert "-100.0 %" in done.stderr
+def test_comparing_shows_old_and_new(measured):
+    new = measured[0]["store"]
+    old = json.loads(json.dumps(new))
+    old["commits"]["10"]["microseconds_per_beat"] *= 2
+    pairs = compare(old, new)
+    halved = [(before, after) for name, before, after in pairs if name == "commits.10.microseconds_per_beat"]
+    assert halved == [(2 * halved[0][1], halved[0][1])]
+    lines = table(pairs).splitlines()
+    assert len(lines) == len(pairs) + 1
+    assert sum("-50.0 %" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from monitor.alerts import AlertKind
 from monitor.commands_config import add_check_config, run_check_config
-from monitor.config import Config, ConfigError, Problem, dump_toml, from_json, load, problems, to_json
+from monitor.config import Config, dump_toml, from_json, load, problems, to_json
+from monitor.config_errors import ConfigError, Problem
 from monitor.config_keys import keys, sections
 from monitor.config_text import reference_page
 from monitor.settings import PrioritySettings, SourceSettings

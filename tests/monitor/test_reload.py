@@ -8,7 +8,7 @@ import signal
 import pytest
 from msgspec.structs import replace
 
-from monitor.config import ConfigError, Problem
+from monitor.config_errors import ConfigError, Problem
 from monitor.reload import Reloader, ReloadError, merged
 from monitor.service import Service
 from monitor.settings import Config, SourceSettings
