@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS: Final = 0.1
 
-_PHASES: Final = (
-    37  # chunks between the phases of two streams: prime to the chunks of a block, so that all phases occur
-)
+_PHASES: Final = 37  # chunks between the phases of two streams; prime to those of a block: all phases occur
 
 
 def load_config(args: Namespace, extra: dict[str, str] | None = None) -> Config:
