@@ -65,7 +65,9 @@ def run_once(
     ) as pipeline:
         pipeline.wait_for(lambda status: len(status.workers) == workers, _START_SECONDS, "the workers did not join")
         before = pipeline.cpu()
-        status = pipeline.wait_for(lambda status: status.producers > 0, _START_SECONDS, "the producer did not join")
+        pipeline.wait_for(  # one with little to say may have left already
+            lambda status: status.producers > 0 or status.segmented > 0, _START_SECONDS, "the producer did not join"
+        )
         before["producer"] = pipeline.cpu().get("producer", 0.0)
         cpu, rss = dict(before), pipeline.rss()
         until = time.monotonic() + _END_SECONDS
