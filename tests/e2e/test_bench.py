@@ -11,6 +11,8 @@ from conftest import clean_environment
 
 from monitor.bench.compare import compare, table
 
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
+
 BARE = """
 import sys
 class Absent:
@@ -37,7 +39,7 @@ def measured(tmp_path_factory):
     for name, command in commands.items():
         done = subprocess.run(
             [sys.executable, "-m", "monitor", "bench", *map(str, command), "--json"],
-            capture_output=True, text=True, timeout=120, check=False, env=clean_environment(folder),
+            capture_output=True, text=True, timeout=300, check=False, env=clean_environment(folder),
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found[name] = json.loads(done.stdout)
