@@ -11,7 +11,6 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,7 +18,6 @@ import numpy as np
 import structlog
 import zmq
 
-from models.evidence import Evidence
 from monitor import endpoints
 from monitor.alerts import Priority
 from monitor.delivery import Exchange, Lot
@@ -29,7 +27,7 @@ from monitor.latency import LatencyHistogram
 from monitor.reload import ReloadError
 from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
 from monitor.store import StoreError, StreamChangedError
-from monitor.streams import Outcome, StreamRules
+from monitor.streams import Outcome, StreamRules, conclude, observe
 from pipelines import wire
 from pipelines.items import Kind
 from pipelines.sparing import Sparing
@@ -41,10 +39,9 @@ if TYPE_CHECKING:
     from models.checkpoint import ModelInfo
     from monitor.config import Config
     from monitor.endpoints import Caller
-    from monitor.exporter import Metrics
+    from monitor.exporter import Metrics, StreamMetrics
     from monitor.gate import Gate
     from monitor.store import Entry, Store
-    from pipelines.items import Items
 
 _log = structlog.get_logger("monitor")
 
@@ -91,11 +88,17 @@ class _Live:
     received: int
     samples: int
     """The stream is known up to this one."""
+    shown: StreamMetrics
     recent_rr: list[float] = field(default_factory=list)
     last_score: float = float("nan")
     stalled: bool = False
     ended: bool = False
     """Whether its end was received, stored or not."""
+
+    @property
+    def rate(self) -> float:
+        """Heart rate over the last intervals, in beats/min."""
+        return 60 * len(self.recent_rr) / sum(self.recent_rr) if self.recent_rr else math.nan
 
 
 class Monitor:
@@ -170,7 +173,8 @@ class Monitor:
         self._producer_doors = [Door(bound(zmq.ROUTER, endpoints.PRODUCERS))]
         self._worker_doors = [Door(bound(zmq.ROUTER, endpoints.WORKERS))]
         self._control_socket = bound(zmq.REP, endpoints.CONTROL)
-        self._feed_socket = bound(zmq.PUB, endpoints.FEED)
+        self._feed_socket = bound(zmq.XPUB, endpoints.FEED)
+        self._topics: set[bytes] = set()
         self._gate = gate
         if gate is not None:
             for role, doors, address in (
@@ -406,8 +410,9 @@ class Monitor:
                     )
                     position = self._exchange.open(info.stream, state.position)
                     live = self._streams[info.stream] = _Live(
-                        rules, (peer, number), now, position, math.ceil(state.seconds * state.fs), ended=state.ended
-                    )
+                        rules, (peer, number), now, position, math.ceil(state.seconds * state.fs),
+                        self._metrics.of_stream(info.stream), ended=state.ended,
+                    )  # fmt: skip
                     for alert in rules.active:
                         self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
                 else:
@@ -493,7 +498,8 @@ class Monitor:
             live = self._streams[name]
             if live.number_of != (peer, part.stream):
                 continue  # the stream has moved to another producer
-            self._check_end(live, part, items)
+            if live.ended and part.first + len(items) > live.received:
+                raise wire.WireError("ended", f"stream {name} has ended; nothing can be added to it")
             lot = self._exchange.accept(Lot(name, part.first, items, now - ages.astype(np.float64), now))
             if lot is None:
                 rewind = rewind or part.first > self._exchange.open(name, 0)
@@ -507,18 +513,10 @@ class Monitor:
             beats = len(lot.items.windows)
             if beats:
                 self._beats_segmented += beats
-                self._metrics.segmented.labels(self._metrics.stream_label(name)).inc(beats)
+                live.shown.segmented.inc(beats)
         self._metrics.duration.labels("segment").observe(message.segment_seconds)
         if rewind:  # something before was lost on the way: have the producer ask where the streams stand
             self._send(peer, [wire.encode(wire.Unknown(self.epoch))])
-
-    def _check_end(self, live: _Live, part: wire.Part, items: Items) -> None:
-        """Refuse items that follow the end of their stream: the alert rules rely on there being none."""
-        ends = np.flatnonzero(items.table["kind"] == Kind.END)
-        if len(ends) and ends[0] != len(items) - 1:
-            raise wire.WireError("ended", "items follow the end of their stream")
-        if live.ended and part.first + len(items) > live.received:
-            raise wire.WireError("ended", f"stream {live.rules.state.name} has ended; nothing can be added to it")
 
     def _count_producer(self, producer: _Producer, ping: wire.ProducerPing) -> None:
         resent = max(0, ping.resent - producer.resent)
@@ -648,32 +646,30 @@ class Monitor:
         ):
             return
         lots, self._ready_lots = self._ready_lots, []
-        lots.sort(key=lambda lot: lot.stream)  # stable: a stream's lots stay in order
-        outcomes = self._concluded(
-            [(self._streams[name], list(own)) for name, own in groupby(lots, key=lambda lot: lot.stream)]
-        )
-        if not self._write([outcome.entry for _, _, outcome in outcomes]):
-            for live, _, _ in outcomes:
+        of_stream: dict[str, list[Lot]] = {}
+        for lot in lots:
+            of_stream.setdefault(lot.stream, []).append(lot)
+        streams = [self._streams[name] for name in of_stream]
+        arrived = [(live.rules, own) for live, own in zip(streams, of_stream.values(), strict=True)]
+        # The beats of all streams together, which costs less; then each stream's rules over its own
+        observed = observe(arrived)
+        outcomes = conclude(arrived, observed, self._info.score.score(observed.evidence))
+        if not self._write([outcome.entry for outcome in outcomes]):
+            for live in streams:
                 live.rules.forget()
             self._ready_lots = lots
             return
         done = self._last_commit = self._clock()
         self._metrics.duration.labels("commit").observe(done - now)
-        for live, _, outcome in outcomes:
+        wall = time.time()
+        self._hear_topics()
+        for live, outcome in zip(streams, outcomes, strict=True):
             live.rules.commit(outcome.entry)
-            self._note(live, outcome)
+            self._note(live, outcome, wall)
         self._note_times(lots, done, now)
-        self._acknowledge([(live, sum(len(lot.items) for lot in own)) for live, own, _ in outcomes])
-
-    def _concluded(self, arrived: list[tuple[_Live, list[Lot]]]) -> list[tuple[_Live, list[Lot], Outcome]]:
-        """Score the beats of all streams together, which costs less, and run each stream's rules over its own."""
-        observed = [live.rules.observe(own) for live, own in arrived]
-        scores = self._info.score.score(Evidence.concatenate([part.evidence for part in observed]))
-        ends = np.cumsum([len(part.evidence) for part in observed])
-        return [
-            (live, own, live.rules.conclude(part, mine))
-            for (live, own), part, mine in zip(arrived, observed, np.split(scores, ends[:-1]), strict=True)
-        ]
+        self._acknowledge(
+            [(live, sum(len(lot.items) for lot in own)) for live, (_, own) in zip(streams, arrived, strict=True)]
+        )
 
     def _write(self, entries: list[Entry]) -> bool:
         try:
@@ -699,38 +695,38 @@ class Monitor:
         waited = began - np.array([lot.received for lot in lots if len(lot.errors)])
         observe_all(self._metrics.duration.labels("order"), waited)
 
-    def _note(self, live: _Live, outcome: Outcome) -> None:
-        """Count and publish what has been committed."""
-        metrics, state = self._metrics, live.rules.state
-        label = metrics.stream_label(state.name)
-        beats = len(outcome.scores)
-        if beats:
-            self._beats_stored += beats
-            metrics.stored.labels(label).inc(beats)
-            known = np.flatnonzero(~np.isnan(outcome.scores))
-            scored = len(known)
-            metrics.scored.labels(label).inc(scored)
-            metrics.unscored.inc(beats - scored)
-            histogram = metrics.score.labels(label)
-            first = state.beats - beats
-            scores = outcome.scores[known]
-            observe_all(histogram, scores, lambda index: {"stream": label, "seq": str(first + known[index])})
-            if len(scores):
-                live.last_score = float(scores[-1])
-            live.recent_rr = [*live.recent_rr, *(rr for rr in outcome.rr.tolist() if not math.isnan(rr))][
-                -_RATE_INTERVALS:
-            ]
+    def _note(self, live: _Live, outcome: Outcome, wall: float) -> None:
+        """Count what has been committed of a stream at a time of day, and tell of it."""
+        shown, scores = live.shown, outcome.scores
+        if scores:
+            self._beats_stored += len(scores)
+            shown.stored.inc(len(scores))
+            known = [index for index, score in enumerate(scores) if not math.isnan(score)]
+            shown.scored.inc(len(known))
+            if len(known) < len(scores):
+                self._metrics.unscored.inc(len(scores) - len(known))
+            if known:
+                first = live.rules.state.beats - len(scores)
+                observe_all(
+                    shown.score,
+                    [scores[index] for index in known],
+                    lambda index: {"stream": shown.label, "seq": str(first + known[index])},
+                )
+                live.last_score = scores[known[-1]]
+            rhythm = [rr for _, _, rr, *_ in outcome.entry.beats[-_RATE_INTERVALS:] if not math.isnan(rr)]
+            live.recent_rr = [*live.recent_rr, *rhythm][-_RATE_INTERVALS:]
             if live.recent_rr:
-                metrics.heart_rate.labels(label).set(60 * len(live.recent_rr) / sum(live.recent_rr))
-        for quality, count in Counter(outcome.seconds).items():
-            metrics.quality.labels(label, quality.name.lower()).inc(count)
+                shown.heart_rate.set(live.rate)
+        for quality in outcome.seconds:
+            shown.quality(quality).inc()
         if outcome.dropped:
             self._dropped += outcome.dropped
-            metrics.dropped.labels(label).inc(outcome.dropped)
-        metrics.last_beat.labels(label).set_to_current_time()
-        self._publish(live, outcome.entry, outcome)
+            self._metrics.dropped.labels(shown.label).inc(outcome.dropped)
+        shown.last_item.set(wall)
+        self._tell(live, outcome.entry)
 
-    def _publish(self, live: _Live, entry: Entry, outcome: Outcome | None) -> None:
+    def _tell(self, live: _Live, entry: Entry) -> None:
+        """Log and count alerts, and publish what is new of a stream, if anybody listens."""
         state = live.rules.state
         for alert in entry.alerts:
             raised = alert.end is None
@@ -744,17 +740,29 @@ class Monitor:
                 stream=state.name, number=alert.number, kind=alert.kind.value, priority=alert.priority.value,
                 seconds=round(alert.raised if alert.end is None else alert.end, 3), message=alert.message,
             )  # fmt: skip
+        if not self._topics:
+            return
         update = FeedUpdate(
             stream=state.name,
             seconds=state.seconds,
-            beats=[]
-            if outcome is None
-            else [(s / state.fs, v) for s, v in zip(outcome.sample.tolist(), outcome.scores.tolist(), strict=True)],
-            rate=60 * len(live.recent_rr) / sum(live.recent_rr) if live.recent_rr else float("nan"),
+            beats=[(sample / state.fs, score) for _, sample, *_, score in entry.beats],
+            rate=live.rate,
             alerts=[FeedAlert.of(alert) for alert in entry.alerts],
             ended=state.ended,
         )
         self._feed_socket.send_multipart([state.name.encode(), msgspec.msgpack.encode(update)], zmq.NOBLOCK)
+
+    def _hear_topics(self) -> None:
+        """Learn what is listened to: what nobody listens to need not be said."""
+        while True:
+            try:
+                change = self._feed_socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if change[:1] == b"\1":
+                self._topics.add(change[1:])
+            else:
+                self._topics.discard(change[1:])
 
     def _acknowledge(self, committed: list[tuple[_Live, int]]) -> None:
         """Tell each producer how far its streams are safe now."""
@@ -822,7 +830,8 @@ class Monitor:
             if self._write([entry]):
                 live.rules.commit(entry)
                 live.stalled = True
-                self._publish(live, entry, None)
+                self._hear_topics()
+                self._tell(live, entry)
             else:
                 live.rules.forget()
 
@@ -842,10 +851,10 @@ class Monitor:
         metrics.workers_degraded.set(sum(bool(worker.degraded) for worker in self._workers.values()))
         lags: dict[str, float] = {}
         states = dict.fromkeys(("running", "stalled", "ended"), 0)
-        for name, live in self._streams.items():
+        for live in self._streams.values():
             ended = live.rules.state.ended
             states["ended" if ended else "stalled" if live.stalled else "running"] += 1
-            label = metrics.stream_label(name)
+            label = live.shown.label
             lags[label] = max(lags.get(label, 0.0), 0.0 if ended else now - live.heard)
         for label, lag in lags.items():
             metrics.lag.labels(label).set(lag)
@@ -907,7 +916,7 @@ class Monitor:
                 name: StreamStatus(
                     beats=live.rules.state.beats,
                     seconds=live.rules.state.seconds,
-                    rate=60 * len(live.recent_rr) / sum(live.recent_rr) if live.recent_rr else float("nan"),
+                    rate=live.rate,
                     last_score=live.last_score,
                     ended=live.rules.state.ended,
                     stalled=live.stalled,

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 _MOST_PATIENCE: Final = 64  # leases
 
+_NO_ERRORS: Final = np.empty(0, np.float32)  # of the many lots that hold nothing but seconds
+_NO_TICKS: Final = np.empty((0, LENGTH), np.float16)
+
 
 @dataclass(slots=True, eq=False)
 class Lot:
@@ -63,10 +66,9 @@ class Lot:
     unscored: int = field(init=False)
 
     def __post_init__(self) -> None:
-        beats = len(self.items.windows)
-        self.unscored = beats
-        self.errors = np.full(beats, np.nan, np.float32)
-        self.ticks = np.zeros((beats, LENGTH), np.float16)
+        self.unscored = beats = len(self.items.windows)
+        self.errors = np.full(beats, np.nan, np.float32) if beats else _NO_ERRORS
+        self.ticks = np.zeros((beats, LENGTH), np.float16) if beats else _NO_TICKS
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from models.evidence import History
+from models.history import History
 from monitor.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
 from pipelines.dataset import SYMBOLS, BeatClass
 from pipelines.evaluation import BEAT_SYMBOLS, MATCH_SECONDS, Reference, evaluate_records, match_beats, summarise

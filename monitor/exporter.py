@@ -13,6 +13,7 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from monitor.passwords import Hashed
     from monitor.settings import ExporterSettings
+    from pipelines.items import Quality
 
 PREFIX: Final = "ecgmon"
 OTHER: Final = "other"
@@ -110,7 +112,8 @@ class Metrics:
     def __init__(self, *, threshold: float, max_stream_labels: int, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
         self._max_labels = max_stream_labels
-        self._labels: dict[str, str] = {}
+        self._of_streams: dict[str, StreamMetrics] = {}
+        self._of_others = StreamMetrics(self, OTHER)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
@@ -198,19 +201,72 @@ class Metrics:
         for hop in ("producer", "worker"):
             self.redelivered.labels(hop)
 
-    def stream_label(self, stream: str) -> str:
-        """Label value of a stream: its id while there is room, then :data:`OTHER`.
+    def of_stream(self, stream: str) -> StreamMetrics:
+        """Give the metrics of a stream: labelled by its id while there is room, then by :data:`OTHER`.
 
         An id that the protocol would not have let in is shown escaped and cut to :data:`MAX_LABEL`.
         """
-        label = self._labels.get(stream)
-        if label is None:
-            if len(self._labels) >= self._max_labels:
-                return OTHER
+        found = self._of_streams.get(stream)
+        if found is None:
+            if len(self._of_streams) >= self._max_labels:
+                return self._of_others
             # half a surrogate pair could not be served at all: one such name, and there were no metrics
             shown = stream.encode("ascii" if not stream.isprintable() else "utf-8", "backslashreplace").decode()
-            label = self._labels[stream] = shown[:MAX_LABEL]
-        return label
+            found = self._of_streams[stream] = StreamMetrics(self, shown[:MAX_LABEL])
+        return found
+
+
+class StreamMetrics:
+    """The metrics of one stream, each there from its first use on; finding them by their label takes longer than counting.
+
+    Parameters
+    ----------
+    metrics : Metrics
+    label : str
+        Value of the label ``stream``.
+    """
+
+    def __init__(self, metrics: Metrics, label: str) -> None:
+        self._metrics = metrics
+        self.label = label
+        self._qualities: dict[Quality, Counter] = {}
+
+    @cached_property
+    def segmented(self) -> Counter:
+        """Beats that arrived."""
+        return self._metrics.segmented.labels(self.label)
+
+    @cached_property
+    def stored(self) -> Counter:
+        """Beats committed."""
+        return self._metrics.stored.labels(self.label)
+
+    @cached_property
+    def scored(self) -> Counter:
+        """Those of them with a score."""
+        return self._metrics.scored.labels(self.label)
+
+    @cached_property
+    def score(self) -> Histogram:
+        """Their scores."""
+        return self._metrics.score.labels(self.label)
+
+    @cached_property
+    def heart_rate(self) -> Gauge:
+        """Heart rate in beats/min."""
+        return self._metrics.heart_rate.labels(self.label)
+
+    @cached_property
+    def last_item(self) -> Gauge:
+        """When its last item was stored, in seconds since 1970."""
+        return self._metrics.last_beat.labels(self.label)
+
+    def quality(self, quality: Quality) -> Counter:
+        """Count seconds of a quality."""
+        found = self._qualities.get(quality)
+        if found is None:
+            found = self._qualities[quality] = self._metrics.quality.labels(self.label, quality.name.lower())
+        return found
 
 
 def application(metrics: Metrics, health: Callable[[], dict[str, bool]]) -> WSGIApplication:

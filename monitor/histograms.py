@@ -7,20 +7,27 @@ beats a second that cost the monitor more than scoring them.  This counts a whol
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_left
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from prometheus_client.samples import Exemplar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from prometheus_client import Histogram
 
 
+_FEW: Final = 16  # values that are sooner placed one by one
+
+
 def observe_all(
-    histogram: Histogram, values: NDArray[np.floating[Any]], exemplar: Callable[[int], dict[str, str]] | None = None
+    histogram: Histogram,
+    values: Sequence[float] | NDArray[np.floating[Any]],
+    exemplar: Callable[[int], dict[str, str]] | None = None,
 ) -> None:
     """Observe values, with the same effect as one by one.
 
@@ -28,7 +35,7 @@ def observe_all(
     ----------
     histogram : Histogram
         A child, where the metric has labels.
-    values : ndarray, shape (n,)
+    values : sequence of float or ndarray, shape (n,)
         None of them NaN.
     exemplar : callable, optional
         Gives the labels of the exemplar for the value with an index; asked for the last value in each bucket, which is
@@ -40,14 +47,22 @@ def observe_all(
     """
     if not len(values):
         return
-    values = values.astype(np.float64)
-    buckets = np.searchsorted(histogram._upper_bounds, values)  # noqa: SLF001 - see the notes
-    histogram._sum.inc(float(values.sum()))  # noqa: SLF001
+    bounds = histogram._upper_bounds  # noqa: SLF001 - see the notes
+    if len(values) <= _FEW:
+        buckets = [bisect_left(bounds, value) for value in values]
+        counts = dict(Counter(buckets))
+        total = sum(values)
+    else:
+        values = np.asarray(values, np.float64)
+        found = np.searchsorted(bounds, values)
+        buckets = found.tolist()
+        counts = dict(enumerate(np.bincount(found).tolist()))
+        total = values.sum()
+    histogram._sum.inc(float(total))  # noqa: SLF001
     now = time.time()
-    last = dict(zip(buckets.tolist(), range(len(values)), strict=True))
-    for bucket, count in zip(*map(np.ndarray.tolist, np.unique(buckets, return_counts=True)), strict=True):
+    last = dict(zip(buckets, range(len(values)), strict=True))
+    for bucket, index in last.items():
         counter = histogram._buckets[bucket]  # noqa: SLF001
-        counter.inc(count)
+        counter.inc(counts[bucket])
         if exemplar is not None:
-            index = last[bucket]
             counter.set_exemplar(Exemplar(exemplar(index), float(values[index]), now))

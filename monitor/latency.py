@@ -29,7 +29,8 @@ class LatencyHistogram:
     def add(self, seconds: NDArray[np.float64]) -> None:
         """Count durations in seconds, shape (n,)."""
         clipped = np.clip(seconds, _LOW, _HIGH)
-        np.add.at(self._counts, (np.log(clipped / _LOW) / np.log(_GROWTH)).astype(np.int64), 1)
+        bins = (np.log(clipped / _LOW) / np.log(_GROWTH)).astype(np.int64)
+        self._counts += np.bincount(bins, minlength=len(self._counts))
 
     def quantile(self, share: float) -> float:
         """Duration in seconds that a ``share`` of those counted does not exceed; NaN if none was.

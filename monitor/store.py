@@ -343,57 +343,67 @@ class Store:
         StoreError
             If it could not be written; the store is as before and may be tried again.
         """
-        change = self._change
+        entries = list(entries)
+        alerts = [(entry.state.id, alert) for entry in entries for alert in entry.alerts]
         with _explained(self.path, "write"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for entry in entries:
-                    change = self._write(entry, model, now, change)
+                self._write(entries, model, now)
+                self._write_alerts(alerts, now)
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        self._change = change
+        self._change += len(alerts)
 
-    def _write(self, entry: Entry, model: int, now: int, change: int) -> int:
-        state, db = entry.state, self._db
-        if entry.beats:
-            db.executemany(
-                "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [(state.id, *beat, model, now) for beat in entry.beats],
-            )
-        if entry.details:
-            db.executemany(
-                "INSERT INTO details VALUES (?, ?, ?, ?)",
-                [(state.id, seq, window.tobytes(), ticks.tobytes()) for seq, window, ticks in entry.details],
-            )
-        if entry.recent:  # a ring of slots: the oldest is written over
-            first = state.beats - len(entry.recent)
-            db.executemany(
-                "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
-                [(state.id, seq % BEATS, seq, beat) for seq, beat in enumerate(entry.recent, first)],
-            )
-        for alert in entry.alerts:
-            change += 1
-            db.execute(
-                "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream, number)"
-                " DO UPDATE SET ended = excluded.ended, change = excluded.change",
-                (
-                    state.id, alert.number, alert.kind.value, alert.priority.value, alert.start, alert.raised,
-                    alert.end, json.dumps(list(alert.beats)), alert.message, change, now,
-                ),
-            )  # fmt: skip
-        if entry.runs:
-            db.executemany(
-                "INSERT INTO quality VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seconds = excluded.seconds",
-                [(state.id, *run) for run in entry.runs],
-            )
-        db.execute(
-            "UPDATE streams SET position = ?, beats = ?, seconds = ?, ended = ?, rules = ?, updated = ? WHERE id = ?",
-            (state.position, state.beats, state.seconds, state.ended, state.rules, now, state.id),
+    def _write(self, entries: Sequence[Entry], model: int, now: int) -> None:
+        """Write what every entry has; the rows of all streams go into a table together, which takes a third of the time."""
+        many = self._db.executemany
+        many(
+            "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(entry.state.id, *beat, model, now) for entry in entries for beat in entry.beats],
         )
-        return change
+        many(
+            "INSERT INTO details VALUES (?, ?, ?, ?)",
+            [
+                (entry.state.id, seq, window.tobytes(), ticks.tobytes())
+                for entry in entries
+                for seq, window, ticks in entry.details
+            ],
+        )
+        many(  # a ring of slots: the oldest is written over
+            "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
+            [
+                (entry.state.id, seq % BEATS, seq, beat)
+                for entry in entries
+                for seq, beat in enumerate(entry.recent, entry.state.beats - len(entry.recent))
+            ],
+        )
+        many(
+            "INSERT INTO quality VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seconds = excluded.seconds",
+            [(entry.state.id, *run) for entry in entries for run in entry.runs],
+        )
+        many(
+            "UPDATE streams SET position = ?, beats = ?, seconds = ?, ended = ?, rules = ?, updated = ? WHERE id = ?",
+            [
+                (state.position, state.beats, state.seconds, state.ended, state.rules, now, state.id)
+                for state in (entry.state for entry in entries)
+            ],
+        )
+
+    def _write_alerts(self, alerts: Sequence[tuple[int, Alert]], now: int) -> None:
+        self._db.executemany(
+            "INSERT INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (stream, number)"
+            " DO UPDATE SET ended = excluded.ended, change = excluded.change",
+            [
+                (
+                    stream, alert.number, alert.kind.value, alert.priority.value, alert.start, alert.raised,
+                    alert.end, json.dumps(list(alert.beats)), alert.message, change, now,
+                )
+                for change, (stream, alert) in enumerate(alerts, self._change + 1)
+            ],
+        )  # fmt: skip
 
     def checkpoint(self) -> None:
         """Bring what has been committed from the write-ahead log into the file itself, and empty the log."""

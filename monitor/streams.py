@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from models.evidence import BEATS, History
+from models import history
+from models.evidence import BEATS, Evidence
 from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
 from monitor.store import Entry, StreamState
 from pipelines.items import Kind, Quality
@@ -22,33 +24,42 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.evidence import Evidence
     from monitor.delivery import Lot
 
 _QUALITIES: Final = tuple(Quality)
+_BEAT: Final = Kind.BEAT.value  # for every item of every stream: looking into an enumeration takes ten times as long
+_SECOND: Final = Kind.SECOND.value
+_GAP: Final = Kind.GAP.value
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The next items of a stream with what is known of their beats, ready to be scored.
+    """The next items of some streams with what is known of their beats, ready to be scored.
 
     Attributes
     ----------
-    table : ndarray of ITEM, shape (items,)
+    order : list of int
+        Which of the streams that were asked about comes first, second, ... in all that follows.
+    ends : list of (int, int)
+        Of each stream in that order: one past its last item, one past its last beat.
+    items : list of tuple
+        Rows of ITEM.
     windows : list of ndarray of float32, shape (leads, 320)
-    errors : ndarray of float32, shape (beats,)
+    errors : list of float
         A(x).
-    ticks : list of ndarray of float16, shape (320,)
+    ticks : ndarray of float16, shape (beats, 320)
     evidence : Evidence
         Of the beats.
     kept : list of bytes
         What is remembered of each beat.
     """
 
-    table: NDArray[np.void]
+    order: list[int]
+    ends: list[tuple[int, int]]
+    items: list[tuple[Any, ...]]
     windows: list[NDArray[np.float32]]
-    errors: NDArray[np.float32]
-    ticks: list[NDArray[np.float16]]
+    errors: list[float]
+    ticks: NDArray[np.float16]
     evidence: Evidence
     kept: list[bytes]
 
@@ -61,11 +72,8 @@ class Outcome:
     ----------
     entry : Entry
         For the store.
-    scores : ndarray of float32, shape (beats,)
-    rr : ndarray of float32, shape (beats,)
-        RR intervals in s.
-    sample : ndarray of int64, shape (beats,)
-        R peaks, in the stream's own rate.
+    scores : list of float
+        Of its beats; NaN where a beat could not be scored.
     seconds : list of Quality
         Quality of every second that passed.
     dropped : int
@@ -73,11 +81,58 @@ class Outcome:
     """
 
     entry: Entry
-    scores: NDArray[np.float32]
-    rr: NDArray[np.float32]
-    sample: NDArray[np.int64]
+    scores: list[float]
     seconds: list[Quality]
     dropped: int
+
+
+def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
+    """Look at the next lots of some streams, which must be complete, and in order within each: all together costs less."""
+
+    def leads(number: int) -> int:
+        return len(arrived[number][0].state.leads)
+
+    order = sorted(range(len(arrived)), key=leads)  # streams of as many leads are compared in one go
+    lots = [lot for number in order for lot in arrived[number][1]]
+    table = np.concatenate([lot.items.table for lot in lots])
+    beats = table[table["kind"] == Kind.BEAT]
+    rr, rr_ratio = np.ascontiguousarray(beats["rr"]), np.ascontiguousarray(beats["rr_ratio"])
+    errors, ticks = np.concatenate([lot.errors for lot in lots]), np.concatenate([lot.ticks for lot in lots])
+    ends: list[tuple[int, int]] = []
+    windows: list[NDArray[np.float32]] = []
+    evidence: list[Evidence] = []
+    kept: list[bytes] = []
+    items = done = 0
+    for _, alike in groupby(order, key=leads):
+        of_these = [arrived[number] for number in alike]
+        counts = [sum(len(lot.errors) for lot in own) for _, own in of_these]
+        for (_, own), count in zip(of_these, counts, strict=True):
+            items += sum(len(lot.items.table) for lot in own)
+            ends.append((items, (ends[-1][1] if ends else 0) + count))
+        part = slice(done, ends[-1][1])
+        done = part.stop
+        own_windows = np.concatenate([lot.items.windows for _, own in of_these for lot in own])
+        found, rows = history.observe(
+            [rules.history for rules, _ in of_these],
+            counts, own_windows, errors[part], ticks[part], rr[part], rr_ratio[part],
+        )  # fmt: skip
+        windows.extend(own_windows)
+        evidence.append(found)
+        kept += rows
+    return Observed(order, ends, table.tolist(), windows, errors.tolist(), ticks, Evidence.concatenate(evidence), kept)
+
+
+def conclude(
+    arrived: Sequence[tuple[StreamRules, Sequence[Lot]]], observed: Observed, scores: NDArray[np.float32]
+) -> list[Outcome]:
+    """Run each stream's rules over what was observed, with the scores of the beats, shape (beats,); one for each stream."""
+    outcomes: list[Any] = [None] * len(arrived)
+    scored = scores.tolist()
+    item = beat = 0
+    for number, (last_item, last_beat) in zip(observed.order, observed.ends, strict=True):
+        outcomes[number] = arrived[number][0].conclude(observed, slice(item, last_item), slice(beat, last_beat), scored)
+        item, beat = last_item, last_beat
+    return outcomes
 
 
 class StreamRules:
@@ -104,8 +159,8 @@ class StreamRules:
     ) -> None:
         self.state = state
         self.configure(settings, detail)
-        self._history = History.restore(len(state.leads), b"".join(recent))
-        self._committed = copy(self._history)
+        self.history = history.History.restore(len(state.leads), b"".join(recent))
+        self._committed = copy(self.history)
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
@@ -119,12 +174,12 @@ class StreamRules:
     def forget(self) -> None:
         """Go back to the last committed state: what was made of later items could not be stored."""
         self.engine = self._restored(self.state)
-        self._history = copy(self._committed)
+        self.history = copy(self._committed)
 
     def commit(self, entry: Entry) -> None:
         """Take note that an entry is in the store."""
         self.state = entry.state
-        self._committed = copy(self._history)
+        self._committed = copy(self.history)
 
     @property
     def active(self) -> tuple[Alert, ...]:
@@ -136,21 +191,9 @@ class StreamRules:
         alerts = self.engine.feed(Stalled(self.state.seconds))
         return Entry(replace(self.state, rules=self.engine.snapshot()), [], alerts=alerts)
 
-    def observe(self, lots: Sequence[Lot]) -> Observed:
-        """Look at the next lots of the stream, which must be complete and in order."""
-        table = np.concatenate([lot.items.table for lot in lots])
-        windows = np.concatenate([lot.items.windows for lot in lots])
-        errors = np.concatenate([lot.errors for lot in lots])
-        ticks = np.concatenate([lot.ticks for lot in lots])
-        beats = table[table["kind"] == Kind.BEAT]
-        evidence, kept = self._history.observe(windows, errors, ticks, beats["rr"], beats["rr_ratio"])
-        return Observed(table, list(windows), errors, list(ticks), evidence, kept)
-
-    def conclude(self, observed: Observed, scores: NDArray[np.float32]) -> Outcome:
-        """Run over what was observed last, with the scores of its beats, shape (beats,)."""
+    def conclude(self, observed: Observed, items: slice, own: slice, scores: Sequence[float]) -> Outcome:
+        """Run over the stream's part of what was observed last: its items, its beats, and the scores of all beats."""
         state = self.state
-        table, windows, errors, ticks = observed.table, observed.windows, observed.errors, observed.ticks
-        beats = table[table["kind"] == Kind.BEAT]
         rows: list[tuple[int, int, float, float, int, int, float, float]] = []
         details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = []
         alerts: list[Alert] = []
@@ -160,21 +203,20 @@ class StreamRules:
         seq, time, ended, dropped = state.beats, state.seconds, state.ended, 0
         fs = state.fs
         detail_from = self._detail_from
-        scored = zip(scores.tolist(), errors.tolist(), strict=True)
-        beat = 0
+        beat = own.start
         feed = self.engine.feed
-        for kind, quality, flags, number, sample, _, rr, rr_ratio in table.tolist():
-            if kind == Kind.BEAT:
-                score, error = next(scored)
+        for kind, quality, flags, number, sample, _, rr, rr_ratio in observed.items[items]:
+            if kind == _BEAT:
+                score, error = scores[beat], observed.errors[beat]
                 changes = feed(ScoredBeat(seq, sample / fs, rr, score, _QUALITIES[quality]))
                 rows.append((seq, sample, rr, rr_ratio, quality, flags, error, score))
                 raised = detail_from < math.inf and any(change.end is None for change in changes)
                 if raised or score >= detail_from or detail_from == -math.inf:
-                    details.append((seq, windows[beat], ticks[beat]))
+                    details.append((seq, observed.windows[beat], observed.ticks[beat]))
                 seq += 1
                 beat += 1
                 time = max(time, sample / fs)
-            elif kind == Kind.SECOND:
+            elif kind == _SECOND:
                 time = max(time, sample / fs + 1.0)
                 changes = feed(SecondPassed(sample / fs + 1.0, _QUALITIES[quality]))
                 seconds.append(_QUALITIES[quality])
@@ -182,7 +224,7 @@ class StreamRules:
                     runs[-1] = (runs[-1][0], runs[-1][1] + 1, quality)
                 else:
                     runs.append((number, 1, quality))
-            elif kind == Kind.GAP:
+            elif kind == _GAP:
                 dropped += number
                 changes = feed(Gap(number, sample / fs))
             else:
@@ -191,18 +233,11 @@ class StreamRules:
                 changes = feed(End(time))
             alerts += changes
 
-        after = replace(
-            state,
-            position=state.position + len(table),
-            beats=seq,
-            seconds=time,
-            ended=ended,
-            rules=self.engine.snapshot(),
-            run=runs[-1] if runs else None,
-        )
+        after = StreamState(
+            state.id, state.name, state.fs, state.leads, state.position + items.stop - items.start, seq, time, ended,
+            self.engine.snapshot(), runs[-1] if runs else None,
+        )  # fmt: skip
         if n_runs and runs[0] == state.run:
             runs = runs[1:]
-        return Outcome(
-            Entry(after, rows, details, alerts, runs, observed.kept[-BEATS:]), scores, np.ascontiguousarray(beats["rr"]),
-            np.ascontiguousarray(beats["sample"]), seconds, dropped,
-        )  # fmt: skip
+        recent = observed.kept[max(own.start, own.stop - BEATS) : own.stop]
+        return Outcome(Entry(after, rows, details, alerts, runs, recent), list(scores[own]), seconds, dropped)

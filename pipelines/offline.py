@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from models.evidence import History
+from models.history import History
 from models.windows import BEFORE, FS
 from pipelines.explanation import relative
 from pipelines.items import Items, Kind, Quality

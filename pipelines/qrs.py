@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from models.compiled import Record, compiled
 from models.windows import FS
-from pipelines.compiled import Record, compiled
 from pipelines.items import Flag
 
 if TYPE_CHECKING:
@@ -802,84 +802,102 @@ def _scan(
     return found, passed
 
 
-class QrsDetector:
-    """Detect beats in one or two leads at 360 Hz.
+@compiled
+def detect(
+    all_settings: Record,
+    states: Record,
+    signal: NDArray[np.float32],
+    unchanged: NDArray[np.int32],
+    taps: NDArray[np.float32],
+    envelopes: NDArray[np.float32],
+    deaths: NDArray[np.uint8],
+    level: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    intervals: NDArray[np.float64],
+    candidates: Record,
+) -> tuple[Record, Record]:
+    """Take the next samples.
+
+    Parameters
+    ----------
+    all_settings : ndarray of one, from :func:`settings_array`
+    states, envelopes, deaths, level, noise, heights, intervals, candidates : ndarray
+        What :func:`remembered` gave; brought up to date.
+    signal : ndarray of float32, shape (leads, history + n)
+        Samples at 360 Hz, without NaN: those before, then the next ``n``, at most :data:`BLOCK`.
+    unchanged : ndarray of int32, shape (leads, n)
+        For how many samples each lead has had the same value.
+    taps : ndarray of float32
+        From :func:`gabor`.
+
+    Returns
+    -------
+    detections : ndarray of DETECTION, shape (m,)
+        Beats that these samples decided, in order of time.
+    seconds : ndarray of NOISE, shape (k,)
+        Seconds that were looked at to their ends.
+    """
+    leads, n = unchanged.shape
+    history = signal.shape[1] - n
+    dead = np.empty((leads, history + n), np.uint8)
+    dead[:, :history] = deaths
+    envelope = np.empty((leads, history - GABOR_HALF + n), np.float32)
+    envelope[:, : history - GABOR_HALF] = envelopes
+    states[0].received += n
+    _mark_dead(unchanged, dead)
+    _envelope(signal, taps, envelope, n)
+    detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
+    seconds = np.empty((n + LEARN) // FS + 2, NOISE)
+    found, passed = _scan(
+        all_settings,
+        states,
+        signal,
+        envelope,
+        dead,
+        level,
+        noise,
+        heights,
+        intervals,
+        candidates,
+        detections,
+        seconds,
+    )
+    deaths[:] = dead[:, n:]
+    envelopes[:] = envelope[:, n:]
+    return detections[:found], seconds[:passed]
+
+
+def settings_array(settings: QrsSettings) -> NDArray[np.void]:
+    """Give settings in the form in which compiled functions read them."""
+    return np.array([astuple(settings)], _SETTINGS)
+
+
+def remembered(leads: int, history: int) -> dict[str, NDArray[Any]]:
+    """Make all that the detector remembers of a stream at its beginning.
 
     Parameters
     ----------
     leads : int
         Leads that are looked at together.
-    settings : QrsSettings
-        Figures of the decision.
+    history : int
+        Samples before those of a call that :func:`detect` will be given, at least :data:`HISTORY`.
 
-    Attributes
-    ----------
-    arrays : dict of str to ndarray
-        All that the detector remembers, of fixed sizes; a copy put back in place restores it.
+    Returns
+    -------
+    dict of str to ndarray
+        Of fixed sizes, in the order in which :func:`detect` takes them; a copy put back in place restores a detector.
     """
-
-    def __init__(self, leads: int, settings: QrsSettings) -> None:
-        self._settings = np.array([astuple(settings)], _SETTINGS)
-        state = np.zeros(1, _STATE)
-        state["last_beat"] = -(10**9)
-        state["rr"] = 0.8 * FS
-        self.arrays: dict[str, NDArray[Any]] = {
-            "state": state,
-            "signal": np.zeros((leads, HISTORY), np.float32),
-            "envelope": np.zeros((leads, HISTORY - GABOR_HALF), np.float32),
-            "dead": np.zeros((leads, HISTORY), np.uint8),
-            "level": np.zeros(leads),
-            "noise": np.zeros(leads),
-            "heights": np.zeros((leads, REMEMBERED)),
-            "intervals": np.full(REMEMBERED, 0.8 * FS),
-            "candidates": np.zeros(CAPACITY, _CANDIDATE),
-        }
-
-    def push(
-        self, signal: NDArray[np.float32], unchanged: NDArray[np.int32]
-    ) -> tuple[NDArray[np.void], NDArray[np.void]]:
-        """Take the next samples.
-
-        Parameters
-        ----------
-        signal : ndarray of float32, shape (leads, n)
-            Samples at 360 Hz, without NaN; ``n`` at most :data:`BLOCK`.
-        unchanged : ndarray of int32, shape (leads, n)
-            For how many samples each lead has had the same value.
-
-        Returns
-        -------
-        detections : ndarray of DETECTION, shape (m,)
-            Beats that these samples decided, in order of time.
-        noise : ndarray of NOISE, shape (k,)
-            Seconds that were looked at to their ends.
-        """
-        arrays = self.arrays
-        n = signal.shape[1]
-        if arrays["state"]["received"][0] == 0 and n:
-            arrays["signal"][:] = signal[:, :1]
-        history = np.concatenate((arrays["signal"], signal), axis=1)
-        dead = np.concatenate((arrays["dead"], np.empty(signal.shape, np.uint8)), axis=1)
-        envelope = np.concatenate((arrays["envelope"], np.empty(signal.shape, np.float32)), axis=1)
-        arrays["state"]["received"] += n
-        detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
-        noise = np.empty((n + LEARN) // FS + 2, NOISE)
-        _mark_dead(unchanged, dead)
-        _envelope(history, gabor(), envelope, n)
-        found, passed = _scan(
-            self._settings,
-            arrays["state"],
-            history,
-            envelope,
-            dead,
-            arrays["level"],
-            arrays["noise"],
-            arrays["heights"],
-            arrays["intervals"],
-            arrays["candidates"],
-            detections,
-            noise,
-        )
-        for name, now in (("signal", history), ("dead", dead), ("envelope", envelope)):
-            arrays[name][:] = now[:, n:]
-        return detections[:found], noise[:passed]
+    state = np.zeros(1, _STATE)
+    state["last_beat"] = -(10**9)
+    state["rr"] = 0.8 * FS
+    return {
+        "qrs_state": state,
+        "envelope": np.zeros((leads, history - GABOR_HALF), np.float32),
+        "dead": np.zeros((leads, history), np.uint8),
+        "qrs_level": np.zeros(leads),
+        "qrs_noise": np.zeros(leads),
+        "qrs_heights": np.zeros((leads, REMEMBERED)),
+        "qrs_intervals": np.full(REMEMBERED, 0.8 * FS),
+        "qrs_candidates": np.zeros(CAPACITY, _CANDIDATE),
+    }

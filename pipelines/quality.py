@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipelines.compiled import Record, compiled
+from models.compiled import Record, compiled
 from pipelines.items import Quality
 
 if TYPE_CHECKING:

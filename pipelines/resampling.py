@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from models.compiled import compiled
 from models.windows import FS
-from pipelines.compiled import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

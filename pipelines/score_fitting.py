@@ -10,7 +10,7 @@ import numpy as np
 from models import windows
 from models.calibration import CalibrationError
 from models.density import DensityError
-from models.evidence import Evidence, History
+from models.evidence import Evidence
 from models.score import Score, ScoreError
 from pipelines.dataset import nearest_of
 from pipelines.records import RecordRef
@@ -122,6 +122,8 @@ def annotated(
         Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
         the next ones are compared with: a stream knows no labels.
     """
+    from models.history import History  # compiles its loops when it is first used
+
     parts, unseen = [], []
     for name in dataset.about["records"]:
         here = np.flatnonzero(dataset.beats["record"] == int(name))
@@ -173,7 +175,8 @@ def streamed(
     pipelines.source_errors.SourceError
         If a record can not be read.
     """
-    from pipelines.segmentation import Segmenter  # compiles its loops when it is first used
+    from models.history import History  # compile their loops when they are first used
+    from pipelines.segmentation import Segmenter
 
     parts, numbers, ticks, unseen = [], [], [], []
     for name in dataset.about["records"]:

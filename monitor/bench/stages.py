@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from models.evidence import BEATS, Evidence
+from models.evidence import BEATS
 from models.windows import FILTER_HALF, LENGTH
 from monitor.delivery import Lot
 from monitor.settings import AlertSettings
 from monitor.store import Store
-from monitor.streams import StreamRules
+from monitor.streams import StreamRules, conclude, observe
 from pipelines import wire
 from pipelines.benchmark import one_core
 from pipelines.items import ITEM
@@ -153,16 +153,9 @@ def _answer(raw: Raw) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
 def _commit(
     clock: Clock, arrived: list[tuple[StreamRules, list[Lot]]], info: ModelInfo, store: Store, model: int
 ) -> None:
-    observed = clock.of("evidence", lambda: [rule.observe(own) for rule, own in arrived])
-    scores = clock.of("density", lambda: info.score.score(Evidence.concatenate([part.evidence for part in observed])))
-    ends = np.cumsum([len(part.evidence) for part in observed])
-    outcomes = clock.of(
-        "rules",
-        lambda: [
-            rule.conclude(part, mine)
-            for (rule, _), part, mine in zip(arrived, observed, np.split(scores, ends[:-1]), strict=True)
-        ],
-    )
+    observed = clock.of("evidence", lambda: observe(arrived))
+    scores = clock.of("density", lambda: info.score.score(observed.evidence))
+    outcomes = clock.of("rules", lambda: conclude(arrived, observed, scores))
     clock.of("store", lambda: store.write([outcome.entry for outcome in outcomes], model, 0))
     for (rule, _), outcome in zip(arrived, outcomes, strict=True):
         rule.commit(outcome.entry)

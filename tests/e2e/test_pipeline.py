@@ -17,7 +17,7 @@ from conftest import result, sequence, stored, wait_for
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from models.evidence import History
+from models.history import History
 from models.scoring import Scorer
 from monitor.store import Reader
 from pipelines.items import Items

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.evidence import BEATS, LEAST_BEATS, NAMES, OUTLINE, Evidence, EvidenceError, History, row_type
+from models.evidence import BEATS, LEAST_BEATS, NAMES, OUTLINE, Evidence, EvidenceError
+from models.history import History, row_type
 
 TICKS = np.arange(-140, 180)
 
@@ -81,7 +82,7 @@ def test_a_stream_that_runs_for_days_takes_no_more_memory():
     for seed in range(5):
         history.observe(*made_up_beats(100, seed))
     assert len(history.snapshot()) == BEATS * row_type(2).itemsize == 64 * 224
-    assert history._rows.base is None  # nothing longer is kept alive behind it
+    assert all(array.base is None for array in history._memory)  # nothing longer is kept alive behind it
 
 
 def test_what_came_more_than_64_beats_ago_is_forgotten():

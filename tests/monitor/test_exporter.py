@@ -102,7 +102,7 @@ def test_openmetrics_is_served_to_who_asks_for_it(exporter):
 
 
 def test_streams_beyond_the_limit_share_a_label(metrics):
-    assert [metrics.stream_label(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
+    assert [metrics.of_stream(name).label for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
 
 
 def test_ready_says_what_is_missing_while_healthy_goes_on(exporter):
@@ -160,7 +160,7 @@ HOSTILE = [
 def test_no_name_of_a_stream_breaks_the_exposition():
     metrics = Metrics(threshold=2.0, max_stream_labels=64)
     for name in HOSTILE:
-        metrics.stored.labels(metrics.stream_label(name)).inc()
+        metrics.of_stream(name).stored.inc()
     for text, parse in [
         (generate_latest(metrics.registry).decode(), parse_text),
         (generate_openmetrics(metrics.registry).decode(), parse_openmetrics),
@@ -177,7 +177,7 @@ def test_no_name_of_a_stream_breaks_the_exposition():
 def test_ten_thousand_names_make_no_more_series_than_allowed():
     metrics = Metrics(threshold=2.0, max_stream_labels=64)
     for number in range(10_000):
-        metrics.stored.labels(metrics.stream_label(f"s{number}")).inc()
+        metrics.of_stream(f"s{number}").stored.inc()
     text = generate_latest(metrics.registry).decode()
     series = re.findall(r"^ecgmon_beats_stored_total\{.*\} (.*)$", text, re.MULTILINE)
     assert len(series) == 65

@@ -12,7 +12,7 @@ from monitor.alerts import AlertKind
 from monitor.delivery import Lot
 from monitor.settings import AlertSettings
 from monitor.store import StreamState
-from monitor.streams import StreamRules
+from monitor.streams import StreamRules, conclude, observe
 from pipelines.items import ITEM, Items, Kind, Quality
 
 FS = 100.0
@@ -43,8 +43,9 @@ def lots(items: Items, cuts: list[int]) -> list[Lot]:
 
 def feed(rules: StreamRules, lot: Lot):
     """Run over a lot with A(x) for a score."""
-    observed = rules.observe([lot])
-    return rules.conclude(observed, observed.errors)
+    arrived = [(rules, [lot])]
+    observed = observe(arrived)
+    return conclude(arrived, observed, np.array(observed.errors, np.float32))[0]
 
 
 def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anomalous"):
@@ -100,9 +101,10 @@ def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at, le
     items = stream_items()
     items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))
     before, after = items[: 2 * restart_at], items[2 * restart_at :]
-    whole = StreamRules(StreamState(1, "a", FS, leads), AlertSettings()).observe(lots(items, [])).evidence
+    rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
+    whole = observe([(rules, lots(items, []))]).evidence
     rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
     entry = feed(rules, lots(before, [])[0]).entry
-    again = StreamRules(entry.state, AlertSettings(), entry.recent).observe(lots(after, [])).evidence
+    again = observe([(StreamRules(entry.state, AlertSettings(), entry.recent), lots(after, []))]).evidence
     assert np.array_equal(again.features, whole.features[restart_at:], equal_nan=True)
     assert np.isfinite(again.features[-1]).sum() > np.isfinite(whole.features[0]).sum()

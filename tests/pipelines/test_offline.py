@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from models.evidence import History
+from models.history import History
 from models.scoring import Scorer
 from models.windows import LENGTH, scale
 from pipelines.items import Items, Quality

@@ -1,0 +1,374 @@
+"""What a stream's last beats say of its next one: how :mod:`models.evidence` is measured."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import numpy as np
+
+from models import windows
+from models.compiled import compiled
+from models.evidence import (
+    BEATS,
+    INTERVALS,
+    JUMP_INTERVALS,
+    LEAST_BEATS,
+    LEAST_INTERVALS,
+    NAMES,
+    OUTLINE_TICKS,
+    P_TICKS,
+    PERCENTILE,
+    QRS_TICKS,
+    SPREAD_INTERVALS,
+    Evidence,
+    EvidenceError,
+    error_features,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_P: Final = len(P_TICKS)
+_KEPT: Final = np.concatenate([P_TICKS, QRS_TICKS])
+
+_HIGHEST: Final = 1000.0  # mV; no electrode gives more, and squares of it stay finite
+_FLAT: Final = 1e-3  # mV, half a step of common converters: a lead whose beats span less shows nothing
+
+# So that the logarithm of a perfect match is finite: far below what is measured of any real beat.
+_LEAST_DISTANCE: Final = np.float32(1e-5)
+_LEAST_SPREAD: Final = 5e-3
+
+_RHYTHM: Final = NAMES.index("late_run")
+_OWN: Final = NAMES.index("own_qrs")
+_MOST_LEADS: Final = 2
+
+
+def row_type(leads: int) -> np.dtype[np.void]:
+    """Layout of what a history keeps of one beat, little-endian, as a store has it.
+
+    ``rr`` is the RR interval in seconds, NaN where not known; ``span`` the range of each lead's
+    window in mV; ``shape`` the ticks :data:`P_TICKS` and :data:`QRS_TICKS` of each lead in mV, the mean of
+    either part removed.  114 bytes for one lead, 224 for two.
+    """
+    return np.dtype([("rr", "<f4"), ("span", "<f4", (leads,)), ("shape", "<f2", (leads, len(_KEPT)))])
+
+
+class _Memory(NamedTuple):
+    """The rows of the last beats as a ring, with the beats last, so that a loop over them runs over one stretch."""
+
+    taken: NDArray[np.int64]
+    """Beats taken, an array of one; the ring's next place is that modulo its size."""
+    rr: NDArray[np.float32]
+    span: NDArray[np.float32]
+    """Shape (leads, BEATS)."""
+    shape: NDArray[np.uint16]
+    """Bits of float16, shape (leads, ticks, BEATS)."""
+
+    @classmethod
+    def empty(cls, leads: int) -> Self:
+        return cls(
+            np.zeros(1, np.int64),
+            np.zeros(BEATS, np.float32),
+            np.zeros((leads, BEATS), np.float32),
+            np.zeros((leads, len(_KEPT), BEATS), np.uint16),
+        )
+
+    def copy(self) -> Self:
+        return type(self)(self.taken.copy(), self.rr.copy(), self.span.copy(), self.shape.copy())
+
+
+class History:
+    """The last beats of one stream, at most :data:`models.evidence.BEATS`.
+
+    Parameters
+    ----------
+    leads : int
+        Leads of the stream's windows, 1 or 2; further leads are not looked at.
+
+    Notes
+    -----
+    A history is nothing but the rows of its last beats: one restored from stored rows goes on
+    exactly as if it had never been interrupted.  A shallow copy goes on apart from its original.
+    """
+
+    def __init__(self, leads: int) -> None:
+        if leads < 1:
+            raise EvidenceError(f"a stream of {leads} leads has no beats; expected 1 or 2")
+        self.leads = min(leads, _MOST_LEADS)
+        self._memory = _Memory.empty(self.leads)
+
+    @classmethod
+    def restore(cls, leads: int, rows: bytes) -> Self:
+        """Make a history from rows that :meth:`snapshot` gave, or :meth:`observe` one by one, oldest first.
+
+        Raises
+        ------
+        EvidenceError
+            If the bytes are not whole rows for that number of leads.
+        """
+        history = cls(leads)
+        kind = row_type(history.leads)
+        if len(rows) % kind.itemsize:
+            raise EvidenceError(
+                f"a stored history has {len(rows)} bytes; expected a multiple of {kind.itemsize} for {leads} lead(s)"
+            )
+        last = np.frombuffer(rows, kind)[-BEATS:]
+        memory = history._memory
+        memory.taken[0] = len(last)
+        memory.rr[: len(last)] = last["rr"]
+        memory.span[:, : len(last)] = last["span"].T
+        memory.shape[..., : len(last)] = last["shape"].view("<u2").transpose(1, 2, 0)
+        return history
+
+    def snapshot(self) -> bytes:
+        """Return the rows that are remembered, oldest first, at most ``BEATS`` of them."""
+        memory = self._memory
+        count = int(memory.taken[0])
+        order = np.arange(max(0, count - BEATS), count) % BEATS
+        rows = np.empty(len(order), row_type(self.leads))
+        rows["rr"] = memory.rr[order]
+        rows["span"] = memory.span[:, order].T
+        rows["shape"] = memory.shape[..., order].transpose(2, 0, 1).copy().view("<f2")
+        return rows.tobytes()
+
+    def observe(
+        self,
+        windows_mv: NDArray[np.float32],
+        error: NDArray[np.float32],
+        squared_error: NDArray[np.floating[Any]],
+        rr: NDArray[np.float32],
+        rr_ratio: NDArray[np.float32],
+    ) -> tuple[Evidence, list[bytes]]:
+        """Take the stream's next beats, in order: :func:`observe` of this history alone."""
+        return observe([self], [len(windows_mv)], windows_mv, error, squared_error, rr, rr_ratio)
+
+    def take(self, rows: NDArray[np.void], shapes: NDArray[np.uint16], features: NDArray[np.float32]) -> None:
+        """Fill in what is found by comparing beats with those before, and remember them: a step of :func:`observe`.
+
+        Parameters
+        ----------
+        rows : ndarray of :func:`row_type`, shape (n,)
+        shapes : ndarray of uint16, shape (n, leads, ticks)
+            The bits of ``rows["shape"]``.
+        features : ndarray of float32, shape (n, len(NAMES))
+        """
+        self._memory = self._memory.copy()  # a shallow copy has the one before
+        _compare(*self._memory, rows["rr"], rows["span"], shapes, features)
+
+
+def observe(
+    histories: Sequence[History],
+    counts: Sequence[int],
+    windows_mv: NDArray[np.float32],
+    error: NDArray[np.float32],
+    squared_error: NDArray[np.floating[Any]],
+    rr: NDArray[np.float32],
+    rr_ratio: NDArray[np.float32],
+) -> tuple[Evidence, list[bytes]]:
+    """Take the next beats of some streams, each stream's in order, one stream after the other.
+
+    Parameters
+    ----------
+    histories : sequence of History
+        One for each stream, all of the same number of leads.
+    counts : sequence of int
+        Beats of each stream, ``n`` in all.
+    windows_mv : ndarray of float32, shape (n, leads, 320)
+        Filtered windows in mV.
+    error : ndarray of float32, shape (n,)
+        A(x), of the first lead; NaN where a beat could not be scored.
+    squared_error : ndarray of float16 or float32, shape (n, 320)
+        Squared difference of window and reconstruction at each tick of the first lead.
+    rr : ndarray of float32, shape (n,)
+        RR interval to the beat before, in seconds; NaN where not known.
+    rr_ratio : ndarray of float32, shape (n,)
+        ``rr`` over the mean of the intervals before it; NaN where not known.
+
+    Returns
+    -------
+    evidence : Evidence
+        Of each beat, as it was known when that beat came.
+    rows : list of bytes
+        What a store has to keep of each, to :meth:`History.restore` from the last ``BEATS``.
+
+    Raises
+    ------
+    EvidenceError
+        If the windows have fewer leads than the histories, the histories not all as many, or the arrays do not have one
+        entry a beat.
+
+    Notes
+    -----
+    The evidence of a beat is the same to the last bit however many beats, of however many streams, are taken at a time.
+    """
+    leads, n = histories[0].leads, sum(counts)
+    if any(history.leads != leads for history in histories):
+        raise EvidenceError(
+            "histories of one lead and of two were to be observed together; expected as many leads in all"
+        )
+    if windows_mv.ndim != 3 or windows_mv.shape[1] < leads or windows_mv.shape[2] != windows.LENGTH:  # noqa: PLR2004 - beats, leads, ticks
+        raise EvidenceError(
+            f"windows of shape {windows_mv.shape} do not fit a history of {leads} lead(s); "
+            f"expected (beats, {leads}, {windows.LENGTH})"
+        )
+    if not len(windows_mv) == len(error) == len(squared_error) == len(rr) == len(rr_ratio) == n:
+        raise EvidenceError(
+            f"{len(windows_mv)} windows came with {len(error)} errors, {len(squared_error)} errors per tick, {len(rr)} "
+            f"intervals and {len(rr_ratio)} ratios for {n} beats; expected as many of each"
+        )
+    limited = np.clip(windows_mv[:, :leads], -_HIGHEST, _HIGHEST)
+    rows = _rows(limited, rr)
+    shapes = rows["shape"].view("<u2")
+    features = np.full((n, len(NAMES)), np.nan, np.float32)
+    first = 0
+    for history, count in zip(histories, counts, strict=True):
+        if count:
+            part = slice(first, first + count)
+            history.take(rows[part], shapes[part], features[part])
+            first = part.stop
+    features[:, _OWN:] = np.log(features[:, _OWN:])
+    features[:, :2] = error_features(error, squared_error)
+    features[:, 2] = -np.log(rr_ratio)
+    features[:, 3] = -np.log(rr)
+    outline = windows.scale(limited[:, 0])[:, OUTLINE_TICKS]
+    return Evidence(features, np.ascontiguousarray(outline)), [row.tobytes() for row in rows]
+
+
+def _rows(windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> NDArray[np.void]:
+    """Keep of beats what later ones are compared with."""
+    rows = np.empty(len(windows_mv), row_type(windows_mv.shape[1]))
+    kept = np.ascontiguousarray(windows_mv[..., _KEPT])
+    for part in (slice(_P), slice(_P, None)):
+        kept[..., part] -= kept[..., part].mean(axis=-1, keepdims=True)
+    rows["rr"] = rr
+    rows["span"] = windows_mv.max(axis=-1) - windows_mv.min(axis=-1)
+    rows["shape"] = kept
+    return rows
+
+
+@compiled
+def _widen(halves: NDArray[np.uint16], bits: NDArray[np.uint32], values: NDArray[np.float32]) -> None:
+    """Turn the bits of float16 into float32; ``values`` is a view of ``bits``.
+
+    A float16's bits, moved to where a float32 has them, are its value over 2 ** 112; NaN and infinity, which have the
+    highest exponent, become NaN.
+    """
+    for i in range(halves.size):
+        half = np.uint32(halves[i])
+        bits[i] = ((half & np.uint32(0x8000)) << np.uint32(16)) | ((half & np.uint32(0x7FFF)) << np.uint32(13))
+    for i in range(halves.size):
+        values[i] = values[i] * np.float32(2.0**112) if (halves[i] & 0x7C00) != 0x7C00 else np.float32(np.nan)  # noqa: PLR2004
+
+
+@compiled
+def _ranked(values: NDArray[np.float32], n: int, rank: int) -> np.float32:
+    """Find the value that ``rank`` of the first ``n`` would come before, were they sorted; NaN comes last.
+
+    It is the highest of those that so few are below.  To count is quicker than to sort: nothing depends on what a
+    comparison gave, so a processor makes eight at a time.
+    """
+    found = np.float32(-np.inf)
+    known = 0
+    for i in range(n):
+        below = 0
+        for j in range(n):
+            below += values[j] < values[i]
+        known += values[i] == values[i]
+        if below <= rank and values[i] > found:
+            found = values[i]
+    return found if known > rank else np.float32(np.nan)
+
+
+@compiled
+def _rhythm(
+    intervals: NDArray[np.float32], count: int, recent: NDArray[np.float32], features: NDArray[np.float32]
+) -> None:
+    """Find ``late_run``, ``spread`` and ``jump`` of a beat that ``count`` came before; all NaN where they are not known."""
+    own = np.log(intervals[count % BEATS])
+    known = 0
+    for k in range(max(0, count - INTERVALS), count):  # oldest first
+        interval = np.log(intervals[k % BEATS])
+        if not np.isnan(interval):
+            recent[known] = interval
+            known += 1
+    if np.isnan(own) or known < LEAST_INTERVALS:
+        return
+    late = _ranked(recent, known, round(0.9 * (known - 1)))
+    recent[known] = own
+    first = max(0, known - SPREAD_INTERVALS + 1)
+    size = known + 1 - first
+    mean = 0.0
+    for k in range(first, known + 1):
+        mean += recent[k]
+    mean /= size
+    variance = 0.0
+    for k in range(first, known + 1):
+        variance += (recent[k] - mean) ** 2
+    jump = 0.0
+    steps = min(size, JUMP_INTERVALS) - 1
+    for k in range(known + 1 - steps, known + 1):
+        jump += abs(recent[k] - recent[k - 1])
+    features[_RHYTHM] = late - own
+    features[_RHYTHM + 1] = math.log(math.sqrt(variance / size) + _LEAST_SPREAD)
+    features[_RHYTHM + 2] = jump / steps
+
+
+@compiled
+def _compare(
+    counts: NDArray[np.int64],
+    intervals: NDArray[np.float32],
+    spans: NDArray[np.float32],
+    ring: NDArray[np.uint16],
+    rr: NDArray[np.float32],
+    span: NDArray[np.float32],
+    shapes: NDArray[np.uint16],
+    features: NDArray[np.float32],
+) -> None:
+    """Compare each beat with those before, then remember it; of the distances the logarithms are still to be taken."""
+    leads, ticks, beats = ring.shape
+    bits = np.empty(ring.shape, np.uint32)
+    before = bits.view(np.float32)
+    _widen(ring.ravel(), bits.ravel(), before.ravel())
+    own_bits = np.empty((leads, ticks), np.uint32)
+    own = own_bits.view(np.float32)
+    apart = np.empty(beats, np.float32)
+    recent = np.empty(INTERVALS + 1, np.float32)
+    for k in range(rr.size):
+        now = counts[0] % beats
+        known = min(counts[0], beats)
+        _widen(shapes[k].ravel(), own_bits.ravel(), own.ravel())
+        if known >= LEAST_BEATS:
+            rank = known * PERCENTILE // 100
+            for lead in range(leads):
+                usual = _ranked(spans[lead], known, known // 2)
+                if not (usual > _FLAT and span[k, lead] > _FLAT):
+                    continue  # a lead that shows nothing
+                scale = (np.float32(2) / usual) ** 2
+                for part, first, last in ((0, _P, ticks), (1, 0, _P)):
+                    apart[:] = 0
+                    for tick in range(first, last):
+                        value = own[lead, tick]
+                        for beat in range(beats):
+                            difference = before[lead, tick, beat] - value
+                            apart[beat] += difference * difference
+                    distance = _ranked(apart, known, rank) / np.float32(last - first) * scale
+                    features[k, _OWN + 2 * lead + part] = distance + _LEAST_DISTANCE
+        intervals[now] = rr[k]
+        _rhythm(intervals, counts[0], recent, features[k])
+        for lead in range(leads):
+            spans[lead, now] = span[k, lead]
+            for tick in range(ticks):
+                ring[lead, tick, now] = shapes[k, lead, tick]
+                before[lead, tick, now] = own[lead, tick]
+        counts[0] += 1
+
+
+def warm_up() -> None:
+    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
+    one = np.zeros(1, np.float32)
+    History(1).observe(
+        np.zeros((1, 1, windows.LENGTH), np.float32), one, np.zeros((1, windows.LENGTH), np.float16), one + 1, one + 1
+    )
