@@ -40,7 +40,7 @@ _UNPACED_CHUNK_SECONDS: Final = 10.0  # signal read at a time when nobody waits 
 _MESSAGE_ITEMS: Final = 512  # most items in a message: 640 kB of windows, so that acknowledgements flow
 _READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
 _TURN_SECONDS: Final = 0.025  # between two groups of paced streams: many in one message cost less, and none waits long
-_LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this starts anew from now
+_LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this does not catch up
 
 
 class ProducerError(Exception):
@@ -143,7 +143,9 @@ class Feed:
         if not self.speed:
             return
         step = self.chunk_seconds / self.speed
-        self.due = self.due + step if now - self.due < _LATE_SECONDS else now + step
+        late = now - self.due
+        # whole steps, so that it keeps its turn among the others
+        self.due += step if late < _LATE_SECONDS else step * math.ceil(late / step)
 
 
 def warm_up() -> None:

@@ -172,9 +172,36 @@ class _Units:
     def __getitem__(self, part: slice) -> NDArray[np.float32]:
         units = self.adc_units[part]
         # as wfdb does it, step by step: the same millivolts to the last bit
-        signal = (units - self.baseline) / self.gain * self.millivolts
-        signal[units == self.missing] = np.nan
+        signal = units - self.baseline
+        signal /= self.gain
+        signal *= self.millivolts
+        missing = units == self.missing
+        if missing.any():
+            signal[missing] = np.nan
         return signal.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _SignalFiles:
+    """The signal files of a record of one segment, as its header describes them, which need not be read again."""
+
+    described: dict[str, Any]  # what wfdb takes from the header to read samples
+    missing: NDArray[np.int16]  # of each lead wanted, the value that stands for a missing sample
+    baseline: NDArray[np.float64]
+    gain: NDArray[np.float64]
+
+    def read(self, start: int, stop: int, channels: Sequence[int]) -> NDArray[np.int16]:
+        """Read samples, shape (stop - start, channels).
+
+        ``wfdb.rdrecord`` does the same once it has read the header, which takes it several times as long as a quarter of
+        a minute of samples.
+        """
+        from wfdb.io import _signal
+
+        signals = _signal._rd_segment(  # noqa: SLF001 - see above; a test holds the two together
+            **self.described, pn_dir=None, sampfrom=start, sampto=stop, channels=list(channels), ignore_skew=False,
+        )  # fmt: skip
+        return np.stack(signals, axis=1).astype(np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +217,8 @@ class WfdbRecord:
     _stem: Path = field(repr=False)
     _channels: tuple[int, ...] = field(repr=False)
     _millivolts: NDArray[np.float64] = field(repr=False)
-    _short: bool = field(repr=False)
-    """Whether all samples are there as 16-bit numbers."""
+    _files: _SignalFiles | None = field(repr=False)
+    """Where its samples are, if they are there as 16-bit numbers."""
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples from disk.
@@ -226,30 +253,26 @@ class WfdbRecord:
         SignalFileError
             If the samples can not be read.
         """
-        import wfdb
-
         found: Block
         try:
-            part = wfdb.rdrecord(
-                str(self._stem), sampfrom=start, sampto=stop, channels=list(self._channels), physical=not self._short,
-                return_res=16 if self._short else 64,
-            )  # fmt: skip
-            if self._short:
-                samples = np.asarray(part.d_signal)
-                missing = np.array([_MISSING[fmt] for fmt in part.fmt], np.int16)
-                found = _Units(
-                    samples, missing, np.array(part.baseline, np.float64), np.array(part.adc_gain), self._millivolts
-                )  # fmt: skip
+            if self._files is None:
+                import wfdb
+
+                part = wfdb.rdrecord(str(self._stem), sampfrom=start, sampto=stop, channels=list(self._channels))
+                found = samples = (np.asarray(part.p_signal) * self._millivolts).astype(np.float32)
+                shape = samples.shape
             else:
-                samples = found = (np.asarray(part.p_signal) * self._millivolts).astype(np.float32)
+                units = self._files.read(start, stop, self._channels)
+                found = _Units(units, self._files.missing, self._files.baseline, self._files.gain, self._millivolts)
+                shape = units.shape
         except Exception as error:  # wfdb raises whatever its parsers stumble over
             raise SignalFileError(
                 f"{self.name}: samples {start} to {stop} can not be read ({_reason(error)}); "
                 "fetch the record's files again"
             ) from error
-        if samples.shape != (stop - start, len(self.leads)):
+        if shape != (stop - start, len(self.leads)):
             raise SignalFileError(
-                f"{self.name}: {samples.shape} samples were read where {(stop - start, len(self.leads))} "
+                f"{self.name}: {shape} samples were read where {(stop - start, len(self.leads))} "
                 "were expected; fetch the record's files again"
             )
         return found
@@ -321,7 +344,7 @@ def open_record(ref: RecordRef, *, leads: Sequence[str] | None = None) -> Record
         _stem=stem,
         _channels=tuple(channels),
         _millivolts=np.array(units),
-        _short=_short(header, channels),
+        _files=_signal_files(header, stem, channels) if _short(header, channels) else None,
     )
 
 
@@ -592,6 +615,17 @@ def _short(header: Any, channels: Sequence[int]) -> bool:  # noqa: ANN401
     if isinstance(header, wfdb.MultiRecord):
         return False
     return all(header.fmt[channel] in _MISSING and header.samps_per_frame[channel] == 1 for channel in channels)
+
+
+def _signal_files(header: Any, stem: Path, channels: Sequence[int]) -> _SignalFiles:  # noqa: ANN401
+    """Take from a header what reading the samples of some channels needs."""
+    names = ("file_name", "fmt", "n_sig", "sig_len", "byte_offset", "samps_per_frame", "skew", "init_value")
+    return _SignalFiles(
+        {"dir_name": str(stem.parent.resolve()), **{name: getattr(header, name) for name in names}},
+        np.array([_MISSING[header.fmt[channel]] for channel in channels], np.int16),
+        np.array([header.baseline[channel] for channel in channels], np.float64),
+        np.array([header.adc_gain[channel] for channel in channels], np.float64),
+    )
 
 
 def _lead_names(header: Any) -> list[str]:  # noqa: ANN401

@@ -343,7 +343,7 @@ def unpack_deliver(
     ------
     WireError
         ``stream`` for a number that was not announced, ``size`` for arrays that are not as long as
-        the parts say, ``item`` for impossible values in a row, ``window`` for values that are not finite.
+        the parts say, ``item`` for impossible values in a row, ``window`` for values that are not finite, ``ended`` for items after an end.
     """
     total = sum(part.items for part in header.parts)
     if total > MAX_ITEMS:
@@ -366,13 +366,18 @@ def unpack_deliver(
         raise WireError("item", "a sample index, RR interval or ratio is negative")
     if np.isinf(table["rr"]).any() or np.isinf(table["rr_ratio"]).any():
         raise WireError("item", "an RR interval or ratio is infinite")
-    is_beat = table["kind"] == Kind.BEAT
+    last = np.cumsum([part.items for part in header.parts])  # one past the last row of each part
+    before = np.concatenate([[0], np.cumsum(table["kind"] == Kind.BEAT)])  # beats before each row
+    beats = np.diff(before[last], prepend=0).tolist()
+    # the alert rules rely on there being none
+    if not np.isin(np.flatnonzero(table["kind"] == Kind.END), last - 1).all():
+        raise WireError("ended", "items follow the end of their stream")
     out = []
     row = at = 0
-    for part in header.parts:
+    for part, found in zip(header.parts, beats, strict=True):
         rows = slice(row, row + part.items)
-        if np.count_nonzero(is_beat[rows]) != part.beats:
-            raise WireError("item", f"a part says {part.beats} beats and holds {np.count_nonzero(is_beat[rows])}")
+        if found != part.beats:
+            raise WireError("item", f"a part says {part.beats} beats and holds {found}")
         n_leads = leads[part.stream]
         size = part.beats * n_leads * LENGTH
         windows = samples[at : at + size].reshape(part.beats, n_leads, LENGTH)
