@@ -164,6 +164,7 @@ def _emit(
     items = 0
     beats = 0
     taken = 0
+    before = 0  # R peak of the window before
     while True:
         if taken < state.pending and pending[taken].sample < 0:
             taken += 1  # the stream began in the middle of this beat: its R peak was not recorded
@@ -191,8 +192,13 @@ def _emit(
             peak = beat.sample
             first = peak - RAW_BEFORE - base
             last = first + RAW_LENGTH
+            # Where two windows overlap they have the same values, for each depends on the signal around it alone
+            shared = max(0, before + LENGTH - peak) if beats and peak > before else 0
             for lead in range(signals.shape[0]):
-                qrs.correlate(signals[lead, first:last], window_taps, windows[beats, lead])
+                for i in range(shared):
+                    windows[beats, lead, i] = windows[beats - 1, lead, LENGTH - shared + i]
+                qrs.correlate(signals[lead, first + shared : last], window_taps, windows[beats, lead, shared:])
+            before = peak
             beats += 1
             if beat.restart:
                 state.intervals = 0
@@ -280,20 +286,13 @@ def _cut(
     """
     leads, n = fresh.shape
     state = states[0]
-    history = signal.shape[1]
     if state.received == 0 and n:
         for lead in range(leads):
             signal[lead, :] = fresh[lead, 0]
     state.received += n
-    whole = np.empty((leads, history + n), np.float32)
-    whole[:, :history] = signal
-    whole[:, history:] = fresh
-    whole_missing = np.empty(history + n, np.uint8)
-    whole_missing[:history] = missing
-    whole_missing[history:] = marks[0]
-    whole_unchanged = np.empty(history + n, np.int32)
-    whole_unchanged[:history] = unchanged
-    whole_unchanged[history:] = marks[leads]
+    whole = qrs.extend(signal, fresh)
+    whole_missing = qrs.extend(missing, marks[:1])
+    whole_unchanged = qrs.extend(unchanged, marks[leads : leads + 1])
     detections, seconds = qrs.detect(
         settings,
         qrs_states,
@@ -322,8 +321,8 @@ def _cut(
         noise,
         intervals,
         whole,
-        whole_missing,
-        whole_unchanged,
+        whole_missing[0],
+        whole_unchanged[0],
         window_taps,
         up,
         down,
@@ -333,9 +332,9 @@ def _cut(
         table,
         windows,
     )
-    signal[:] = whole[:, n:]
-    missing[:] = whole_missing[n:]
-    unchanged[:] = whole_unchanged[n:]
+    qrs.remember(whole, signal)
+    qrs.remember(whole_missing, missing)
+    qrs.remember(whole_unchanged, unchanged)
     return table[:items].copy(), windows[:beats].copy()  # without the room that was left
 
 
@@ -402,8 +401,8 @@ class Segmenter:
             "state": np.zeros(1, _STATE),
             "seen": np.zeros(1, quality.RANGE),
             "signal": np.zeros((count, HISTORY), np.float32),
-            "missing": np.zeros(HISTORY, np.uint8),
-            "unchanged": np.zeros(HISTORY, np.int32),
+            "missing": np.zeros((1, HISTORY), np.uint8),
+            "unchanged": np.zeros((1, HISTORY), np.int32),
             "waiting": np.zeros(WAITING, qrs.DETECTION),
             "noise": np.zeros(SECONDS_REMEMBERED, qrs.NOISE),
             "intervals": np.zeros(RR_REMEMBERED),

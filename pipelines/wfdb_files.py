@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ from pipelines.source_errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -171,14 +172,76 @@ class _Units:
 
     def __getitem__(self, part: slice) -> NDArray[np.float32]:
         units = self.adc_units[part]
-        # as wfdb does it, step by step: the same millivolts to the last bit
-        signal = units - self.baseline
-        signal /= self.gain
-        signal *= self.millivolts
-        missing = units == self.missing
-        if missing.any():
-            signal[missing] = np.nan
-        return signal.astype(np.float32)
+        signal = np.empty(units.shape, np.float32)
+        _loop(_to_millivolts)(units, self.missing, self.baseline, self.gain, self.millivolts, signal)
+        return signal
+
+
+def _to_millivolts(
+    adc_units: NDArray[np.int16],
+    missing: NDArray[np.int16],
+    baseline: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    millivolts: NDArray[np.float64],
+    signal: NDArray[np.float32],
+) -> None:
+    """Make millivolts of a converter's units as wfdb does, step by step: the same to the last bit."""
+    for i in range(adc_units.shape[0]):
+        for lead in range(adc_units.shape[1]):
+            value = (adc_units[i, lead] - baseline[lead]) / gain[lead] * millivolts[lead]
+            signal[i, lead] = np.nan if adc_units[i, lead] == missing[lead] else value
+
+
+@cache
+def _loop(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop when first samples are read: those who only look at headers need not wait for the compiler."""
+    from models.compiled import compiled
+
+    return compiled(function)
+
+
+@dataclass(frozen=True, slots=True)
+class _PairFile:
+    """A signal file of format 212, one sample of each signal a frame and none shifted: twelve bits a sample, two in three bytes.
+
+    The first sample of a pair is the first byte and, above it, the lower half of the second; the second sample is the
+    third byte and, above it, the upper half of the second.  Both are in two's complement (SIGNAL(5)).
+    """
+
+    path: Path
+    offset: int  # bytes before the first pair
+    signals: int
+
+    def read(self, start: int, stop: int, channels: Sequence[int]) -> NDArray[np.int16]:
+        """Read samples, shape (stop - start, channels), the same as wfdb in less than half of its time."""
+        first, end = start * self.signals // 2, stop * self.signals  # pairs, samples
+        count = end // 2 * 3 + end % 2 * 2 - 3 * first
+        packed = np.fromfile(self.path, np.uint8, count, offset=self.offset + 3 * first)
+        if packed.size != count:
+            raise EOFError(f"{packed.size} bytes where {count} were expected")
+        samples = np.empty((stop - start, len(channels)), np.int16)
+        _loop(_unpack_pairs)(packed, start * self.signals % 2, self.signals, np.array(channels), samples)
+        return samples
+
+
+def _unpack_pairs(
+    packed: NDArray[np.uint8],
+    first: int,
+    signals: int,
+    channels: NDArray[np.int64],
+    samples: NDArray[np.int16],
+) -> None:
+    """Take some of the signals out of pairs; ``first`` is the number, in the first pair, of the first frame's first sample."""
+    for column in range(channels.size):
+        k = first + channels[column]
+        for i in range(samples.shape[0]):
+            pair = (k >> 1) * 3
+            if k & 1:
+                value = packed[pair + 2] + (packed[pair + 1] >> 4) * 256
+            else:
+                value = packed[pair] + (packed[pair + 1] & 15) * 256
+            samples[i, column] = value if value < 2**11 else value - 2**12
+            k += signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +252,7 @@ class _SignalFiles:
     missing: NDArray[np.int16]  # of each lead wanted, the value that stands for a missing sample
     baseline: NDArray[np.float64]
     gain: NDArray[np.float64]
+    pairs: _PairFile | None  # where all samples lie as they come in one file of format 212, as of most records
 
     def read(self, start: int, stop: int, channels: Sequence[int]) -> NDArray[np.int16]:
         """Read samples, shape (stop - start, channels).
@@ -196,6 +260,8 @@ class _SignalFiles:
         ``wfdb.rdrecord`` does the same once it has read the header, which takes it several times as long as a quarter of
         a minute of samples.
         """
+        if self.pairs is not None:
+            return self.pairs.read(start, stop, channels)
         from wfdb.io import _signal
 
         signals = _signal._rd_segment(  # noqa: SLF001 - see above; a test holds the two together
@@ -625,7 +691,16 @@ def _signal_files(header: Any, stem: Path, channels: Sequence[int]) -> _SignalFi
         np.array([_MISSING[header.fmt[channel]] for channel in channels], np.int16),
         np.array([header.baseline[channel] for channel in channels], np.float64),
         np.array([header.adc_gain[channel] for channel in channels], np.float64),
+        _pair_file(header, stem),
     )
+
+
+def _pair_file(header: Any, stem: Path) -> _PairFile | None:  # noqa: ANN401
+    """Give a record's only signal file where it is of format 212 and has every frame's samples side by side."""
+    plain = all(samples in (1, None) for samples in header.samps_per_frame) and not any(header.skew)
+    if set(header.fmt) != {"212"} or len(set(header.file_name)) > 1 or not plain:
+        return None
+    return _PairFile(stem.parent.resolve() / header.file_name[0], header.byte_offset[0] or 0, header.n_sig)
 
 
 def _lead_names(header: Any) -> list[str]:  # noqa: ANN401

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import windows
+from pipelines import qrs
 from pipelines.items import Items, Kind, Quality
 from pipelines.qrs import SETTING_RANGES, QrsSettings, QrsSettingsError
 from pipelines.segmentation import SegmentationError, Segmenter
@@ -324,3 +325,23 @@ def test_a_stream_that_begins_within_a_beat_has_no_sample_before_its_first() -> 
             assert not (items.table["rr"] < 0).any()
             cut += 1
     assert cut > 200
+
+
+@pytest.mark.parametrize("n", [1, qrs.RUN - 1, qrs.RUN, qrs.RUN + 1, windows.LENGTH, 2 * windows.LENGTH + 3])
+def test_a_filter_adds_up_tap_by_tap_however_many_outputs_are_asked_for(n):
+    signal = np.random.default_rng(n).normal(size=n + 2 * windows.FILTER_HALF).astype(np.float32)
+    room = np.full(n + 2, 7, np.float32)
+    qrs.correlate(signal, windows.taps(), room[1:-1])
+    np.testing.assert_array_equal(room[1:-1], windows.filter_raw(signal))
+    assert room[0] == room[-1] == 7
+
+
+def test_windows_that_overlap_are_filtered_as_if_each_were_alone():
+    fast = np.tile(np.r_[np.zeros(70), np.hanning(12), np.zeros(70)], 40).astype(np.float32)  # 142/min
+    signal = np.stack((fast, -0.5 * fast)) + np.random.default_rng(1).normal(0, 0.01, (2, fast.size)).astype(np.float32)
+    segmenter = Segmenter(360, ["MLII", "V1"])
+    items = Items.concatenate([segmenter.push(signal.T), segmenter.finish()])
+    peaks = items.beats["sample"]
+    whole = windows.complete(peaks, fast.size)
+    assert whole.sum() > 30
+    np.testing.assert_array_equal(items.windows[whole], windows.cut(signal, peaks[whole]))

@@ -28,7 +28,7 @@ from pipelines.source_errors import (
     SourceError,
 )
 from pipelines.sources import BLOCK_SECONDS, RecordSource, open_source, parse_time
-from pipelines.wfdb_files import FS_RANGE, MemoryRecord, read_annotations
+from pipelines.wfdb_files import FS_RANGE, MemoryRecord, open_record, read_annotations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +96,23 @@ def test_every_sample_of_every_format_arrives_in_millivolts(tmp_path: Path, fmt:
     streamed = gather(source)
     assert streamed.dtype == np.float32
     np.testing.assert_array_equal(streamed, (steps / 200).astype(np.float32))
+
+
+@pytest.mark.parametrize("signals", [1, 2, 3])
+@pytest.mark.parametrize("offset", [0, 5])
+def test_any_part_of_packed_pairs_is_what_wfdb_reads(tmp_path: Path, signals: int, offset: int) -> None:
+    rng = np.random.default_rng(signals)
+    n = 999  # odd, so that the last pair of an odd number of signals is cut off after its first sample
+    size = -(-n * signals * 3 // 2)
+    (tmp_path / "100.dat").write_bytes(rng.bytes(offset + size))
+    line = f"100.dat 212+{offset} 183.5(7)/uV 12 0 0 0 0" if offset else "100.dat 212 183.5(7)/uV 12 0 0 0 0"
+    (tmp_path / "100.hea").write_text("\n".join([f"100 {signals} 360 {n}", *(f"{line} V{k}" for k in range(signals))]))
+    for leads in ([0], [signals - 1], list(range(signals))[::-1]):
+        record = open_record(RecordRef("100", tmp_path / "100"), leads=[str(lead) for lead in leads])
+        for start, stop in [(0, n), (1, n), (0, n - 1), (7, 8), (8, 9), (501, 733)]:
+            read = wfdb.rdrecord(str(tmp_path / "100"), sampfrom=start, sampto=stop, channels=sorted(leads))
+            expected = read.p_signal[:, [sorted(leads).index(lead) for lead in leads]] * 1e-3
+            np.testing.assert_array_equal(record.read(start, stop), expected.astype(np.float32))
 
 
 def write_by_hand(folder: Path, fmt: str, steps: np.ndarray) -> None:
