@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from models.scoring import TILE, Scorer, ScoringError
+from models.scoring import TILE, TILES, Scorer, ScoringError, tiling
 from models.windows import scale
 
 
@@ -44,6 +45,41 @@ def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(s
     assert raw.error == pytest.approx(np.square(scaled - reconstruction).mean(axis=(1, 2)), rel=1e-5)
     assert raw.ticks.astype(np.float32).mean(axis=1) == pytest.approx(raw.error, rel=1e-2)
     assert (raw.error.dtype, raw.ticks.dtype) == (np.float32, np.float16)
+
+
+@given(
+    arrays(np.float32, (3, 1, 320), elements=st.floats(width=32, allow_nan=False)),
+    st.sampled_from([1, 1e-30, 1e-42, 1e30]),
+)
+def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(scorer, windows, size):
+    windows[1] = windows[1, 0, 0]  # one is flat
+    with np.errstate(all="ignore"):
+        windows *= np.float32(size)
+        expected = scale(windows)
+    unusable = ~(np.isfinite(windows) & np.isfinite(expected)).all(axis=(1, 2))
+    expected[unusable] = 0
+    assert np.array_equal(scorer.reconstruct(windows)[0], expected)
+    assert np.array_equal(np.isnan(scorer.score(windows).error), unusable)
+
+
+def test_windows_may_lie_anywhere_in_memory(scorer, beats):
+    expected = scorer.score(beats)
+    fixed = beats.copy()
+    fixed.flags.writeable = False
+    strided = np.repeat(beats, 2, axis=0)[::2]
+    reversed_ = beats[::-1].copy()[::-1]
+    unaligned = np.frombuffer(b"1" + beats.tobytes(), np.float32, offset=1).reshape(beats.shape)
+    for given_windows in (fixed, strided, reversed_, unaligned):
+        assert np.array_equal(scorer.score(given_windows).error, expected.error)
+
+
+@given(st.integers(0, 1000), st.sets(st.sampled_from(TILES)))
+def test_tiles_hold_all_windows_and_the_last_is_needed(windows, sizes):
+    chosen = tuple(sorted(sizes | {TILE}, reverse=True))
+    count = windows % chosen[0]
+    tiles = tiling(count, chosen)
+    assert sum(tiles) >= count
+    assert sum(tiles[:-1]) < max(count, 1)
 
 
 def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(scorer, beats):
