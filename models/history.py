@@ -41,6 +41,8 @@ _FLAT: Final = 1e-3  # mV, half a step of common converters: a lead whose beats 
 _LEAST_DISTANCE: Final = np.float32(1e-5)
 _LEAST_SPREAD: Final = 5e-3
 
+_TICKS: Final = np.array([len(QRS_TICKS), len(P_TICKS)], np.float32)
+
 _RHYTHM: Final = NAMES.index("late_run")
 _OWN: Final = NAMES.index("own_qrs")
 _MOST_LEADS: Final = 2
@@ -145,18 +147,49 @@ class History:
         """Take the stream's next beats, in order: :func:`observe` of this history alone."""
         return observe([self], [len(windows_mv)], windows_mv, error, squared_error, rr, rr_ratio)
 
-    def take(self, rows: NDArray[np.void], shapes: NDArray[np.uint16], features: NDArray[np.float32]) -> None:
-        """Fill in what is found by comparing beats with those before, and remember them: a step of :func:`observe`.
+    def take(
+        self, rows: NDArray[np.void], shapes: NDArray[np.uint16], compared: _Compared, rhythm: NDArray[np.float32]
+    ) -> None:
+        """Compare beats with those before, and remember them: a step of :func:`observe`.
 
         Parameters
         ----------
         rows : ndarray of :func:`row_type`, shape (n,)
         shapes : ndarray of uint16, shape (n, leads, ticks)
             The bits of ``rows["shape"]``.
-        features : ndarray of float32, shape (n, len(NAMES))
+        compared : _Compared
+            Filled in.
+        rhythm : ndarray of float32, shape (n, 3)
+            Filled in: own log RR, ``spread``, ``jump``; NaN where not known.
         """
         self._memory = self._memory.copy()  # a shallow copy has the one before
-        _compare(*self._memory, rows["rr"], rows["span"], shapes, features)
+        _compare(*self._memory, rows["rr"], rows["span"], shapes, *compared, rhythm)
+
+
+class _Compared(NamedTuple):
+    """What beats are to be ranked among; NaN where no beat was, which comes last in any order."""
+
+    known: NDArray[np.int64]
+    """Beats before each that it was compared with, shape (n,)."""
+    apart: NDArray[np.float32]
+    """Squared distances of QRS complex and P wave to those before, summed over ticks, shape (n, leads, 2, BEATS)."""
+    spans: NDArray[np.float32]
+    """Of the beats before, shape (n, leads, BEATS)."""
+    intervals: NDArray[np.float32]
+    """Log RR intervals before, shape (n, INTERVALS)."""
+
+    @classmethod
+    def empty(cls, n: int, leads: int) -> Self:
+        return cls(
+            np.empty(n, np.int64),
+            np.empty((n, leads, 2, BEATS), np.float32),
+            np.empty((n, leads, BEATS), np.float32),
+            np.empty((n, INTERVALS), np.float32),
+        )
+
+    def of(self, part: slice) -> Self:
+        """Give the part that some beats have, as views."""
+        return type(self)(self.known[part], self.apart[part], self.spans[part], self.intervals[part])
 
 
 def observe(
@@ -223,18 +256,49 @@ def observe(
     rows = _rows(limited, rr)
     shapes = rows["shape"].view("<u2")
     features = np.full((n, len(NAMES)), np.nan, np.float32)
+    features[:, :2] = error_features(error, squared_error)
+    features[:, 2] = -np.log(rr_ratio)
+    features[:, 3] = -np.log(rr)
+    compared = _Compared.empty(n, leads)
     first = 0
     for history, count in zip(histories, counts, strict=True):
         if count:
             part = slice(first, first + count)
-            history.take(rows[part], shapes[part], features[part])
+            history.take(rows[part], shapes[part], compared.of(part), features[part, _RHYTHM : _RHYTHM + 3])
             first = part.stop
-    features[:, _OWN:] = np.log(features[:, _OWN:])
-    features[:, :2] = error_features(error, squared_error)
-    features[:, 2] = -np.log(rr_ratio)
-    features[:, 3] = -np.log(rr)
-    outline = windows.scale(limited[:, 0])[:, OUTLINE_TICKS]
-    return Evidence(features, np.ascontiguousarray(outline)), [row.tobytes() for row in rows]
+    features[:, _RHYTHM] = _late(compared.intervals, features[:, _RHYTHM])
+    features[:, _OWN : _OWN + 2 * leads] = _own(compared, rows["span"]).reshape(n, 2 * leads)
+    stored, size = rows.tobytes(), rows.itemsize
+    return (
+        Evidence(features, windows.scale(limited[:, 0], OUTLINE_TICKS)),
+        [stored[at : at + size] for at in range(0, n * size, size)],
+    )
+
+
+def _ranked(values: NDArray[np.float32], rank: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Find the value of each row, shape (..., m), that ``rank`` others come before; NaN comes last.  Sorts in place."""
+    values.sort(axis=-1)
+    return np.take_along_axis(values, rank[..., None], axis=-1)[..., 0]
+
+
+def _late(intervals: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Find ``late_run`` from the log RR intervals before each beat and its own."""
+    known = INTERVALS - np.isnan(intervals).sum(axis=1)
+    late = _ranked(intervals, np.rint(0.9 * (known - 1)).astype(np.int64).clip(0)) - own
+    late[known < LEAST_INTERVALS] = np.nan
+    return late
+
+
+def _own(compared: _Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Find ``own_qrs`` and ``own_p`` of every lead, shape (n, leads, 2)."""
+    leads = span.shape[1]
+    known = compared.known[:, None]
+    usual = _ranked(compared.spans, np.repeat(known // 2, leads, axis=1))
+    apart = _ranked(compared.apart, np.broadcast_to((known * PERCENTILE // 100)[..., None], (len(known), leads, 2)))
+    told = (known >= LEAST_BEATS) & (usual > _FLAT) & (span > _FLAT)  # another lead shows nothing
+    scale = np.square(np.divide(np.float32(2), usual, out=np.full_like(usual, np.nan), where=told))
+    logarithm: NDArray[np.float32] = np.log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
+    return logarithm
 
 
 def _rows(windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> NDArray[np.void]:
@@ -264,39 +328,26 @@ def _widen(halves: NDArray[np.uint16], bits: NDArray[np.uint32], values: NDArray
 
 
 @compiled
-def _ranked(values: NDArray[np.float32], n: int, rank: int) -> np.float32:
-    """Find the value that ``rank`` of the first ``n`` would come before, were they sorted; NaN comes last.
-
-    It is the highest of those that so few are below.  To count is quicker than to sort: nothing depends on what a
-    comparison gave, so a processor makes eight at a time.
-    """
-    found = np.float32(-np.inf)
-    known = 0
-    for i in range(n):
-        below = 0
-        for j in range(n):
-            below += values[j] < values[i]
-        known += values[i] == values[i]
-        if below <= rank and values[i] > found:
-            found = values[i]
-    return found if known > rank else np.float32(np.nan)
-
-
-@compiled
 def _rhythm(
-    intervals: NDArray[np.float32], count: int, recent: NDArray[np.float32], features: NDArray[np.float32]
+    logs: NDArray[np.float32],
+    count: int,
+    recent: NDArray[np.float32],
+    intervals: NDArray[np.float32],
+    rhythm: NDArray[np.float32],
 ) -> None:
-    """Find ``late_run``, ``spread`` and ``jump`` of a beat that ``count`` came before; all NaN where they are not known."""
-    own = np.log(intervals[count % BEATS])
+    """Find the intervals before a beat that ``count`` came before, its own, ``spread`` and ``jump``."""
+    own = logs[count % BEATS]
+    intervals[:] = np.nan
+    rhythm[:] = np.nan
     known = 0
     for k in range(max(0, count - INTERVALS), count):  # oldest first
-        interval = np.log(intervals[k % BEATS])
+        interval = logs[k % BEATS]
         if not np.isnan(interval):
             recent[known] = interval
+            intervals[known] = interval
             known += 1
     if np.isnan(own) or known < LEAST_INTERVALS:
         return
-    late = _ranked(recent, known, round(0.9 * (known - 1)))
     recent[known] = own
     first = max(0, known - SPREAD_INTERVALS + 1)
     size = known + 1 - first
@@ -311,55 +362,56 @@ def _rhythm(
     steps = min(size, JUMP_INTERVALS) - 1
     for k in range(known + 1 - steps, known + 1):
         jump += abs(recent[k] - recent[k - 1])
-    features[_RHYTHM] = late - own
-    features[_RHYTHM + 1] = math.log(math.sqrt(variance / size) + _LEAST_SPREAD)
-    features[_RHYTHM + 2] = jump / steps
+    rhythm[0] = own
+    rhythm[1] = math.log(math.sqrt(variance / size) + _LEAST_SPREAD)
+    rhythm[2] = jump / steps
 
 
 @compiled
 def _compare(
     counts: NDArray[np.int64],
-    intervals: NDArray[np.float32],
-    spans: NDArray[np.float32],
+    rr_before: NDArray[np.float32],
+    spans_before: NDArray[np.float32],
     ring: NDArray[np.uint16],
     rr: NDArray[np.float32],
     span: NDArray[np.float32],
     shapes: NDArray[np.uint16],
-    features: NDArray[np.float32],
+    known: NDArray[np.int64],
+    apart: NDArray[np.float32],
+    spans: NDArray[np.float32],
+    intervals: NDArray[np.float32],
+    rhythm: NDArray[np.float32],
 ) -> None:
-    """Compare each beat with those before, then remember it; of the distances the logarithms are still to be taken."""
+    """Measure how far each beat is from those before, then remember it: see :meth:`History.take`."""
     leads, ticks, beats = ring.shape
     bits = np.empty(ring.shape, np.uint32)
     before = bits.view(np.float32)
     _widen(ring.ravel(), bits.ravel(), before.ravel())
     own_bits = np.empty((leads, ticks), np.uint32)
     own = own_bits.view(np.float32)
-    apart = np.empty(beats, np.float32)
     recent = np.empty(INTERVALS + 1, np.float32)
+    logs = np.log(rr_before)
     for k in range(rr.size):
         now = counts[0] % beats
-        known = min(counts[0], beats)
+        known[k] = min(counts[0], beats)
         _widen(shapes[k].ravel(), own_bits.ravel(), own.ravel())
-        if known >= LEAST_BEATS:
-            rank = known * PERCENTILE // 100
-            for lead in range(leads):
-                usual = _ranked(spans[lead], known, known // 2)
-                if not (usual > _FLAT and span[k, lead] > _FLAT):
-                    continue  # a lead that shows nothing
-                scale = (np.float32(2) / usual) ** 2
-                for part, first, last in ((0, _P, ticks), (1, 0, _P)):
-                    apart[:] = 0
-                    for tick in range(first, last):
-                        value = own[lead, tick]
-                        for beat in range(beats):
-                            difference = before[lead, tick, beat] - value
-                            apart[beat] += difference * difference
-                    distance = _ranked(apart, known, rank) / np.float32(last - first) * scale
-                    features[k, _OWN + 2 * lead + part] = distance + _LEAST_DISTANCE
-        intervals[now] = rr[k]
-        _rhythm(intervals, counts[0], recent, features[k])
+        spans[k] = spans_before
         for lead in range(leads):
-            spans[lead, now] = span[k, lead]
+            for part, first, last in ((0, _P, ticks), (1, 0, _P)):
+                distance = apart[k, lead, part]
+                distance[:] = 0
+                for tick in range(first, last):
+                    value = own[lead, tick]
+                    for beat in range(beats):
+                        difference = before[lead, tick, beat] - value
+                        distance[beat] += difference * difference
+                distance[known[k] :] = np.nan
+            spans[k, lead, known[k] :] = np.nan
+        rr_before[now] = rr[k]
+        logs[now] = np.log(rr[k])
+        _rhythm(logs, counts[0], recent, intervals[k], rhythm[k])
+        for lead in range(leads):
+            spans_before[lead, now] = span[k, lead]
             for tick in range(ticks):
                 ring[lead, tick, now] = shapes[k, lead, tick]
                 before[lead, tick, now] = own[lead, tick]

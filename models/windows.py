@@ -141,7 +141,7 @@ def complete(r_peaks: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
     return inside
 
 
-def scale(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def scale(windows: NDArray[np.float32], ticks: slice = slice(None)) -> NDArray[np.float32]:
     """Scale every lead of every window to [-1, 1] by its own minimum and maximum.
 
     A constant lead has no shape to show and becomes all zeros rather than a division by zero.
@@ -149,13 +149,15 @@ def scale(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     Parameters
     ----------
     windows : ndarray of float32, shape (..., LENGTH)
+    ticks : slice
+        Those that are wanted; minimum and maximum are those of the whole window.
 
     Returns
     -------
-    ndarray of float32, same shape
+    ndarray of float32, shape (..., ticks)
     """
     low = windows.min(axis=-1, keepdims=True)
     span = windows.max(axis=-1, keepdims=True) - low
     flat = span <= 0
-    scaled = (windows - low) * (np.float32(2) / np.where(flat, np.float32(1), span)) - np.float32(1)
+    scaled = (windows[..., ticks] - low) * (np.float32(2) / np.where(flat, np.float32(1), span)) - np.float32(1)
     return np.where(flat, np.float32(0), scaled).astype(np.float32, copy=False)
