@@ -47,6 +47,7 @@ _log = structlog.get_logger("monitor")
 
 _BURST: Final = 256  # messages taken from a socket before the others get their turn
 _IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_COMMIT_ITEMS: Final = 3072  # items in a commit after which the others get their turn: workers do not run dry meanwhile
 _STORE_RETRY_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 60.0
 _STALL_CHECK_SECONDS: Final = 0.5
@@ -645,7 +646,8 @@ class Monitor:
             and (now < self._ready_since + self._config.store.commit_interval_seconds or now < self._store_retry_at)
         ):
             return
-        lots, self._ready_lots = self._ready_lots, []
+        lots, rest = (self._ready_lots, []) if force else _first(self._ready_lots, _COMMIT_ITEMS)
+        self._ready_lots = rest
         of_stream: dict[str, list[Lot]] = {}
         for lot in lots:
             of_stream.setdefault(lot.stream, []).append(lot)
@@ -657,7 +659,7 @@ class Monitor:
         if not self._write([outcome.entry for outcome in outcomes]):
             for live in streams:
                 live.rules.forget()
-            self._ready_lots = lots
+            self._ready_lots = lots + rest
             return
         done = self._last_commit = self._clock()
         self._metrics.duration.labels("commit").observe(done - now)
@@ -925,3 +927,10 @@ class Monitor:
                 for name, live in self._streams.items()
             },
         )
+
+
+def _first(lots: list[Lot], least: int) -> tuple[list[Lot], list[Lot]]:
+    """Split lots after the first that have so many items together."""
+    ends = np.cumsum([len(lot.items) for lot in lots])
+    count = int(np.searchsorted(ends, least)) + 1
+    return lots[:count], lots[count:]

@@ -162,8 +162,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights: Annotated[str, _text("Checkpoint file; empty: the weights that ecgmon comes with.")] = ""
     credit_batches: Annotated[
         int,
-        _at_least(1, "Batches that a worker takes ahead, so that it need not wait for the next.", "batches", le=1024),
-    ] = 2
+        _at_least(1, "Batches that a worker takes ahead, so that it need not wait for the next.", "batches", le=64),
+    ] = 8
 
 
 class ProducerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
