@@ -60,7 +60,7 @@ def judge(
     seen: Record,
     signal: NDArray[np.float32],
     missing: NDArray[np.uint8],
-    unchanged: NDArray[np.int32],
+    unchanged: NDArray[np.int16],
     noise: float,
 ) -> int:
     """Judge a stretch of one lead.
@@ -73,7 +73,7 @@ def judge(
         The stretch, missing samples held at the value before.
     missing : ndarray of uint8, shape (n,)
         1 where a sample was not delivered.
-    unchanged : ndarray of int32, shape (n,)
+    unchanged : ndarray of int16, shape (n,)
         For how many samples the lead has had the same value.
     noise : float
         Median of the envelope in the QRS band, as a share of an ordinary QRS hump.

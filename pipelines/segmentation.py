@@ -49,8 +49,8 @@ NEVER: Final = 2**62
 LARGEST: Final = 1e9
 """Sample values beyond this, in any unit, are taken for missing; sums over them could overflow."""
 
-LONGEST_RUN: Final = 2**30
-"""Samples without change that are counted at most, so that the count of a lead that stays off fits its type."""
+LONGEST_RUN: Final = 9000
+"""Samples without change that are counted at most, so that the count of a lead that stays off fits 16 bits at 360 Hz."""
 
 RR_REMEMBERED: Final = 8
 RR_NEEDED: Final = 4
@@ -63,7 +63,7 @@ WAITING: Final = 160
 SECONDS_REMEMBERED: Final = 32
 """Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
 
-_MAGIC: Final = b"ecgmon segmenter 3\n"
+_MAGIC: Final = b"ecgmon segmenter 4\n"
 _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
 
 
@@ -143,7 +143,7 @@ def _emit(
     intervals: NDArray[np.float64],
     signals: NDArray[np.float32],
     missing: NDArray[np.uint8],
-    unchanged: NDArray[np.int32],
+    unchanged: NDArray[np.int16],
     window_taps: NDArray[np.float32],
     up: int,
     down: int,
@@ -259,7 +259,7 @@ def _cut(
     ranges: Record,
     signal: NDArray[np.float32],
     missing: NDArray[np.uint8],
-    unchanged: NDArray[np.int32],
+    unchanged: NDArray[np.int16],
     pending: Record,
     noise: Record,
     intervals: NDArray[np.float64],
@@ -402,7 +402,7 @@ class Segmenter:
             "seen": np.zeros(1, quality.RANGE),
             "signal": np.zeros((count, HISTORY), np.float32),
             "missing": np.zeros((1, HISTORY), np.uint8),
-            "unchanged": np.zeros((1, HISTORY), np.int32),
+            "unchanged": np.zeros((1, HISTORY), np.int16),
             "waiting": np.zeros(WAITING, qrs.DETECTION),
             "noise": np.zeros(SECONDS_REMEMBERED, qrs.NOISE),
             "intervals": np.zeros(RR_REMEMBERED),

