@@ -103,8 +103,12 @@ def live(
 ) -> dict[str, Any]:
     """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do."""
     from models.benchmark import machine
+    from models.history import warm_up as warm_up_monitor
+    from pipelines.producer import warm_up as warm_up_producer
 
     progress(f"{_FEW} streams, for their memory")
+    warm_up_producer()  # a process that has to compile takes more memory than one that finds its loops compiled
+    warm_up_monitor()
     few = run_once(refs, records, streams=min(_FEW, streams), seconds=_FEW_SECONDS)
     progress(f"{streams} streams for {seconds:g} s")
     found = run_once(refs, records, streams=streams, seconds=seconds)

@@ -23,7 +23,8 @@ BATCH: Final = 256
 _REFERENCE_SECONDS: Final = 5.0
 _START_SECONDS: Final = 120.0
 _END_SECONDS: Final = 3600.0
-_LEAST_SECONDS: Final = 0.05  # between two looks at the status
+_LEAST_SECONDS: Final = 0.05  # between the first two looks at the status
+_MOST_SECONDS: Final = 0.2  # between the later ones: twenty a second take a twentieth of a core
 _ITEMS: Final = 16_384
 
 
@@ -71,6 +72,7 @@ def run_once(
         before["producer"] = pipeline.cpu().get("producer", 0.0)
         cpu, rss = dict(before), pipeline.rss()
         until = time.monotonic() + _END_SECONDS
+        pause = _LEAST_SECONDS
         while pipeline.watch():
             if time.monotonic() > until:
                 raise BenchError(f"the records were not stored within {_END_SECONDS:g} s")
@@ -78,7 +80,8 @@ def run_once(
             rss = {role: max(rss.get(role, 0.0), bytes_) for role, bytes_ in pipeline.rss().items()} | {
                 role: bytes_ for role, bytes_ in rss.items() if role == "producer"
             }
-            time.sleep(_LEAST_SECONDS)
+            time.sleep(pause)
+            pause = min(_MOST_SECONDS, 1.1 * pause)
         status = pipeline.status()
         cpu |= {role: max(seconds, cpu.get(role, 0.0)) for role, seconds in pipeline.cpu().items()}
         _check(status, len(refs))
@@ -154,7 +157,7 @@ def pipeline(
     stages.measure(records[:1], scorer)  # compiles what has to be compiled
     of_stages, beats = stages.measure(records, scorer)
     stored = Spread(tuple(run["store_bytes"] for run in runs)).median
-    floors = stages.floors(scorer.info, records, beats, stored)
+    floors = stages.floors(scorer, records, beats, stored)
     cpu = {
         role: Spread(tuple(run["cpu_seconds_per_beat"][role] for run in runs)).median
         for role in runs[0]["cpu_seconds_per_beat"]

@@ -161,7 +161,7 @@ def _commit(
         rule.commit(outcome.entry)
 
 
-def floors(info: ModelInfo, records: list[Record], beats: int, stored_bytes: float) -> dict[str, dict[str, float]]:
+def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: float) -> dict[str, dict[str, float]]:
     """Say what each stage would take for a beat if only what must be done took time, on one core.
 
     Parameters
@@ -180,6 +180,7 @@ def floors(info: ModelInfo, records: list[Record], beats: int, stored_bytes: flo
     with one_core(), threads(1):
         rate, copy = peak()
         disk = disk_bytes_per_second()
+    info = scorer.info
     signal = sum(record.length * len(record.leads) for record in records) / beats  # samples
     leads = max(min(len(record.leads), 2) for record in records)
     window = LENGTH * 4.0
@@ -188,7 +189,7 @@ def floors(info: ModelInfo, records: list[Record], beats: int, stored_bytes: flo
         "read": (3 * signal, 6 * signal, 0.0),
         "segment": (2.0 * leads * LENGTH * (2 * FILTER_HALF + 1), 4 * signal + leads * window, 0.0),
         "wire": (0.0, leads * window + info.leads * window + LENGTH * 2.0 + ITEM.itemsize, 0.0),
-        "reconstruct": (2.0 * info.multiply_adds, info.leads * window + LENGTH * 2.0, 0.0),
+        "reconstruct": (2.0 * scorer.multiply_adds, info.leads * window + LENGTH * 2.0, 0.0),
         "evidence": (3.0 * BEATS * leads * 53, 2.0 * leads * 53 * BEATS, 0.0),
         "density": (2.0 * _density_operations(info), 0.0, 0.0),
         "rules": (0.0, float(ITEM.itemsize), 0.0),
