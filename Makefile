@@ -54,7 +54,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	$(PIP) install -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from pipelines.producer import warm_up; warm_up()'  # compiles the detector, once
+	@$(BIN)/python -c 'from models import history; from pipelines import producer; history.warm_up(); producer.warm_up()'  # compiles, once
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt
