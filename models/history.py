@@ -147,23 +147,41 @@ class History:
         """Take the stream's next beats, in order: :func:`observe` of this history alone."""
         return observe([self], [len(windows_mv)], windows_mv, error, squared_error, rr, rr_ratio)
 
-    def take(
-        self, rows: NDArray[np.void], shapes: NDArray[np.uint16], compared: _Compared, rhythm: NDArray[np.float32]
-    ) -> None:
+    def take(self, kept: _Kept, compared: _Compared, rhythm: NDArray[np.float32]) -> None:
         """Compare beats with those before, and remember them: a step of :func:`observe`.
 
         Parameters
         ----------
-        rows : ndarray of :func:`row_type`, shape (n,)
-        shapes : ndarray of uint16, shape (n, leads, ticks)
-            The bits of ``rows["shape"]``.
+        kept : _Kept
+            Of the beats.
         compared : _Compared
             Filled in.
         rhythm : ndarray of float32, shape (n, 3)
             Filled in: own log RR, ``spread``, ``jump``; NaN where not known.
         """
         self._memory = self._memory.copy()  # a shallow copy has the one before
-        _compare(*self._memory, rows["rr"], rows["span"], shapes, *compared, rhythm)
+        _compare(
+            *self._memory, kept.rr, kept.span, kept.shapes,
+            compared.known, compared.apart, compared.spans, compared.intervals, rhythm,
+        )  # fmt: skip
+
+
+class _Kept(NamedTuple):
+    """What a history keeps of beats, as contiguous arrays: a loop is compiled anew for every layout that it is given."""
+
+    rr: NDArray[np.float32]
+    span: NDArray[np.float32]
+    """Shape (n, leads)."""
+    shapes: NDArray[np.uint16]
+    """Bits of float16, shape (n, leads, ticks)."""
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.void]) -> Self:
+        return cls(*map(np.ascontiguousarray, (rows["rr"], rows["span"], rows["shape"].view("<u2"))))
+
+    def of(self, part: slice) -> Self:
+        """Give the part that some beats have, as views."""
+        return type(self)(self.rr[part], self.span[part], self.shapes[part])
 
 
 class _Compared(NamedTuple):
@@ -254,7 +272,8 @@ def observe(
         )
     limited = np.clip(windows_mv[:, :leads], -_HIGHEST, _HIGHEST)
     rows = _rows(limited, rr)
-    shapes = rows["shape"].view("<u2")
+    whole = _Kept.of_rows(rows)
+    rhythm = np.empty((n, 3), np.float32)
     features = np.full((n, len(NAMES)), np.nan, np.float32)
     features[:, :2] = error_features(error, squared_error)
     features[:, 2] = -np.log(rr_ratio)
@@ -264,10 +283,11 @@ def observe(
     for history, count in zip(histories, counts, strict=True):
         if count:
             part = slice(first, first + count)
-            history.take(rows[part], shapes[part], compared.of(part), features[part, _RHYTHM : _RHYTHM + 3])
+            history.take(whole.of(part), compared.of(part), rhythm[part])
             first = part.stop
-    features[:, _RHYTHM] = _late(compared.intervals, features[:, _RHYTHM])
-    features[:, _OWN : _OWN + 2 * leads] = _own(compared, rows["span"]).reshape(n, 2 * leads)
+    features[:, _RHYTHM] = _late(compared.intervals, rhythm[:, 0])
+    features[:, _RHYTHM + 1 : _RHYTHM + 3] = rhythm[:, 1:]
+    features[:, _OWN : _OWN + 2 * leads] = _own(compared, whole.span).reshape(n, 2 * leads)
     stored, size = rows.tobytes(), rows.itemsize
     return (
         Evidence(features, windows.scale(limited[:, 0], OUTLINE_TICKS)),

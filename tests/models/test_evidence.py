@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import history
 from models.evidence import BEATS, LEAST_BEATS, NAMES, OUTLINE, Evidence, EvidenceError
 from models.history import History, row_type
+from models.windows import LENGTH
 
 TICKS = np.arange(-140, 180)
 
@@ -177,3 +179,16 @@ def test_beats_that_do_not_fit_the_stream_are_refused():
         History.restore(2, b"\0" * 100)
     with pytest.raises(EvidenceError, match="0 leads"):
         History(0)
+
+
+def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start():
+    history.warm_up()
+    random = np.random.default_rng(0)
+    for leads in (1, 2):
+        for counts in ([1], [5], [1, 3], [70, 1]):
+            n = sum(counts)
+            given = random.standard_normal((n, leads, LENGTH)).astype(np.float32)
+            one = np.ones(n, np.float32)
+            ticks = np.ones((n, LENGTH), np.float16)
+            history.observe([history.History(leads) for _ in counts], counts, given, one, ticks, one, one)
+    assert len(history._compare.signatures) == 1  # a stream must not wait seconds for a compiler
