@@ -176,8 +176,19 @@ class _Kept(NamedTuple):
     """Bits of float16, shape (n, leads, ticks)."""
 
     @classmethod
-    def of_rows(cls, rows: NDArray[np.void]) -> Self:
-        return cls(*map(np.ascontiguousarray, (rows["rr"], rows["span"], rows["shape"].view("<u2"))))
+    def of_windows(cls, windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> Self:
+        kept = np.ascontiguousarray(windows_mv[..., _KEPT])
+        for part in (slice(_P), slice(_P, None)):
+            kept[..., part] -= kept[..., part].mean(axis=-1, keepdims=True)
+        span = windows_mv.max(axis=-1) - windows_mv.min(axis=-1)
+        return cls(np.ascontiguousarray(rr, np.float32), span, kept.astype("<f2").view("<u2"))
+
+    def rows(self) -> list[bytes]:
+        """Give what a store keeps of each beat."""
+        rows = np.empty(len(self.rr), row_type(self.span.shape[1]))
+        rows["rr"], rows["span"], rows["shape"] = self.rr, self.span, self.shapes.view("<f2")
+        stored, size = rows.tobytes(), rows.itemsize
+        return [stored[at : at + size] for at in range(0, len(stored), size)]
 
     def of(self, part: slice) -> Self:
         """Give the part that some beats have, as views."""
@@ -271,8 +282,7 @@ def observe(
             f"intervals and {len(rr_ratio)} ratios for {n} beats; expected as many of each"
         )
     limited = np.clip(windows_mv[:, :leads], -_HIGHEST, _HIGHEST)
-    rows = _rows(limited, rr)
-    whole = _Kept.of_rows(rows)
+    kept = _Kept.of_windows(limited, rr)
     rhythm = np.empty((n, 3), np.float32)
     features = np.full((n, len(NAMES)), np.nan, np.float32)
     features[:, :2] = error_features(error, squared_error)
@@ -283,16 +293,12 @@ def observe(
     for history, count in zip(histories, counts, strict=True):
         if count:
             part = slice(first, first + count)
-            history.take(whole.of(part), compared.of(part), rhythm[part])
+            history.take(kept.of(part), compared.of(part), rhythm[part])
             first = part.stop
     features[:, _RHYTHM] = _late(compared.intervals, rhythm[:, 0])
     features[:, _RHYTHM + 1 : _RHYTHM + 3] = rhythm[:, 1:]
-    features[:, _OWN : _OWN + 2 * leads] = _own(compared, whole.span).reshape(n, 2 * leads)
-    stored, size = rows.tobytes(), rows.itemsize
-    return (
-        Evidence(features, windows.scale(limited[:, 0], OUTLINE_TICKS)),
-        [stored[at : at + size] for at in range(0, n * size, size)],
-    )
+    features[:, _OWN : _OWN + 2 * leads] = _own(compared, kept.span).reshape(n, 2 * leads)
+    return Evidence(features, windows.scale(limited[:, 0], OUTLINE_TICKS)), kept.rows()
 
 
 def _ranked(values: NDArray[np.float32], rank: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -319,18 +325,6 @@ def _own(compared: _Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
     scale = np.square(np.divide(np.float32(2), usual, out=np.full_like(usual, np.nan), where=told))
     logarithm: NDArray[np.float32] = np.log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
     return logarithm
-
-
-def _rows(windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> NDArray[np.void]:
-    """Keep of beats what later ones are compared with."""
-    rows = np.empty(len(windows_mv), row_type(windows_mv.shape[1]))
-    kept = np.ascontiguousarray(windows_mv[..., _KEPT])
-    for part in (slice(_P), slice(_P, None)):
-        kept[..., part] -= kept[..., part].mean(axis=-1, keepdims=True)
-    rows["rr"] = rr
-    rows["span"] = windows_mv.max(axis=-1) - windows_mv.min(axis=-1)
-    rows["shape"] = kept
-    return rows
 
 
 @compiled
