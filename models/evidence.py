@@ -134,7 +134,7 @@ class Evidence:
     def with_errors(self, error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> Self:
         """Replace what another generator makes of the same beats; arguments as in :meth:`models.history.History.observe`."""
         features = self.features.copy()
-        features[:, :2] = error_features(error, squared_error)
+        features[:, :2] = error_features(error, squared_error[:, ERROR_TICKS])
         return type(self)(features, self.outline)
 
     def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
@@ -153,6 +153,6 @@ def log_error(error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Find ``error`` and ``error_qrs``; shape (n, 2)."""
-    of_qrs = squared_error[:, ERROR_TICKS].astype(np.float32).mean(axis=1)
+    """Find ``error`` and ``error_qrs``, shape (n, 2), from A(x) and the squared error at :data:`ERROR_TICKS`."""
+    of_qrs = squared_error.astype(np.float32).mean(axis=1)
     return log_error(np.stack([error, of_qrs], axis=1))

@@ -11,11 +11,13 @@ from models import windows
 from models.compiled import compiled
 from models.evidence import (
     BEATS,
+    ERROR_TICKS,
     INTERVALS,
     JUMP_INTERVALS,
     LEAST_BEATS,
     LEAST_INTERVALS,
     NAMES,
+    OUTLINE,
     OUTLINE_TICKS,
     P_TICKS,
     PERCENTILE,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 _P: Final = len(P_TICKS)
 _KEPT: Final = np.concatenate([P_TICKS, QRS_TICKS])
 
-_HIGHEST: Final = 1000.0  # mV; no electrode gives more, and squares of it stay finite
+_HIGHEST: Final = np.float32(1000)  # mV; no electrode gives more, and squares of it stay finite
 _FLAT: Final = 1e-3  # mV, half a step of common converters: a lead whose beats span less shows nothing
 
 # So that the logarithm of a perfect match is finite: far below what is measured of any real beat.
@@ -46,6 +48,7 @@ _TICKS: Final = np.array([len(QRS_TICKS), len(P_TICKS)], np.float32)
 _RHYTHM: Final = NAMES.index("late_run")
 _OWN: Final = NAMES.index("own_qrs")
 _MOST_LEADS: Final = 2
+_OUTLINE_STEP: Final = OUTLINE_TICKS.step
 
 
 def row_type(leads: int) -> np.dtype[np.void]:
@@ -145,7 +148,7 @@ class History:
         rr_ratio: NDArray[np.float32],
     ) -> tuple[Evidence, list[bytes]]:
         """Take the stream's next beats, in order: :func:`observe` of this history alone."""
-        return observe([self], [len(windows_mv)], windows_mv, error, squared_error, rr, rr_ratio)
+        return observe([self], [len(windows_mv)], [windows_mv], error, [squared_error], rr, rr_ratio)
 
     def take(self, kept: _Kept, compared: _Compared, rhythm: NDArray[np.float32]) -> None:
         """Compare beats with those before, and remember them: a step of :func:`observe`.
@@ -174,14 +177,6 @@ class _Kept(NamedTuple):
     """Shape (n, leads)."""
     shapes: NDArray[np.uint16]
     """Bits of float16, shape (n, leads, ticks)."""
-
-    @classmethod
-    def of_windows(cls, windows_mv: NDArray[np.float32], rr: NDArray[np.float32]) -> Self:
-        kept = np.ascontiguousarray(windows_mv[..., _KEPT])
-        for part in (slice(_P), slice(_P, None)):
-            kept[..., part] -= kept[..., part].mean(axis=-1, keepdims=True)
-        span = windows_mv.max(axis=-1) - windows_mv.min(axis=-1)
-        return cls(np.ascontiguousarray(rr, np.float32), span, kept.astype("<f2").view("<u2"))
 
     def rows(self) -> list[bytes]:
         """Give what a store keeps of each beat."""
@@ -224,9 +219,9 @@ class _Compared(NamedTuple):
 def observe(
     histories: Sequence[History],
     counts: Sequence[int],
-    windows_mv: NDArray[np.float32],
+    windows_mv: Sequence[NDArray[np.float32]],
     error: NDArray[np.float32],
-    squared_error: NDArray[np.floating[Any]],
+    squared_error: Sequence[NDArray[np.floating[Any]]],
     rr: NDArray[np.float32],
     rr_ratio: NDArray[np.float32],
 ) -> tuple[Evidence, list[bytes]]:
@@ -238,12 +233,12 @@ def observe(
         One for each stream, all of the same number of leads.
     counts : sequence of int
         Beats of each stream, ``n`` in all.
-    windows_mv : ndarray of float32, shape (n, leads, 320)
-        Filtered windows in mV.
+    windows_mv : sequence of ndarray of float32, each of shape (beats, leads, 320)
+        Filtered windows in mV, in the parts that they came in: to join them would take longer than to look at them.
     error : ndarray of float32, shape (n,)
         A(x), of the first lead; NaN where a beat could not be scored.
-    squared_error : ndarray of float16 or float32, shape (n, 320)
-        Squared difference of window and reconstruction at each tick of the first lead.
+    squared_error : sequence of ndarray of float16 or float32, each of shape (beats, 320)
+        Squared difference of window and reconstruction at each tick of the first lead, in the same parts or others.
     rr : ndarray of float32, shape (n,)
         RR interval to the beat before, in seconds; NaN where not known.
     rr_ratio : ndarray of float32, shape (n,)
@@ -271,21 +266,22 @@ def observe(
         raise EvidenceError(
             "histories of one lead and of two were to be observed together; expected as many leads in all"
         )
-    if windows_mv.ndim != 3 or windows_mv.shape[1] < leads or windows_mv.shape[2] != windows.LENGTH:  # noqa: PLR2004 - beats, leads, ticks
+    for part in windows_mv:
+        if part.ndim != 3 or part.shape[1] < leads or part.shape[2] != windows.LENGTH:  # noqa: PLR2004 - beats, leads, ticks
+            raise EvidenceError(
+                f"windows of shape {part.shape} do not fit a history of {leads} lead(s); "
+                f"expected (beats, {leads}, {windows.LENGTH})"
+            )
+    beats, ticks = sum(map(len, windows_mv)), sum(map(len, squared_error))
+    if not beats == len(error) == ticks == len(rr) == len(rr_ratio) == n:
         raise EvidenceError(
-            f"windows of shape {windows_mv.shape} do not fit a history of {leads} lead(s); "
-            f"expected (beats, {leads}, {windows.LENGTH})"
-        )
-    if not len(windows_mv) == len(error) == len(squared_error) == len(rr) == len(rr_ratio) == n:
-        raise EvidenceError(
-            f"{len(windows_mv)} windows came with {len(error)} errors, {len(squared_error)} errors per tick, {len(rr)} "
+            f"{beats} windows came with {len(error)} errors, {ticks} errors per tick, {len(rr)} "
             f"intervals and {len(rr_ratio)} ratios for {n} beats; expected as many of each"
         )
-    limited = np.clip(windows_mv[:, :leads], -_HIGHEST, _HIGHEST)
-    kept = _Kept.of_windows(limited, rr)
+    kept, outline = _seen(windows_mv, n, leads, rr)
     rhythm = np.empty((n, 3), np.float32)
     features = np.full((n, len(NAMES)), np.nan, np.float32)
-    features[:, :2] = error_features(error, squared_error)
+    features[:, :2] = error_features(error, np.concatenate([part[:, ERROR_TICKS] for part in squared_error]))
     features[:, 2] = -np.log(rr_ratio)
     features[:, 3] = -np.log(rr)
     compared = _Compared.empty(n, leads)
@@ -298,7 +294,25 @@ def observe(
     features[:, _RHYTHM] = _late(compared.intervals, rhythm[:, 0])
     features[:, _RHYTHM + 1 : _RHYTHM + 3] = rhythm[:, 1:]
     features[:, _OWN : _OWN + 2 * leads] = _own(compared, kept.span).reshape(n, 2 * leads)
-    return Evidence(features, windows.scale(limited[:, 0], OUTLINE_TICKS)), kept.rows()
+    return Evidence(features, outline), kept.rows()
+
+
+def _seen(
+    windows_mv: Sequence[NDArray[np.float32]], n: int, leads: int, rr: NDArray[np.float32]
+) -> tuple[_Kept, NDArray[np.float32]]:
+    """Take from ``n`` windows what is kept of them, and their outlines."""
+    span = np.empty((n, leads), np.float32)
+    shapes = np.empty((n, leads, len(_KEPT)), np.float32)
+    outline = np.empty((n, OUTLINE), np.float32)
+    first = 0
+    for part in windows_mv:
+        if len(part):
+            given = np.ascontiguousarray(part, np.float32).view()
+            given.flags.writeable = False  # as in a message: a loop is compiled anew for every kind of array
+            _look(given, first, span, shapes, outline)
+            first += len(part)
+    kept = _Kept(np.ascontiguousarray(rr, np.float32), span, shapes.astype("<f2").view("<u2"))
+    return kept, outline
 
 
 def _ranked(values: NDArray[np.float32], rank: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -325,6 +339,82 @@ def _own(compared: _Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
     scale = np.square(np.divide(np.float32(2), usual, out=np.full_like(usual, np.nan), where=told))
     logarithm: NDArray[np.float32] = np.log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
     return logarithm
+
+
+@compiled
+def _look(
+    windows_mv: NDArray[np.float32],
+    first: int,
+    span: NDArray[np.float32],
+    shapes: NDArray[np.float32],
+    outline: NDArray[np.float32],
+) -> None:
+    """Look at windows once: range and kept ticks of every lead, the outline of the first one, from row ``first`` on.
+
+    A NaN makes the range and what it touches NaN.  The outline is that of :func:`models.windows.scale`, to the same bits.
+    """
+    bits = windows_mv.view(np.int32)
+    range_bits = np.empty(2, np.int32)
+    range_mv = range_bits.view(np.float32)
+    for k in range(len(windows_mv)):
+        for lead in range(span.shape[1]):
+            window = windows_mv[k, lead]
+            range_bits[0], range_bits[1] = _range(bits[k, lead])
+            low, high = _limited(range_mv[0]), _limited(range_mv[1])
+            if np.isnan(low) or np.isnan(high):
+                low = high = np.float32(np.nan)
+            span[first + k, lead] = high - low
+            _centre(window, P_TICKS, shapes[first + k, lead, :_P])
+            _centre(window, QRS_TICKS, shapes[first + k, lead, _P:])
+            if lead == 0:
+                own = outline[first + k]
+                if high - low <= 0:
+                    own[:] = 0
+                else:
+                    factor = np.float32(2) / (high - low)
+                    for tick in range(OUTLINE):
+                        own[tick] = (_limited(window[tick * _OUTLINE_STEP]) - low) * factor - np.float32(1)
+
+
+@compiled
+def _range(bits: NDArray[np.int32]) -> tuple[int, int]:
+    """Find the bits of the lowest and the highest of floats from theirs; of a NaN, if there is one.
+
+    Integers are compared many at a time, which floats are not for the sake of NaN: turned over where the sign is set,
+    the bits have the order of the numbers, and a NaN lies beyond infinity.
+    """
+    low, high = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for i in range(bits.size):
+        ordered = bits[i] ^ ((bits[i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        low, high = min(low, ordered), max(high, ordered)
+    return low ^ ((low >> np.int32(31)) & np.int32(0x7FFFFFFF)), high ^ ((high >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@compiled
+def _centre(window: NDArray[np.float32], ticks: NDArray[np.int64], shape: NDArray[np.float32]) -> None:
+    """Take the ticks of a window, less their mean.
+
+    The sum runs in eight lanes, as numpy's does: what older stores remember was made so.
+    """
+    n = len(ticks)
+    for i in range(n):
+        shape[i] = _limited(window[ticks[i]])
+    lanes = shape[:8].copy()
+    whole = n - n % 8
+    for start in range(8, whole, 8):
+        for lane in range(8):
+            lanes[lane] += shape[start + lane]
+    total = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    for i in range(whole, n):
+        total += shape[i]
+    mean = total / np.float32(n)
+    for i in range(n):
+        shape[i] -= mean
+
+
+@compiled
+def _limited(value: np.float32) -> np.float32:
+    return _HIGHEST if value > _HIGHEST else (-_HIGHEST if value < -_HIGHEST else value)  # noqa: FURB136 - max() may lose a NaN
 
 
 @compiled

@@ -190,5 +190,9 @@ def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start():
             given = random.standard_normal((n, leads, LENGTH)).astype(np.float32)
             one = np.ones(n, np.float32)
             ticks = np.ones((n, LENGTH), np.float16)
-            history.observe([history.History(leads) for _ in counts], counts, given, one, ticks, one, one)
-    assert len(history._compare.signatures) == 1  # a stream must not wait seconds for a compiler
+            for windows in (given, np.frombuffer(given.tobytes(), np.float32).reshape(given.shape), given[:, :, ::-1]):
+                fresh = [history.History(leads) for _ in counts]
+                history.observe(fresh, counts, [windows], one, [ticks], one, one)
+    assert (
+        len(history._compare.signatures) == len(history._look.signatures) == 1
+    )  # a stream must not wait seconds for a compiler
