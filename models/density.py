@@ -6,17 +6,20 @@ half and of the condition.  The result is a normal distribution in disguise, so 
 numbers is exact.  The condition is the outline of the beat's window, by its leading principal
 components: an RR interval or a distance that is usual for one shape of beat is not for another.
 
-torch fits a flow; numpy alone evaluates it, because the monitor does without torch.
+torch fits a flow; a compiled loop evaluates it, because the monitor does without torch.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from models.compiled import compiled
 from models.evidence import OUTLINE
+from models.layer import BEATS, layer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,6 +119,9 @@ class Density:
                     f"the array '{name}' of a density is {array.dtype} of shape {array.shape}, or not finite; "
                     f"expected {np.dtype(_ARRAYS[name])} of shape {shape}"
                 )
+            own = np.ascontiguousarray(array).view()
+            own.flags.writeable = False  # fitted or loaded: a loop is compiled anew for every kind of array
+            object.__setattr__(self, name, own)
         if not (np.sort(self.order, axis=1) == np.arange(d)).all() or not (self.scale > 0).all():
             raise DensityError("a density reorders by what is no permutation, or scales by what is not positive")
 
@@ -131,23 +137,14 @@ class Density:
         -------
         ndarray of float32, shape (n,)
             NaN where a number or the outline is.  A beat's value does not depend, even in its last
-            bit, on the beats beside it: each is multiplied through on its own.
+            bit, on the beats beside it.
         """
-        x = self._standardised(numbers)[:, None]
-        given = self._condition(outline)[:, None]
-        half = len(self.mean) // 2
-        surprisal = np.zeros(len(numbers), np.float32)
-        for k in range(len(self.order)):
-            x = x[..., self.order[k]]
-            kept, moved = x[..., :half], x[..., half:]
-            hidden = _leaky(np.concatenate([kept, given], axis=-1) @ self.into[k] + self.into_bias[k])
-            hidden = _leaky(hidden @ self.within[k] + self.within_bias[k])
-            out = hidden @ self.out[k] + self.out_bias[k]
-            stretch = np.tanh(out[..., : moved.shape[-1]] / np.float32(_STRETCH)) * np.float32(_STRETCH)
-            moved = moved * np.exp(stretch) + out[..., moved.shape[-1] :]
-            surprisal -= stretch[:, 0].sum(axis=-1)
-            x = np.concatenate([kept, moved], axis=-1)
-        surprisal += np.square(x[:, 0]).sum(axis=-1) / np.float32(2)
+        surprisal = np.empty(len(numbers), np.float32)
+        x, given = np.ascontiguousarray(self._standardised(numbers)), np.ascontiguousarray(outline, np.float32)
+        _flow(
+            x, given, self.basis, self.order, self.into, self.into_bias, self.within, self.within_bias, self.out,
+            self.out_bias, surprisal,
+        )  # fmt: skip
         return surprisal
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -239,9 +236,92 @@ class Density:
         return components.clip(-np.float32(_CONDITION_LIMIT), np.float32(_CONDITION_LIMIT))
 
 
-def _leaky(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    leaky: NDArray[np.float32] = np.maximum(x, x * np.float32(_SLOPE))
-    return leaky
+@compiled
+def _flow(
+    standardised: NDArray[np.float32],
+    outline: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    order: NDArray[np.int32],
+    into: NDArray[np.float32],
+    into_bias: NDArray[np.float32],
+    within: NDArray[np.float32],
+    within_bias: NDArray[np.float32],
+    out: NDArray[np.float32],
+    out_bias: NDArray[np.float32],
+    surprisal: NDArray[np.float32],
+) -> None:
+    """Run beats through the chain, some at a time, each in its lane: see :meth:`Density.surprisal`."""
+    n, d = standardised.shape
+    half = d // 2
+    components = basis.shape[1]
+    x, before = np.zeros((d, BEATS), np.float32), np.empty((d, BEATS), np.float32)
+    centred = np.zeros((outline.shape[1], BEATS), np.float32)
+    inputs = np.empty((half + components, BEATS), np.float32)
+    given = inputs[half:]
+    hidden, deeper = np.empty((into.shape[2], BEATS), np.float32), np.empty((into.shape[2], BEATS), np.float32)
+    moves = np.empty((out.shape[2], BEATS), np.float32)  # stretches, then shifts
+    total = np.empty(BEATS, np.float32)
+    nothing = np.zeros(components, np.float32)
+    limit, most = np.float32(_CONDITION_LIMIT), np.float32(_STRETCH)
+    for first in range(0, n, BEATS):
+        count = min(BEATS, n - first)  # the lanes that are left hold what they did: no other lane looks there
+        for beat in range(count):
+            mean = np.float32(0)
+            for tick in range(outline.shape[1]):
+                mean += outline[first + beat, tick]
+            mean /= np.float32(outline.shape[1])
+            for tick in range(outline.shape[1]):
+                centred[tick, beat] = outline[first + beat, tick] - mean
+            for j in range(d):
+                x[j, beat] = standardised[first + beat, j]
+        layer(centred, basis, nothing, given)
+        for j in range(components):
+            for beat in range(BEATS):
+                given[j, beat] = _between(-limit, given[j, beat], limit)
+        total[:] = 0
+        for k in range(len(order)):
+            before[:] = x
+            for j in range(d):
+                x[j] = before[order[k, j]]
+            inputs[:half] = x[:half]
+            layer(inputs, into[k], into_bias[k], hidden)
+            _leak(hidden)
+            layer(hidden, within[k], within_bias[k], deeper)
+            _leak(deeper)
+            layer(deeper, out[k], out_bias[k], moves)
+            for j in range(d - half):
+                for beat in range(BEATS):
+                    stretch = np.float32(math.tanh(moves[j, beat] / most)) * most
+                    total[beat] -= stretch
+                    x[half + j, beat] = x[half + j, beat] * np.float32(math.exp(stretch)) + moves[d - half + j, beat]
+        for j in range(d):
+            for beat in range(BEATS):
+                total[beat] += x[j, beat] * x[j, beat] * np.float32(0.5)
+        surprisal[first : first + count] = total[:count]
+
+
+@compiled
+def _leak(x: NDArray[np.float32]) -> None:
+    for unit in range(x.shape[0]):
+        for beat in range(BEATS):
+            value = x[unit, beat]
+            x[unit, beat] = value if value > 0 else value * np.float32(_SLOPE)
+
+
+@compiled
+def _between(low: np.float32, value: np.float32, high: np.float32) -> np.float32:
+    return low if value < low else (high if value > high else value)  # noqa: FURB136 - min() and max() may lose a NaN
+
+
+def warm_up() -> None:
+    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
+    d, one = 2, (1, HIDDEN)
+    Density(
+        np.zeros(d, np.float32), np.ones(d, np.float32), np.zeros((OUTLINE, COMPONENTS), np.float32),
+        np.arange(d, dtype=np.int32)[None], np.zeros((1, d // 2 + COMPONENTS, HIDDEN), np.float32),
+        np.zeros(one, np.float32), np.zeros((*one, HIDDEN), np.float32), np.zeros(one, np.float32),
+        np.zeros((*one, 2), np.float32), np.zeros((1, 2), np.float32),
+    ).surprisal(np.zeros((1, d), np.float32), np.zeros((1, OUTLINE), np.float32))  # fmt: skip
 
 
 def _components(outline: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -266,10 +266,10 @@ def observe(
         raise EvidenceError(
             "histories of one lead and of two were to be observed together; expected as many leads in all"
         )
-    for part in windows_mv:
-        if part.ndim != 3 or part.shape[1] < leads or part.shape[2] != windows.LENGTH:  # noqa: PLR2004 - beats, leads, ticks
+    for each in windows_mv:
+        if each.ndim != 3 or each.shape[1] < leads or each.shape[2] != windows.LENGTH:  # noqa: PLR2004 - beats, leads, ticks
             raise EvidenceError(
-                f"windows of shape {part.shape} do not fit a history of {leads} lead(s); "
+                f"windows of shape {each.shape} do not fit a history of {leads} lead(s); "
                 f"expected (beats, {leads}, {windows.LENGTH})"
             )
     beats, ticks = sum(map(len, windows_mv)), sum(map(len, squared_error))
@@ -377,7 +377,7 @@ def _look(
 
 
 @compiled
-def _range(bits: NDArray[np.int32]) -> tuple[int, int]:
+def _range(bits: NDArray[np.int32]) -> tuple[np.int32, np.int32]:
     """Find the bits of the lowest and the highest of floats from theirs; of a NaN, if there is one.
 
     Integers are compared many at a time, which floats are not for the sake of NaN: turned over where the sign is set,

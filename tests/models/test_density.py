@@ -1,4 +1,4 @@
-"""The monitor has no torch: what numpy evaluates must be the density that torch fitted, and a proper one."""
+"""The monitor has no torch: what a loop evaluates must be the density that torch fitted, and a proper one."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def fitted():
     return Density.fit(*made_up_beats(3000, seed=1), blur=0.1)
 
 
-def test_numpy_evaluates_what_torch_fitted(fitted):
+def test_the_loop_evaluates_what_torch_fitted(fitted):
     torch = pytest.importorskip("torch")
     numbers, outline = made_up_beats(200, seed=2)
     networks = [density._network(3).eval() for _ in fitted.order]
     for k, network in enumerate(networks):
         for layer, name in ((0, "into"), (3, "within"), (5, "out")):
-            network[layer].weight.data = torch.from_numpy(np.ascontiguousarray(getattr(fitted, name)[k].T))
-            network[layer].bias.data = torch.from_numpy(getattr(fitted, f"{name}_bias")[k])
+            network[layer].weight.data = torch.from_numpy(getattr(fitted, name)[k].T.copy())
+            network[layer].bias.data = torch.from_numpy(getattr(fitted, f"{name}_bias")[k].copy())
     x, given_shape = (torch.from_numpy(a) for a in (fitted._standardised(numbers), fitted._condition(outline)))
     with torch.inference_mode():
-        expected = density._surprisal(networks, fitted.order, x, given_shape).numpy()
+        expected = density._surprisal(networks, fitted.order.copy(), x, given_shape).numpy()
     assert fitted.surprisal(numbers, outline) == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
@@ -110,6 +110,16 @@ def test_a_density_survives_being_stored(fitted):
     restored = Density.from_arrays(fitted.to_arrays())
     beats = made_up_beats(50, seed=11)
     assert np.array_equal(restored.surprisal(*beats), fitted.surprisal(*beats))
+
+
+def test_fitted_and_stored_densities_run_what_was_compiled_at_the_start(fitted):
+    density.warm_up()
+    for each in (fitted, Density.from_arrays(fitted.to_arrays())):
+        for n in (0, 1, 40):
+            numbers, outline = made_up_beats(n, seed=12)
+            each.surprisal(numbers, outline)
+            each.surprisal(np.frombuffer(numbers.tobytes(), np.float32).reshape(n, 3), outline[:, ::-1])
+    assert len(density._flow.signatures) == 1  # a stream must not wait seconds for a compiler
 
 
 @pytest.mark.parametrize(
