@@ -44,6 +44,9 @@ FILTER_HALF: Final = _ORDER
 """Samples on either side of an instant that its filtered value depends on."""
 
 
+PHASES: Final = 8
+"""The taps add up in the order 0, 8, 16, ..., 1, 9, ..., in which a processor with eight lanes takes fewest steps."""
+
 RAW_BEFORE: Final = BEFORE + FILTER_HALF
 """Unfiltered samples before the R peak that a window is computed from."""
 
@@ -95,9 +98,10 @@ def filter_raw(raw: NDArray[np.float32]) -> NDArray[np.float32]:
         )
     out = np.zeros((*raw.shape[:-1], n), dtype=np.float32)
     term = np.empty_like(out)
-    for k, tap in enumerate(taps()):
-        np.multiply(raw[..., k : k + n], tap, out=term)
-        out += term
+    for phase in range(PHASES):
+        for k in range(phase, 2 * FILTER_HALF + 1, PHASES):
+            np.multiply(raw[..., k : k + n], taps()[k], out=term)
+            out += term
     return out
 
 

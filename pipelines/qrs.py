@@ -122,10 +122,11 @@ TILE: Final = 512
 LANES: Final = 8
 """Values in a vector register of most processors."""
 
-VECTORS: Final = 4
-"""Vector registers that the sums of a filter stay in; two filters, a tap of each and the signal fill twelve of 16."""
+VECTORS: Final = (6, 4)
+"""Vector registers that the sums of one filter stay in, and those of each of two: with the signal and the taps they fill 16."""
 
-RUN: Final = LANES * VECTORS
+RUN: Final = LANES * VECTORS[0]
+RUN_OF_TWO: Final = LANES * VECTORS[1]
 """Outputs of a filter that are worked out together."""
 
 LEAST_NOISE: Final = 0.01
@@ -304,19 +305,20 @@ def _correlate_run(
     outs: Any,  # noqa: ANN401
     start: Any,  # noqa: ANN401
 ) -> tuple[Any, Callable[..., Any]]:
-    """Correlate with one filter or several of a length, for the :data:`RUN` outputs from ``start`` on.
+    """Correlate with one filter or several of a length, for the :func:`run` outputs from ``start`` on.
 
-    The sums stay in vector registers until the last tap, and one load of the signal serves all filters.  A compiled
-    loop over taps and outputs can not be brought to that: it keeps its sums in memory, which takes half as long again.
-    The steps are multiplications and additions that are rounded one by one, tap after tap, as in :func:`correlate`.
+    The sums stay in vector registers until the last tap, and so does the stretch of signal under them: for a tap
+    :data:`LANES` further on it moves by one register, and one more is loaded.  A compiled loop over taps and outputs
+    can not be brought to that: it keeps its sums in memory, and loads the signal anew for every tap.
+    The steps are multiplications and additions that are rounded one by one, in the order of :func:`correlate`.
 
     Parameters
     ----------
     signal : contiguous array of float32
-        Has ``start + RUN + taps - 1`` values or more.
+        Has ``taps - 1`` values more than there are outputs up to the last, or still more.
     filters : tuple of contiguous arrays of float32, shape (taps,)
     outs : tuple of contiguous arrays of float32
-        Of each filter; have ``start + RUN`` values or more.
+        Of each filter.
     start : int
     """
     del types
@@ -337,33 +339,40 @@ def _correlate_run(
             for value in cgutils.unpack_tuple(builder, values[2])
         ]
         index = context.get_value_type(start_type)
-        sums = [[cgutils.alloca_once(builder, vector) for _ in range(VECTORS)] for _ in filter_arrays]
+        vectors = range(VECTORS[len(filter_arrays) - 1])
+        sums = [[cgutils.alloca_once(builder, vector) for _ in vectors] for _ in filter_arrays]
+        under = [cgutils.alloca_once(builder, vector) for _ in vectors]  # the signal under the sums
 
-        def at(data: Any, offset: Any, number: int) -> Any:  # noqa: ANN401
+        def number(value: int) -> Any:  # noqa: ANN401
+            return ir.Constant(index, value)
+
+        def at(data: Any, offset: Any, vectors_on: int) -> Any:  # noqa: ANN401
             """Point to a vector, which may lie at any sample."""
-            place = builder.add(offset, ir.Constant(index, number * LANES))
+            place = builder.add(offset, number(vectors_on * LANES))
             return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
 
-        def take(k: Any, *, begin: bool) -> None:  # noqa: ANN401
-            """Add the products with tap ``k`` to all sums, or begin with them."""
-            taps = []
-            for each in filter_arrays:
-                tap = builder.insert_element(undefined, builder.load(builder.gep(each.data, [k])), first_lane)
-                taps.append(builder.shuffle_vector(tap, undefined, all_lanes))
-            for number in range(VECTORS):
-                samples = builder.load(at(array.data, builder.add(values[3], k), number), align=4)
-                for tap, row in zip(taps, sums, strict=True):
-                    product = builder.fmul(samples, tap)
-                    total = product if begin else builder.fadd(builder.load(row[number]), product)
-                    builder.store(total, row[number])
-
-        take(ir.Constant(index, 0), begin=True)
-        size = builder.extract_value(filter_arrays[0].shape, 0)
-        with cgutils.for_range(builder, size, start=ir.Constant(index, 1)) as loop:
-            take(loop.index, begin=False)
+        for row in sums:
+            for place in row:
+                builder.store(ir.Constant(vector, [0.0] * LANES), place)
+        taps = builder.extract_value(filter_arrays[0].shape, 0)
+        with cgutils.for_range(builder, number(LANES)) as phase:
+            for on, place in enumerate(under[1:]):
+                first = at(array.data, builder.add(values[3], phase.index), on)
+                builder.store(builder.load(first, align=4), place)
+            with cgutils.for_range_slice(builder, phase.index, taps, number(LANES), index) as (k, _):
+                for before, place in zip(under[1:], under[:-1], strict=True):
+                    builder.store(builder.load(before), place)
+                last = at(array.data, builder.add(values[3], k), len(vectors) - 1)
+                builder.store(builder.load(last, align=4), under[-1])
+                for each, row in zip(filter_arrays, sums, strict=True):
+                    tap = builder.insert_element(undefined, builder.load(builder.gep(each.data, [k])), first_lane)
+                    tap = builder.shuffle_vector(tap, undefined, all_lanes)
+                    for samples, place in zip(under, row, strict=True):
+                        product = builder.fmul(builder.load(samples), tap)
+                        builder.store(builder.fadd(builder.load(place), product), place)
         for out, row in zip(out_arrays, sums, strict=True):
-            for number in range(VECTORS):
-                builder.store(builder.load(row[number]), at(out.data, values[3], number), align=4)
+            for on, place in enumerate(row):
+                builder.store(builder.load(place), at(out.data, values[3], on), align=4)
         return context.get_dummy_value()
 
     return numba.void(signal, filters, outs, start), generate
@@ -371,7 +380,7 @@ def _correlate_run(
 
 @compiled
 def correlate(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Correlate ``signal`` with ``taps`` into ``out``; every output adds up tap by tap, always in the same order.
+    """Correlate ``signal`` with ``taps`` into ``out``; every output adds up in the order of :func:`models.windows.filter_raw`.
 
     All three contiguous.
     """
@@ -388,21 +397,11 @@ def correlate(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArr
 def _correlate_few(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """Correlate for fewer outputs than fill the vector registers."""
     n = out.shape[0]
-    for i in range(n):
-        out[i] = signal[i] * taps[0]
-    k = 1
-    while k + 3 < taps.shape[0]:  # four taps go over the outputs at once, which saves traffic to memory
-        tap0, tap1, tap2, tap3 = taps[k], taps[k + 1], taps[k + 2], taps[k + 3]
-        for i in range(n):
-            total = out[i] + signal[i + k] * tap0
-            total += signal[i + k + 1] * tap1
-            total += signal[i + k + 2] * tap2
-            out[i] = total + signal[i + k + 3] * tap3
-        k += 4
-    while k < taps.shape[0]:
-        for i in range(n):
-            out[i] += signal[i + k] * taps[k]
-        k += 1
+    out[:] = 0
+    for phase in range(LANES):
+        for k in range(phase, taps.shape[0], LANES):
+            for i in range(n):
+                out[i] += signal[i + k] * taps[k]
 
 
 @compiled
@@ -411,11 +410,11 @@ def _correlate_both(
 ) -> None:
     """Correlate with two filters of a length, shape (2, taps): :func:`correlate` twice, in less time."""
     n = even.shape[0]
-    for start in range(0, n - RUN + 1, RUN):
+    for start in range(0, n - RUN_OF_TWO + 1, RUN_OF_TWO):
         _correlate_run(signal, (pair[0], pair[1]), (even, odd), start)
-    if n >= RUN and n % RUN:
-        _correlate_run(signal, (pair[0], pair[1]), (even, odd), n - RUN)
-    if n < RUN:
+    if n >= RUN_OF_TWO and n % RUN_OF_TWO:
+        _correlate_run(signal, (pair[0], pair[1]), (even, odd), n - RUN_OF_TWO)
+    if n < RUN_OF_TWO:
         _correlate_few(signal, pair[0], even)
         _correlate_few(signal, pair[1], odd)
 
@@ -574,7 +573,8 @@ def _set_gains(
         gain[lead] = 0.0
         if level[lead] > 0:
             disturbed = noise[lead] + settings.around_weight * around[lead] + LEAST_NOISE * level[lead]
-            gain[lead] = (level[lead] / disturbed) ** settings.lead_power
+            ratio = level[lead] / disturbed
+            gain[lead] = ratio * ratio if settings.lead_power == 2 else ratio**settings.lead_power  # noqa: PLR2004 - by default; a power takes ten times as long
             if heard > settings.heard_share and highest[lead] < settings.silent_share * level[lead]:
                 gain[lead] *= SILENCED
 
