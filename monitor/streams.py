@@ -215,22 +215,28 @@ class StreamRules:
         seq, time, ended, dropped = state.beats, state.seconds, state.ended, 0
         fs = state.fs
         detail_from = self._detail_from
+
+        def raising(changes: list[Alert]) -> bool:
+            return detail_from < math.inf and any(change.end is None for change in changes)
+
         beat = own.start
         feed = self.engine.feed
+        everything = detail_from == -math.inf
+        errors = observed.errors
+        # Run for every item of every stream: a name is looked up once, and nothing is made of an answer that is empty
         for kind, quality, flags, number, sample, rr, rr_ratio in observed.items[items]:
+            at = sample / fs
             if kind == _BEAT:
-                score, error = scores[beat], observed.errors[beat]
-                changes = feed(ScoredBeat(seq, sample / fs, rr, score, _QUALITIES[quality]))
-                rows.append((seq, sample, rr, rr_ratio, quality, flags, error, score))
-                raised = detail_from < math.inf and any(change.end is None for change in changes)
-                if raised or score >= detail_from or detail_from == -math.inf:
+                score = scores[beat]
+                changes = feed(ScoredBeat(seq, at, rr, score, _QUALITIES[quality]))
+                rows.append((seq, sample, rr, rr_ratio, quality, flags, errors[beat], score))
+                if score >= detail_from or everything or (changes and raising(changes)):
                     details.append((seq, *observed.detail(beat)))
                 seq += 1
                 beat += 1
-                time = max(time, sample / fs)
             elif kind == _SECOND:
-                time = max(time, sample / fs + 1.0)
-                changes = feed(SecondPassed(sample / fs + 1.0, _QUALITIES[quality]))
+                at += 1.0
+                changes = feed(SecondPassed(at, _QUALITIES[quality]))
                 seconds.append(_QUALITIES[quality])
                 if runs and runs[-1][2] == quality and runs[-1][0] + runs[-1][1] == number:
                     runs[-1] = (runs[-1][0], runs[-1][1] + 1, quality)
@@ -238,12 +244,16 @@ class StreamRules:
                     runs.append((number, 1, quality))
             elif kind == _GAP:
                 dropped += number
-                changes = feed(Gap(number, sample / fs))
+                changes = feed(Gap(number, at))
+                at = time
             else:
                 ended = True
-                time = max(time, sample / fs)
+                time = max(time, at)
                 changes = feed(End(time))
-            alerts += changes
+            if at > time:  # noqa: PLR1730 - max() takes several times as long
+                time = at
+            if changes:
+                alerts += changes
 
         after = StreamState(
             state.id, state.name, state.fs, state.leads, state.position + items.stop - items.start, seq, time, ended,
