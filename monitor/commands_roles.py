@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.worker import Worker
 
 _TICK_SECONDS: Final = 0.1
+_GARBAGE: Final = (20_000, 50, 100)  # objects made before the youngest are searched, searches before the older are
 
 _PHASES: Final = 37  # chunks between the phases of two streams; prime to those of a block: all phases occur
 
@@ -146,9 +147,13 @@ def run_monitor(args: Namespace) -> int:
 
 
 def _settle() -> None:
-    """Leave what was imported out of every later search for garbage: it stays, and looking through it takes 70 ms."""
+    """Leave what was imported out of every later search for garbage: it stays, and looking through it takes 70 ms.
+
+    Search seldom: nearly all that a role makes are rows and arrays, which go when they are done with.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GARBAGE)
 
 
 def _weights(config: Config) -> Path | None:

@@ -343,7 +343,7 @@ class Monitor:
                 continue
             handle(peer, frames)
 
-    def _send(self, peer: Caller, frames: list[bytes]) -> None:
+    def _send(self, peer: Caller, frames: Sequence[bytes | memoryview]) -> None:
         if (failed := peer.door.send(peer, frames)) is not None:
             # The peer has gone; its silence is dealt with in housekeeping, its lease when it runs out.
             _log.debug("peer-unreachable", reason=failed)

@@ -14,6 +14,7 @@ from pipelines.peer import look_alive
 from pipelines.wire import MAX_FRAME
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _LONGEST: Final = 107
@@ -127,7 +128,7 @@ class Door:
         client = str((frames[0] if frames else sender).get("User-Id"))
         return Caller(self, sender.bytes, client), [frame.buffer for frame in frames]
 
-    def send(self, caller: Caller, frames: list[bytes]) -> str | None:
+    def send(self, caller: Caller, frames: Sequence[bytes | memoryview]) -> str | None:
         """Send a message; says why if it can not be."""
         try:
             self.socket.send_multipart([caller.id, *frames], zmq.NOBLOCK)

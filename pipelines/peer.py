@@ -11,7 +11,7 @@ import zmq
 from pipelines import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pipelines.keys import Line
 
@@ -103,7 +103,7 @@ class Peer:
             self._pinged = now
             self.send(self._ping(self.epoch))
 
-    def send(self, frames: list[bytes]) -> bool:
+    def send(self, frames: Sequence[bytes | memoryview]) -> bool:
         """Send a message; False if there is no monitor to send it to."""
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)

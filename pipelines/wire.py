@@ -299,6 +299,11 @@ def _array(frame: bytes | memoryview, kind: np.dtype[Any] | str, shape: tuple[in
     return np.frombuffer(frame, dtype).reshape(shape)
 
 
+def _bytes_of(array: NDArray[Any], kind: np.dtype[Any] | str) -> memoryview:
+    """Give the bytes of an array, not a copy of them."""
+    return np.ascontiguousarray(array, kind).data
+
+
 def pack_deliver(
     epoch: int, parts: Sequence[tuple[int, int, Items, NDArray[np.float32]]], segment_seconds: float
 ) -> list[bytes]:
@@ -320,9 +325,9 @@ def pack_deliver(
     )
     return [
         encode(header),
-        b"".join(items.table.tobytes() for _, _, items, _ in parts),
-        b"".join(items.windows.tobytes() for _, _, items, _ in parts),
-        b"".join(ages.astype("<f4", copy=False).tobytes() for _, _, _, ages in parts),
+        b"".join([_bytes_of(items.table, ITEM) for _, _, items, _ in parts]),
+        b"".join([_bytes_of(items.windows, "<f4") for _, _, items, _ in parts]),
+        b"".join([_bytes_of(ages, "<f4") for _, _, _, ages in parts]),
     ]
 
 
@@ -387,10 +392,10 @@ def unpack_deliver(
     return out
 
 
-def pack_batch(epoch: int, batch: int, windows: NDArray[np.float32]) -> list[bytes]:
+def pack_batch(epoch: int, batch: int, windows: NDArray[np.float32]) -> list[bytes | memoryview]:
     """Frames of a :class:`Batch`; windows of shape (beats, leads, 320)."""
     beats, leads, _ = windows.shape
-    return [encode(Batch(epoch, batch, beats, leads)), np.ascontiguousarray(windows, "<f4").tobytes()]
+    return [encode(Batch(epoch, batch, beats, leads)), _bytes_of(windows, "<f4")]
 
 
 def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray[np.float32]:
@@ -409,12 +414,12 @@ def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray
 
 def pack_scores(
     epoch: int, batch: int, seconds: float, errors: NDArray[np.float32], ticks: NDArray[np.float16]
-) -> list[bytes]:
+) -> list[bytes | memoryview]:
     """Frames of a :class:`Scores`: errors of shape (beats,), ticks of shape (beats, 320)."""
     return [
         encode(Scores(epoch, batch, seconds)),
-        errors.astype("<f4", copy=False).tobytes(),
-        ticks.astype("<f2", copy=False).tobytes(),
+        _bytes_of(errors, "<f4"),
+        _bytes_of(ticks, "<f2"),
     ]
 
 
