@@ -54,7 +54,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	$(PIP) install -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from models import density, history; from pipelines import producer; density.warm_up(); history.warm_up(); producer.warm_up()'  # compiles, once
+	@$(BIN)/python -c 'from models import flow, history; from pipelines import producer; flow.warm_up(); history.warm_up(); producer.warm_up()'  # compiles, once
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

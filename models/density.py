@@ -11,15 +11,12 @@ torch fits a flow; a compiled loop evaluates it, because the monitor does withou
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from models.compiled import compiled
 from models.evidence import OUTLINE
-from models.layer import BEATS, layer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,9 +40,9 @@ LEAST: Final = 1000
 """Beats that a fit needs: four batches an epoch."""
 
 _LOW, _HIGH = -4.0, 8.0  # standard scores that the numbers are limited to; wider above, where the odd ones lie
-_CONDITION_LIMIT: Final = 5.0  # standard scores that the components are limited to
-_STRETCH: Final = 3.0  # most that a coupling stretches, in either direction, as a logarithm
-_SLOPE: Final = 0.01  # of the leaky ReLU below zero
+CONDITION_LIMIT: Final = 5.0  # standard scores that the components are limited to
+STRETCH: Final = 3.0  # most that a coupling stretches, in either direction, as a logarithm
+SLOPE: Final = 0.01  # of the leaky ReLU below zero
 
 _BATCH: Final = 256
 _LEARNING_RATE: Final = 2e-3  # highest of the one-cycle schedule
@@ -139,9 +136,11 @@ class Density:
             NaN where a number or the outline is.  A beat's value does not depend, even in its last
             bit, on the beats beside it.
         """
+        from models import flow  # compiled: those who only hold a model need no compiler
+
         surprisal = np.empty(len(numbers), np.float32)
         x, given = np.ascontiguousarray(self._standardised(numbers)), np.ascontiguousarray(outline, np.float32)
-        _flow(
+        flow.run(
             x, given, self.basis, self.order, self.into, self.into_bias, self.within, self.within_bias, self.out,
             self.out_bias, surprisal,
         )  # fmt: skip
@@ -233,95 +232,7 @@ class Density:
     def _condition(self, outline: NDArray[np.float32]) -> NDArray[np.float32]:
         centred = outline - outline.mean(axis=1, keepdims=True)
         components: NDArray[np.float32] = (centred[:, None] @ self.basis)[:, 0]
-        return components.clip(-np.float32(_CONDITION_LIMIT), np.float32(_CONDITION_LIMIT))
-
-
-@compiled
-def _flow(
-    standardised: NDArray[np.float32],
-    outline: NDArray[np.float32],
-    basis: NDArray[np.float32],
-    order: NDArray[np.int32],
-    into: NDArray[np.float32],
-    into_bias: NDArray[np.float32],
-    within: NDArray[np.float32],
-    within_bias: NDArray[np.float32],
-    out: NDArray[np.float32],
-    out_bias: NDArray[np.float32],
-    surprisal: NDArray[np.float32],
-) -> None:
-    """Run beats through the chain, some at a time, each in its lane: see :meth:`Density.surprisal`."""
-    n, d = standardised.shape
-    half = d // 2
-    components = basis.shape[1]
-    x, before = np.zeros((d, BEATS), np.float32), np.empty((d, BEATS), np.float32)
-    centred = np.zeros((outline.shape[1], BEATS), np.float32)
-    inputs = np.empty((half + components, BEATS), np.float32)
-    given = inputs[half:]
-    hidden, deeper = np.empty((into.shape[2], BEATS), np.float32), np.empty((into.shape[2], BEATS), np.float32)
-    moves = np.empty((out.shape[2], BEATS), np.float32)  # stretches, then shifts
-    total = np.empty(BEATS, np.float32)
-    nothing = np.zeros(components, np.float32)
-    limit, most = np.float32(_CONDITION_LIMIT), np.float32(_STRETCH)
-    for first in range(0, n, BEATS):
-        count = min(BEATS, n - first)  # the lanes that are left hold what they did: no other lane looks there
-        for beat in range(count):
-            mean = np.float32(0)
-            for tick in range(outline.shape[1]):
-                mean += outline[first + beat, tick]
-            mean /= np.float32(outline.shape[1])
-            for tick in range(outline.shape[1]):
-                centred[tick, beat] = outline[first + beat, tick] - mean
-            for j in range(d):
-                x[j, beat] = standardised[first + beat, j]
-        layer(centred, basis, nothing, given)
-        for j in range(components):
-            for beat in range(BEATS):
-                given[j, beat] = _between(-limit, given[j, beat], limit)
-        total[:] = 0
-        for k in range(len(order)):
-            before[:] = x
-            for j in range(d):
-                x[j] = before[order[k, j]]
-            inputs[:half] = x[:half]
-            layer(inputs, into[k], into_bias[k], hidden)
-            _leak(hidden)
-            layer(hidden, within[k], within_bias[k], deeper)
-            _leak(deeper)
-            layer(deeper, out[k], out_bias[k], moves)
-            for j in range(d - half):
-                for beat in range(BEATS):
-                    stretch = np.float32(math.tanh(moves[j, beat] / most)) * most
-                    total[beat] -= stretch
-                    x[half + j, beat] = x[half + j, beat] * np.float32(math.exp(stretch)) + moves[d - half + j, beat]
-        for j in range(d):
-            for beat in range(BEATS):
-                total[beat] += x[j, beat] * x[j, beat] * np.float32(0.5)
-        surprisal[first : first + count] = total[:count]
-
-
-@compiled
-def _leak(x: NDArray[np.float32]) -> None:
-    for unit in range(x.shape[0]):
-        for beat in range(BEATS):
-            value = x[unit, beat]
-            x[unit, beat] = value if value > 0 else value * np.float32(_SLOPE)
-
-
-@compiled
-def _between(low: np.float32, value: np.float32, high: np.float32) -> np.float32:
-    return low if value < low else (high if value > high else value)  # noqa: FURB136 - min() and max() may lose a NaN
-
-
-def warm_up() -> None:
-    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
-    d, one = 2, (1, HIDDEN)
-    Density(
-        np.zeros(d, np.float32), np.ones(d, np.float32), np.zeros((OUTLINE, COMPONENTS), np.float32),
-        np.arange(d, dtype=np.int32)[None], np.zeros((1, d // 2 + COMPONENTS, HIDDEN), np.float32),
-        np.zeros(one, np.float32), np.zeros((*one, HIDDEN), np.float32), np.zeros(one, np.float32),
-        np.zeros((*one, 2), np.float32), np.zeros((1, 2), np.float32),
-    ).surprisal(np.zeros((1, d), np.float32), np.zeros((1, OUTLINE), np.float32))  # fmt: skip
+        return components.clip(-np.float32(CONDITION_LIMIT), np.float32(CONDITION_LIMIT))
 
 
 def _components(outline: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -343,10 +254,10 @@ def _network(d: int) -> Any:  # noqa: ANN401 - torch is imported where it is use
     nn.init.zeros_(last.bias)
     return nn.Sequential(
         nn.Linear(d // 2 + COMPONENTS, HIDDEN),
-        nn.LeakyReLU(_SLOPE),
+        nn.LeakyReLU(SLOPE),
         nn.Dropout(_DROPOUT),
         nn.Linear(HIDDEN, HIDDEN),
-        nn.LeakyReLU(_SLOPE),
+        nn.LeakyReLU(SLOPE),
         last,
     )
 
@@ -361,7 +272,7 @@ def _surprisal(networks: list[Any], order: NDArray[np.int64], x: Any, given: Any
         x = x[:, permutation]
         kept, moved = x[:, :half], x[:, half:]
         stretch, shift = network(torch.cat([kept, given], 1)).split(moved.shape[1], 1)
-        stretch = torch.tanh(stretch / _STRETCH) * _STRETCH
+        stretch = torch.tanh(stretch / STRETCH) * STRETCH
         x = torch.cat([kept, moved * stretch.exp() + shift], 1)
         logarithm = logarithm + stretch.sum(1)
     return (x * x).sum(1) / 2 - logarithm

@@ -92,7 +92,7 @@ def run_monitor(args: Namespace) -> int:
 
     from zmq import ZMQError
 
-    from models import density, history
+    from models import flow, history
     from models.checkpoint import CheckpointError, default_weights, read_info
     from monitor import endpoints
     from monitor.daemon import Monitor
@@ -115,7 +115,7 @@ def run_monitor(args: Namespace) -> int:
         return _fail(error, EXIT_REFUSED)
     with store:
         metrics.build.info({"version": version("ecgmon")})
-        density.warm_up()
+        flow.warm_up()
         history.warm_up()
         _settle()
         try:
