@@ -59,7 +59,6 @@ BASELINE_RATE: Final = 0.1
 def judge(
     seen: Record,
     signal: NDArray[np.float32],
-    missing: NDArray[np.uint8],
     unchanged: NDArray[np.int16],
     noise: float,
 ) -> int:
@@ -71,10 +70,8 @@ def judge(
         What is known of the lead from the seconds before.
     signal : ndarray of float32, shape (n,)
         The stretch, missing samples held at the value before.
-    missing : ndarray of uint8, shape (n,)
-        1 where a sample was not delivered.
     unchanged : ndarray of int16, shape (n,)
-        For how many samples the lead has had the same value.
+        For how many samples the lead has had the same value; all bits of that turned over where a sample was not delivered.
     noise : float
         Median of the envelope in the QRS band, as a share of an ordinary QRS hump.
 
@@ -87,8 +84,8 @@ def judge(
     lost = 0
     longest = 0
     for i in range(n):
-        lost += missing[i]
-        longest = max(longest, unchanged[i])
+        lost += unchanged[i] < 0
+        longest = max(longest, _run(unchanged[i]))
     if lost > MISSING_SHARE * n:
         return Quality.MISSING.value
     if longest >= RAIL_RUN:
@@ -98,9 +95,9 @@ def judge(
         for i in range(n):
             extreme = signal[i] >= seen.high - RAIL_TOLERANCE * span or signal[i] <= seen.low + RAIL_TOLERANCE * span
             if extreme and seen.seconds > 0 and abs(signal[i] - seen.baseline) > RAIL_DISTANCE * span:
-                at_rail = max(at_rail, unchanged[i])
+                at_rail = max(at_rail, _run(unchanged[i]))
             else:
-                elsewhere = max(elsewhere, unchanged[i])
+                elsewhere = max(elsewhere, _run(unchanged[i]))
         if at_rail >= RAIL_RUN and at_rail >= RAIL_RATIO * (elsewhere + 1):
             return Quality.SATURATED.value
         if longest >= FLAT_SHARE * n:
@@ -108,6 +105,11 @@ def judge(
     if noise > NOISY:
         return Quality.NOISY.value
     return Quality.USABLE.value
+
+
+@compiled
+def _run(unchanged: int) -> int:
+    return unchanged if unchanged >= 0 else ~unchanged
 
 
 @compiled

@@ -57,13 +57,13 @@ RR_NEEDED: Final = 4
 """RR intervals that the recent rhythm is the mean of, and how many of them have to be known."""
 
 HISTORY: Final = qrs.HISTORY + RAW_BEFORE
-WAITING: Final = 160
-"""Beats that may wait for the end of their windows; a block of them 0.23 s apart and 4 s before it are 117."""
+WAITING: Final = 32
+"""Beats that may wait for the end of their windows from one call to the next; in the 0.8 s of it there are no more than 4."""
 
 SECONDS_REMEMBERED: Final = 32
 """Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
 
-_MAGIC: Final = b"ecgmon segmenter 4\n"
+_MAGIC: Final = b"ecgmon segmenter 5\n"
 _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
 
 
@@ -142,7 +142,6 @@ def _emit(
     noise: Record,
     intervals: NDArray[np.float64],
     signals: NDArray[np.float32],
-    missing: NDArray[np.uint8],
     unchanged: NDArray[np.int16],
     window_taps: NDArray[np.float32],
     up: int,
@@ -211,9 +210,7 @@ def _emit(
                 intervals[state.intervals % RR_REMEMBERED] = interval
                 state.intervals += 1
             item.kind = Kind.BEAT.value
-            item.quality = quality.judge(
-                seen, signal[first:last], missing[first:last], unchanged[first:last], beat.noise
-            )
+            item.quality = quality.judge(seen, signal[first:last], unchanged[first:last], beat.noise)
             item.flags = beat.flags
             item.seq = state.beats
             item.sample = (2 * peak * down + up) // (2 * up)
@@ -229,7 +226,6 @@ def _emit(
             item.quality = quality.judge(
                 seen,
                 stretch,
-                missing[first : first + FS],
                 unchanged[first : first + FS],
                 heard.noise if heard.second == second and heard.ready <= second_ready else 0.0,
             )
@@ -258,9 +254,8 @@ def _cut(
     states: Record,
     ranges: Record,
     signal: NDArray[np.float32],
-    missing: NDArray[np.uint8],
     unchanged: NDArray[np.int16],
-    pending: Record,
+    waiting: Record,
     noise: Record,
     intervals: NDArray[np.float64],
     qrs_states: Record,
@@ -291,8 +286,11 @@ def _cut(
             signal[lead, :] = fresh[lead, 0]
     state.received += n
     whole = qrs.extend(signal, fresh)
-    whole_missing = qrs.extend(missing, marks[:1])
-    whole_unchanged = qrs.extend(unchanged, marks[leads : leads + 1])
+    newest = np.empty((1, n), np.int16)
+    for i in range(n):
+        run = marks[leads, i]
+        newest[0, i] = ~run if marks[0, i] else run
+    whole_unchanged = qrs.extend(unchanged, newest)
     detections, seconds = qrs.detect(
         settings,
         qrs_states,
@@ -307,9 +305,12 @@ def _cut(
         qrs_intervals,
         qrs_candidates,
     )
+    pending = np.empty(state.pending + detections.size, waiting.dtype)
+    for i in range(state.pending):
+        pending[i] = waiting[i]
     for i in range(detections.size):
         pending[state.pending + i] = detections[i]
-    state.pending += detections.size
+    state.pending = pending.size
     for i in range(seconds.size):
         noise[seconds[i].second % noise.size] = seconds[i]
     table = np.empty(n // FS + state.pending + 2 + FLUSH_SECONDS, ITEM)
@@ -321,7 +322,6 @@ def _cut(
         noise,
         intervals,
         whole,
-        whole_missing[0],
         whole_unchanged[0],
         window_taps,
         up,
@@ -333,8 +333,9 @@ def _cut(
         windows,
     )
     qrs.remember(whole, signal)
-    qrs.remember(whole_missing, missing)
     qrs.remember(whole_unchanged, unchanged)
+    for i in range(state.pending):
+        waiting[i] = pending[i]
     return table[:items].copy(), windows[:beats].copy()  # without the room that was left
 
 
@@ -401,7 +402,6 @@ class Segmenter:
             "state": np.zeros(1, _STATE),
             "seen": np.zeros(1, quality.RANGE),
             "signal": np.zeros((count, HISTORY), np.float32),
-            "missing": np.zeros((1, HISTORY), np.uint8),
             "unchanged": np.zeros((1, HISTORY), np.int16),
             "waiting": np.zeros(WAITING, qrs.DETECTION),
             "noise": np.zeros(SECONDS_REMEMBERED, qrs.NOISE),
