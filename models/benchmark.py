@@ -251,7 +251,10 @@ def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[T
     import onnxruntime  # tried where it is installed
 
     file: Any = io.BytesIO()
-    torch.onnx.export(network, (example,), file, input_names=["x"], dynamic_axes={"x": {0: "n"}}, dynamo=False)
+    axes = {"x": {0: "n"}, "x_hat": {0: "n"}}
+    torch.onnx.export(
+        network, (example,), file, input_names=["x"], output_names=["x_hat"], dynamic_axes=axes, dynamo=False
+    )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]

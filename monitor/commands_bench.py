@@ -29,7 +29,7 @@ def add_bench(parser: ArgumentParser) -> None:
     pipeline.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements (default: %(default)s)")
     pipeline.add_argument("--loop", type=int, default=1, metavar="N", help="times that a record is played")
     pipeline.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes")
-    pipeline.add_argument("--batch", type=int, default=256, metavar="N", help="most beats in a batch")
+    pipeline.add_argument("--batch", type=int, default=1024, metavar="N", help="most beats in a batch")
 
     live = what.add_parser("live", help="streams at the pace of real time: latency, processor, memory, what is dropped")
     _add_records(live)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.records import RecordRef
     from pipelines.wfdb_files import Record
 
-BATCH: Final = 256
+BATCH: Final = 1024
 """Beats in a batch where nothing else is asked for: at full speed every batch is full."""
 
 _REFERENCE_SECONDS: Final = 5.0

@@ -45,9 +45,10 @@ STAGES: Final = {
 """Stages, in order, and what they do."""
 
 _CHUNK_SECONDS: Final = 10.0
-_BLOCK_CHUNKS: Final = 30
+_BLOCK_CHUNKS: Final = 16
 _LOTS: Final = 12  # chunks of a stream in a commit, about as many as at full speed
-_BATCH_BEATS: Final = 256
+_PARTS: Final = 20  # chunks in a message: 512 items of a producer are about as many
+_BATCH_BEATS: Final = 1024
 _SYNC_BYTES: Final = 8 * 2**20
 _COMMIT_BYTES: Final = 2**20
 
@@ -107,13 +108,17 @@ def _lots(clock: Clock, record: Record, stream: str, scorer: Scorer) -> list[Lot
     items = [part for part in items if len(part)]
 
     def deliver() -> list[Items]:
-        arrived, position = [], 0
-        for part in items:
-            frames = wire.pack_deliver(1, [(0, position, part, np.zeros(len(part), np.float32))], 0.0)
+        arrived: list[Items] = []
+        position = 0
+        for first in range(0, len(items), _PARTS):
+            parts = []
+            for part in items[first : first + _PARTS]:
+                parts.append((0, position, part, np.zeros(len(part), np.float32)))
+                position += len(part)
+            frames = wire.pack_deliver(1, parts, 0.0)
             header = wire.decode(wire.from_producer, frames)
             assert isinstance(header, wire.Deliver)
-            arrived.append(wire.unpack_deliver(header, frames, [len(segmenter.leads)])[0][0])
-            position += len(part)
+            arrived += [own for own, _ in wire.unpack_deliver(header, frames, [len(segmenter.leads)])]
         return arrived
 
     arrived: list[Items] = clock.of("wire", deliver)
