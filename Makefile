@@ -10,17 +10,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.runs ## replay the built-in record through the whole pipeline, with a live view
+demo: $(VENV)/.compiled ## replay the built-in record through the whole pipeline, with a live view
 	@$(BIN)/ecgmon demo
 
-test: $(VENV)/.tests ## unit, property and end-to-end tests
+test: $(VENV)/.tests $(VENV)/.compiled ## unit, property and end-to-end tests
 	$(BIN)/python -m pytest
 
-torture: $(VENV)/.tests ## kill and freeze every role at random moments; compare what is stored
+torture: $(VENV)/.tests $(VENV)/.compiled ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1
 	$(BIN)/python -m pytest -m long
 
-fuzz: $(VENV)/.tests ## damaged messages, records, checkpoints and configurations by the million
+fuzz: $(VENV)/.tests $(VENV)/.compiled ## damaged messages, records, checkpoints and configurations by the million
 	$(BIN)/python -m tests.fuzz --frames 1000000 --files 100000 --documents 10000 --seed 1 --jobs 2
 
 check: $(VENV)/.tests ## linters, types, import direction
@@ -33,7 +33,7 @@ format: $(VENV)/.tests ## put the code into form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-setup: $(VENV)/.tests ## .venv with pinned dependencies, those of tests and checks too
+setup: $(VENV)/.tests $(VENV)/.compiled ## .venv with pinned dependencies, those of tests and checks too
 
 # installed with a Python that services can see, unless one is named
 installer = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" WHEELS="$(WHEELS)" PACKAGES="$(PACKAGES)" \
@@ -54,7 +54,12 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	$(PIP) install -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'from models import flow, history; from pipelines import producer; flow.warm_up(); history.warm_up(); producer.warm_up()'  # compiles, once
+	@touch $@
+
+# numba makes a loop anew when its own file has changed, not when one that it calls has
+$(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py pipelines/*.py)
+	@find models pipelines -name '*.nb[ic]' -delete
+	@$(BIN)/python -c 'from models import flow, history; from pipelines import producer; flow.warm_up(); history.warm_up(); producer.warm_up()'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

@@ -14,6 +14,7 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -114,6 +115,9 @@ MIGRATIONS: Final = (
 VERSION: Final = len(MIGRATIONS)
 """Version of the schema that this program writes."""
 
+_ROWS: Final = 64  # beats in a statement, which takes two thirds of the time that as many statements take
+_INSERT_BEAT: Final = "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_BEATS: Final = _INSERT_BEAT + ", (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS - 1)
 _BACKUP_PAGES: Final = 4096  # copied at a time: 16 MB
 _PRUNE_MOST: Final = 10_000  # rows of a stream that one pass of pruning deletes, to keep commits short
 
@@ -360,10 +364,11 @@ class Store:
     def _write(self, entries: Sequence[Entry], model: int, now: int) -> None:
         """Write what every entry has; the rows of all streams go into a table together, which takes a third of the time."""
         many = self._db.executemany
-        many(
-            "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(entry.state.id, *beat, model, now) for entry in entries for beat in entry.beats],
-        )
+        beats = [(entry.state.id, *beat, model, now) for entry in entries for beat in entry.beats]
+        whole = len(beats) - len(beats) % _ROWS
+        for first in range(0, whole, _ROWS):
+            self._db.execute(_INSERT_BEATS, list(chain.from_iterable(beats[first : first + _ROWS])))
+        many(_INSERT_BEAT, beats[whole:])
         many(
             "INSERT INTO details VALUES (?, ?, ?, ?)",
             [

@@ -154,8 +154,10 @@ def pipeline(
             ratios.append(run["beats_per_second"] / speed)
     progress("stages, each for itself")
     scorer = Scorer()
-    stages.measure(records[:1], scorer)  # compiles what has to be compiled
-    of_stages, beats = stages.measure(records, scorer)
+    stages.measure(records, scorer)  # compiles what has to be compiled, and finds its memory
+    measured = [stages.measure(records, scorer) for _ in range(repeats)]
+    beats = measured[0][1]
+    of_stages = {stage: Spread(tuple(found[stage] for found, _ in measured)).median for stage in measured[0][0]}
     stored = Spread(tuple(run["store_bytes"] for run in runs)).median
     floors = stages.floors(scorer, records, beats, stored)
     cpu = {
