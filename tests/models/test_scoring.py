@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +18,13 @@ from models.windows import scale
 @pytest.fixture(scope="module")
 def scorer():
     return Scorer()
+
+
+def test_a_worker_needs_no_compiler():
+    # it would take 60 MB and half a second; the model that a worker loads has a density, which only the monitor asks
+    code = "import sys, pipelines.worker as w; w.load_model(None, 'cpu', 1); print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
 
 
 @pytest.fixture(scope="module")
