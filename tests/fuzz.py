@@ -229,7 +229,7 @@ def _messages() -> list[tuple[msgspec.msgpack.Decoder[Any], bytes, list[bytes]]]
         (wire.from_worker, wire.WorkerPing(7)),
         (wire.to_worker, wire.Accepted(7, 1.0)),
     ]
-    return [(decoder, frames[0], frames[1:]) for decoder, frames in whole] + [
+    return [(decoder, frames[0], [bytes(frame) for frame in frames[1:]]) for decoder, frames in whole] + [
         (decoder, wire.encode(header), []) for decoder, header in alone
     ]
 
