@@ -59,7 +59,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 # numba makes a loop anew when its own file has changed, not when one that it calls has
 $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py pipelines/*.py)
 	@find models pipelines -name '*.nb[ic]' -delete
-	@$(BIN)/python -c 'from models import flow, history; from pipelines import producer; flow.warm_up(); history.warm_up(); producer.warm_up()'
+	@$(BIN)/python -c 'from monitor import streams; from pipelines import producer; streams.warm_up(); producer.warm_up()'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

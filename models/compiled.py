@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numba
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Record: TypeAlias = Any
 """An element of a structured array, or such an array: numpy's types do not know its fields."""
@@ -37,3 +40,9 @@ def compiled(function: Function) -> Function:
         return cast("Function", numba.njit(cache=True)(function))
     except RuntimeError:  # numba found no folder that it could keep machine code in
         return cast("Function", numba.njit(function))
+
+
+@compiled
+def limited(value: np.float32, limit: np.float32) -> np.float32:
+    """Limit a number to ``limit`` in either direction; NaN stays NaN, which min() and max() may lose."""
+    return limit if value > limit else (-limit if value < -limit else value)  # noqa: FURB136 - as above

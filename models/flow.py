@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.compiled import compiled
+from models.compiled import compiled, limited
 from models.density import COMPONENTS, CONDITION_LIMIT, HIDDEN, SLOPE, STRETCH, Density
 from models.evidence import OUTLINE
 from models.layer import BEATS, layer
@@ -61,7 +61,7 @@ def run(
         layer(centred, basis, nothing, given)
         for j in range(components):
             for beat in range(BEATS):
-                given[j, beat] = _between(-limit, given[j, beat], limit)
+                given[j, beat] = limited(given[j, beat], limit)
         total[:] = 0
         for k in range(len(order)):
             before[:] = x
@@ -90,11 +90,6 @@ def _leak(x: NDArray[np.float32]) -> None:
         for beat in range(BEATS):
             value = x[unit, beat]
             x[unit, beat] = value if value > 0 else value * np.float32(SLOPE)
-
-
-@compiled
-def _between(low: np.float32, value: np.float32, high: np.float32) -> np.float32:
-    return low if value < low else (high if value > high else value)  # noqa: FURB136 - min() and max() may lose a NaN
 
 
 def warm_up() -> None:

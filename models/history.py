@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 
 from models import windows
-from models.compiled import compiled
+from models.compiled import compiled, limited
 from models.evidence import (
     BEATS,
     ERROR_TICKS,
@@ -360,7 +360,7 @@ def _look(
         for lead in range(span.shape[1]):
             window = windows_mv[k, lead]
             range_bits[0], range_bits[1] = _range(bits[k, lead])
-            low, high = _limited(range_mv[0]), _limited(range_mv[1])
+            low, high = limited(range_mv[0], _HIGHEST), limited(range_mv[1], _HIGHEST)
             if np.isnan(low) or np.isnan(high):
                 low = high = np.float32(np.nan)
             span[first + k, lead] = high - low
@@ -373,7 +373,7 @@ def _look(
                 else:
                     factor = np.float32(2) / (high - low)
                     for tick in range(OUTLINE):
-                        own[tick] = (_limited(window[tick * _OUTLINE_STEP]) - low) * factor - np.float32(1)
+                        own[tick] = (limited(window[tick * _OUTLINE_STEP], _HIGHEST) - low) * factor - np.float32(1)
 
 
 @compiled
@@ -398,7 +398,7 @@ def _centre(window: NDArray[np.float32], ticks: NDArray[np.int64], shape: NDArra
     """
     n = len(ticks)
     for i in range(n):
-        shape[i] = _limited(window[ticks[i]])
+        shape[i] = limited(window[ticks[i]], _HIGHEST)
     lanes = shape[:8].copy()
     whole = n - n % 8
     for start in range(8, whole, 8):
@@ -410,11 +410,6 @@ def _centre(window: NDArray[np.float32], ticks: NDArray[np.int64], shape: NDArra
     mean = total / np.float32(n)
     for i in range(n):
         shape[i] -= mean
-
-
-@compiled
-def _limited(value: np.float32) -> np.float32:
-    return _HIGHEST if value > _HIGHEST else (-_HIGHEST if value < -_HIGHEST else value)  # noqa: FURB136 - max() may lose a NaN
 
 
 @compiled

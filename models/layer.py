@@ -14,6 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.compiled import compiled
+from models.vectors import LANES, VECTOR, everywhere, load, store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_LANES: Final = 8  # values in a vector register of most processors
 _VECTORS: Final = 2
 _OUTPUTS: Final = 6  # whose sums stay in registers together; they, the inputs and a weight fill 15 of 16
 
-BEATS: Final = _LANES * _VECTORS
+BEATS: Final = LANES * _VECTORS
 """Beats that a layer takes at a time."""
 
 
@@ -71,10 +71,6 @@ def _some_outputs(
     A compiled loop over inputs, outputs and beats can not be brought to that: it keeps its sums in memory.
     """
     del types
-    vector = ir.VectorType(ir.FloatType(), _LANES)
-    undefined = ir.Constant(vector, ir.Undefined)
-    first_lane = ir.Constant(ir.IntType(32), 0)
-    all_lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
 
     def generate(context: Any, builder: Any, signature: Any, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
         arrays = [
@@ -85,35 +81,25 @@ def _some_outputs(
         from_output = values[4]
         index = context.get_value_type(signature.args[4])
         size, outputs = (builder.extract_value(arrays[1].shape, axis) for axis in (0, 1))
+        rows = [builder.add(from_output, ir.Constant(index, output)) for output in range(_OUTPUTS)]
 
-        def number(value: int) -> Any:  # noqa: ANN401
-            return ir.Constant(index, value)
+        def begin(row: Any) -> Any:  # noqa: ANN401
+            return builder.mul(row, ir.Constant(index, BEATS))
 
-        def everywhere(data: Any, at: Any) -> Any:  # noqa: ANN401
-            """Load a number into all lanes."""
-            value = builder.load(builder.gep(data, [at]))
-            return builder.shuffle_vector(builder.insert_element(undefined, value, first_lane), undefined, all_lanes)
-
-        def beats(data: Any, row: Any, part: int) -> Any:  # noqa: ANN401
-            """Point to a vector of a row."""
-            place = builder.add(builder.mul(row, number(BEATS)), number(part * _LANES))
-            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
-
-        sums = [[cgutils.alloca_once(builder, vector) for _ in range(_VECTORS)] for _ in range(_OUTPUTS)]
-        for output, row in enumerate(sums):
-            for place in row:
-                builder.store(everywhere(bias, builder.add(from_output, number(output))), place)
+        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(_VECTORS)] for _ in rows]
+        for row, places in zip(rows, sums, strict=True):
+            for place in places:
+                builder.store(everywhere(builder, bias, row), place)
         with cgutils.for_range(builder, size) as loop:
-            given = [builder.load(beats(inputs, loop.index, part), align=4) for part in range(_VECTORS)]
-            weight_row = builder.add(builder.mul(loop.index, outputs), from_output)
-            for output, row in enumerate(sums):
-                weight = everywhere(weights, builder.add(weight_row, number(output)))
-                for value, place in zip(given, row, strict=True):
+            given = [load(builder, inputs, begin(loop.index), part) for part in range(_VECTORS)]
+            first_weight = builder.mul(loop.index, outputs)
+            for row, places in zip(rows, sums, strict=True):
+                weight = everywhere(builder, weights, builder.add(first_weight, row))
+                for value, place in zip(given, places, strict=True):
                     builder.store(builder.fadd(builder.load(place), builder.fmul(value, weight)), place)
-        for output, row in enumerate(sums):
-            for part, place in enumerate(row):
-                target = beats(out, builder.add(from_output, number(output)), part)
-                builder.store(builder.load(place), target, align=4)
+        for row, places in zip(rows, sums, strict=True):
+            for part, place in enumerate(places):
+                store(builder, builder.load(place), out, begin(row), part)
         return context.get_dummy_value()
 
     return numba.void(inputs, weights, bias, out, first), generate

@@ -92,9 +92,8 @@ def run_monitor(args: Namespace) -> int:
 
     from zmq import ZMQError
 
-    from models import flow, history
     from models.checkpoint import CheckpointError, default_weights, read_info
-    from monitor import endpoints
+    from monitor import endpoints, streams
     from monitor.daemon import Monitor
     from monitor.exporter import ExporterError, Metrics, serve
     from monitor.reload import Reloader
@@ -115,8 +114,7 @@ def run_monitor(args: Namespace) -> int:
         return _fail(error, EXIT_REFUSED)
     with store:
         metrics.build.info({"version": version("ecgmon")})
-        flow.warm_up()
-        history.warm_up()
+        streams.warm_up()
         _settle()
         try:
             monitor = Monitor(config, info=info, store=store, metrics=metrics, runtime=runtime, gate=gate)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from models import history
+from models import flow, history
 from models.evidence import BEATS, Evidence
 from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
 from monitor.store import Entry, StreamState
@@ -131,6 +131,12 @@ def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
     before = list(accumulate((len(lot.errors) for lot in lots), initial=0))[:-1]
     rows = list(zip(*(table[name].tolist() for name in _NEEDED), strict=True))
     return Observed(order, ends, rows, errors.tolist(), lots, before, Evidence.concatenate(evidence), kept)
+
+
+def warm_up() -> None:
+    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
+    flow.warm_up()
+    history.warm_up()
 
 
 def conclude(

@@ -33,7 +33,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from models.compiled import Record, compiled
-from models.windows import FS
+from models.vectors import LANES, VECTOR, ZEROS, everywhere, load, store
+from models.windows import FS, PHASES
 from pipelines.items import Flag
 
 if TYPE_CHECKING:
@@ -118,9 +119,6 @@ BLOCK: Final = 8192
 
 TILE: Final = 512
 """Envelope values that are filtered together: they and what they need stay in the processor's nearest cache."""
-
-LANES: Final = 8
-"""Values in a vector register of most processors."""
 
 VECTORS: Final = (6, 4)
 """Vector registers that the sums of one filter stay in, and those of each of two: with the signal and the taps they fill 16."""
@@ -305,7 +303,7 @@ def _correlate_run(
     outs: Any,  # noqa: ANN401
     start: Any,  # noqa: ANN401
 ) -> tuple[Any, Callable[..., Any]]:
-    """Correlate with one filter or several of a length, for the :func:`run` outputs from ``start`` on.
+    """Correlate with one filter or several of a length, for the outputs from ``start`` on: :data:`RUN`, or :data:`RUN_OF_TWO` of two.
 
     The sums stay in vector registers until the last tap, and so does the stretch of signal under them: for a tap
     :data:`LANES` further on it moves by one register, and one more is loaded.  A compiled loop over taps and outputs
@@ -322,10 +320,6 @@ def _correlate_run(
     start : int
     """
     del types
-    vector = ir.VectorType(ir.FloatType(), LANES)
-    undefined = ir.Constant(vector, ir.Undefined)
-    first_lane = ir.Constant(ir.IntType(32), 0)
-    all_lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
 
     def generate(context: Any, builder: Any, signature: Any, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
         signal_type, filters_type, outs_type, start_type = signature.args
@@ -339,40 +333,29 @@ def _correlate_run(
             for value in cgutils.unpack_tuple(builder, values[2])
         ]
         index = context.get_value_type(start_type)
+        phases = ir.Constant(index, LANES)
         vectors = range(VECTORS[len(filter_arrays) - 1])
-        sums = [[cgutils.alloca_once(builder, vector) for _ in vectors] for _ in filter_arrays]
-        under = [cgutils.alloca_once(builder, vector) for _ in vectors]  # the signal under the sums
-
-        def number(value: int) -> Any:  # noqa: ANN401
-            return ir.Constant(index, value)
-
-        def at(data: Any, offset: Any, vectors_on: int) -> Any:  # noqa: ANN401
-            """Point to a vector, which may lie at any sample."""
-            place = builder.add(offset, number(vectors_on * LANES))
-            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
-
+        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in vectors] for _ in filter_arrays]
+        under = [cgutils.alloca_once(builder, VECTOR) for _ in vectors]  # the signal under the sums
         for row in sums:
             for place in row:
-                builder.store(ir.Constant(vector, [0.0] * LANES), place)
+                builder.store(ZEROS, place)
         taps = builder.extract_value(filter_arrays[0].shape, 0)
-        with cgutils.for_range(builder, number(LANES)) as phase:
+        with cgutils.for_range(builder, phases) as phase:
             for on, place in enumerate(under[1:]):
-                first = at(array.data, builder.add(values[3], phase.index), on)
-                builder.store(builder.load(first, align=4), place)
-            with cgutils.for_range_slice(builder, phase.index, taps, number(LANES), index) as (k, _):
+                builder.store(load(builder, array.data, builder.add(values[3], phase.index), on), place)
+            with cgutils.for_range_slice(builder, phase.index, taps, phases, index) as (k, _):
                 for before, place in zip(under[1:], under[:-1], strict=True):
                     builder.store(builder.load(before), place)
-                last = at(array.data, builder.add(values[3], k), len(vectors) - 1)
-                builder.store(builder.load(last, align=4), under[-1])
+                builder.store(load(builder, array.data, builder.add(values[3], k), len(vectors) - 1), under[-1])
                 for each, row in zip(filter_arrays, sums, strict=True):
-                    tap = builder.insert_element(undefined, builder.load(builder.gep(each.data, [k])), first_lane)
-                    tap = builder.shuffle_vector(tap, undefined, all_lanes)
+                    tap = everywhere(builder, each.data, k)
                     for samples, place in zip(under, row, strict=True):
                         product = builder.fmul(builder.load(samples), tap)
                         builder.store(builder.fadd(builder.load(place), product), place)
         for out, row in zip(out_arrays, sums, strict=True):
             for on, place in enumerate(row):
-                builder.store(builder.load(place), at(out.data, values[3], on), align=4)
+                store(builder, builder.load(place), out.data, values[3], on)
         return context.get_dummy_value()
 
     return numba.void(signal, filters, outs, start), generate
@@ -398,8 +381,8 @@ def _correlate_few(signal: NDArray[np.float32], taps: NDArray[np.float32], out: 
     """Correlate for fewer outputs than fill the vector registers."""
     n = out.shape[0]
     out[:] = 0
-    for phase in range(LANES):
-        for k in range(phase, taps.shape[0], LANES):
+    for phase in range(PHASES):
+        for k in range(phase, taps.shape[0], PHASES):
             for i in range(n):
                 out[i] += signal[i + k] * taps[k]
 

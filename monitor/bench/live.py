@@ -103,7 +103,7 @@ def live(
 ) -> dict[str, Any]:
     """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do."""
     from models.benchmark import machine
-    from models.history import warm_up as warm_up_monitor
+    from monitor.streams import warm_up as warm_up_monitor
     from pipelines.producer import warm_up as warm_up_producer
 
     progress(f"{_FEW} streams, for their memory")

@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import history
-from models.evidence import BEATS, LEAST_BEATS, NAMES, OUTLINE, Evidence, EvidenceError
+from models.evidence import (
+    BEATS,
+    LEAST_BEATS,
+    NAMES,
+    OUTLINE,
+    OUTLINE_TICKS,
+    P_TICKS,
+    QRS_TICKS,
+    Evidence,
+    EvidenceError,
+)
 from models.history import History, row_type
-from models.windows import LENGTH
+from models.windows import LENGTH, scale
 
 TICKS = np.arange(-140, 180)
 
@@ -179,6 +189,27 @@ def test_beats_that_do_not_fit_the_stream_are_refused():
         History.restore(2, b"\0" * 100)
     with pytest.raises(EvidenceError, match="0 leads"):
         History(0)
+
+
+def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit():
+    random = np.random.default_rng(1)
+    windows = np.cumsum(random.standard_normal((40, 2, LENGTH)), axis=-1).astype(np.float32) / 10
+    windows[0] = 0
+    windows[1, 0], windows[2, 0, 3], windows[3, 1, 60], windows[4, 0, 60] = 1e30, np.inf, -np.inf, np.nan
+    windows[5], windows[6, 1, 17], windows[7] = np.nan, np.nan, -0.0
+    windows[8, 0] = 1
+    windows[8, 0, 5] = np.nextafter(np.float32(1), np.float32(2))
+    limited = windows.clip(-1000, 1000)
+    shapes = np.ascontiguousarray(limited[..., np.concatenate([P_TICKS, QRS_TICKS])])
+    for part in (slice(len(P_TICKS)), slice(len(P_TICKS), None)):
+        shapes[..., part] -= shapes[..., part].mean(axis=-1, keepdims=True)
+    one = np.ones(40, np.float32)
+    ticks = np.ones((40, LENGTH), np.float16)
+    evidence, rows = history.observe([history.History(2)], [40], [windows[:7], windows[7:]], one, [ticks], one, one)
+    seen = np.frombuffer(b"".join(rows), row_type(2))
+    assert np.array_equal(evidence.outline, scale(limited[:, 0], OUTLINE_TICKS), equal_nan=True)
+    assert np.array_equal(seen["span"], limited.max(axis=-1) - limited.min(axis=-1), equal_nan=True)
+    assert np.array_equal(seen["shape"], shapes.astype(np.float16), equal_nan=True)
 
 
 def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start():
