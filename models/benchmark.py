@@ -180,10 +180,11 @@ def _sampled(network: torch.nn.Sequential, leads: int, device: str) -> Callable[
 def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
     """Put the weights in oneDNN's own order, with the leaky ReLU taken while a product is at hand."""
     nn, ops = torch.nn, torch.ops.mkldnn
-    steps: list[tuple[Tensor, Tensor, str, list[float]]] = []
+    steps: list[tuple[Tensor, Tensor | None, str, list[float]]] = []
     for layer in network:
         if isinstance(layer, nn.Linear):
-            steps.append((ops._reorder_linear_weight(layer.weight.detach(), None), layer.bias.detach(), "none", []))  # noqa: SLF001
+            bias = None if layer.bias is None else layer.bias.detach()
+            steps.append((ops._reorder_linear_weight(layer.weight.detach(), None), bias, "none", []))  # noqa: SLF001
         elif isinstance(layer, nn.LeakyReLU):
             steps[-1] = (*steps[-1][:2], "leaky_relu", [layer.negative_slope])
 
@@ -191,7 +192,7 @@ def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
         h = x.flatten(1)
         for weight, bias, activation, slope in steps:
             h = ops._linear_pointwise(h, weight, bias, activation, slope, "")  # noqa: SLF001
-        return h.tanh_().view_as(x)
+        return h.view_as(x)
 
     return run
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from models.distillation import AnyGenerator
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the metadata; another one is refused."""
 
 NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and maximum"

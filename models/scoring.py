@@ -225,10 +225,11 @@ class Sampled:
         self._ticks = torch.from_numpy(ticks).to(device)
         probes = passband.probes(leads)
         self._probes = torch.from_numpy(probes.astype(np.float32)).to(device).t()
-        layers: list[tuple[Tensor, Tensor, float]] = []  # weights (outputs, inputs), bias, slope of the leaky ReLU
+        # weights (outputs, inputs), bias, slope of the leaky ReLU
+        layers: list[tuple[Tensor, Tensor | None, float]] = []
         for layer in network:
             if isinstance(layer, nn.Linear):
-                layers.append((layer.weight.detach(), layer.bias.detach(), 1.0))
+                layers.append((layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), 1.0))
             elif isinstance(layer, nn.LeakyReLU):
                 layers[-1] = (*layers[-1][:2], layer.negative_slope)
         weight, bias, slope = layers[0]
@@ -236,8 +237,6 @@ class Sampled:
         sampled = np.einsum("oli,ij->olj", whole, passband.interpolation())  # the same bits with any number of threads
         weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32)).to(device)
         layers[0] = (weight, bias, slope)
-        weight, bias, slope = layers[-1]
-        layers[-1] = (2 * weight, 2 * bias, slope)  # tanh(y) = 2 sigmoid(2 y) - 1, which takes a third of the time
         self._layers = [(weight.t().contiguous(), bias, slope) for weight, bias, slope in layers]
         self.multiply_adds = probes.size + sum(weight.numel() for weight, _, _ in self._layers)
         # Room that is used over and over: fresh memory would cost more than a layer, and where it lies decides which
@@ -247,7 +246,6 @@ class Sampled:
         self._samples = torch.zeros((TILES[0], leads * count), device=device)
         self._room = torch.zeros((2, TILES[0] * widest), device=device)
         self._missed = torch.zeros((TILES[0], len(probes)), device=device)
-        self._minus_one = torch.tensor(-1.0, device=device)
         self._limit = _LARGEST_REMAINDER * leads**0.5
         self._sizes: dict[int, tuple[int, ...]] = {}  # by number of threads, which may change the order of sums
         with torch.inference_mode():
@@ -274,8 +272,7 @@ class Sampled:
         first, largest = 0, sizes[0]
         for size in (largest,) * (len(flat) // largest) + tiling(len(flat) % largest, sizes):
             part = slice(first, first + size)
-            y = self._tile(flat[part], size, missed[part])
-            torch.add(self._minus_one, y, alpha=2, out=x_hat[part])
+            x_hat[part] = self._tile(flat[part], size, missed[part])
             first += size
         x_hat = x_hat.view(-1, *self._shape)
         if len(flat) == 0 or missed.abs_().max().item() <= self._limit:  # which most often says it of all at once
@@ -283,7 +280,7 @@ class Sampled:
         return x_hat, ~(missed.amax(1) <= self._limit)
 
     def _tile(self, tile: Tensor, size: int, missed: Tensor) -> Tensor:
-        """Run one tile, filled up with what is left of those before: (1 + reconstruction) / 2; write down the probes."""
+        """Reconstruct one tile, filled up with what is left of those before; write down the probes."""
         count = len(tile)
         if count == size:
             given = tile
@@ -293,10 +290,11 @@ class Sampled:
         missed[:] = torch.mm(given, self._probes, out=self._missed[:size])[:count]
         h = torch.index_select(given, 1, self._ticks, out=self._samples[:size])
         for number, (weight, bias, slope) in enumerate(self._layers):
-            h = torch.addmm(bias, h, weight, out=self._room[number % 2, : size * weight.shape[1]].view(size, -1))
+            room = self._room[number % 2, : size * weight.shape[1]].view(size, -1)
+            h = torch.mm(h, weight, out=room) if bias is None else torch.addmm(bias, h, weight, out=room)
             if slope != 1:
                 nn.functional.leaky_relu_(h, slope)
-        return h.sigmoid_()[:count]
+        return h[:count]
 
     def _choose_sizes(self) -> tuple[int, ...]:
         """Find the sizes of tiles that give the bits that tiles of :data:`TILE` give, with the threads of now.

@@ -86,7 +86,7 @@ TEACHER: Final = Settings(
 
 STUDENT: Final = Settings(
     architecture="dense",
-    width=26,
+    width=13,
     latent=16,
     epochs=40,
     batch=256,

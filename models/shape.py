@@ -25,6 +25,9 @@ ENDS: Final = LENGTH >> (_DOUBLINGS + 1)
 STAGE_TICKS: Final = (2 * ENDS, ENDS)
 """Ticks of the stages whose features a teacher and a student of another architecture have in common."""
 
+AXES: Final = 48
+"""Principal axes, of each lead, that a dense generator sees a window along: see :func:`models.dense.principal_axes`."""
+
 
 class Shape(Protocol):
     """What a generator is made from, and what that costs."""
@@ -138,11 +141,12 @@ class BeatGanShape:
 
 @dataclass(frozen=True, slots=True)
 class DenseShape:
-    """What a dense generator is made from: three matrices down, three up.
+    """What a dense generator is made from: principal axes, three matrices down, three up, and the axes again.
 
     A window is a few hundred numbers with everything at its fixed place around the R peak, so a
     matrix over the whole window needs fewer multiply-adds than convolutions that look for the same
-    shape everywhere, and runs at the speed of the processor's matrix product.
+    shape everywhere, and runs at the speed of the processor's matrix product.  Most of those numbers
+    follow from the others, so the matrices need only what a window is along its principal axes.
 
     Attributes
     ----------
@@ -165,13 +169,13 @@ class DenseShape:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Numbers in each layer, from the window to the latent vector."""
-        return (self.leads * LENGTH, *(self.width * ticks for ticks in STAGE_TICKS), self.latent)
+        """Numbers in each layer, from a window along its axes to the latent vector."""
+        return (self.leads * AXES, *(self.width * ticks for ticks in STAGE_TICKS), self.latent)
 
     @property
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of a generator, as torch names them in its state."""
-        tensors: dict[str, tuple[int, ...]] = {}
+        tensors: dict[str, tuple[int, ...]] = {"axes.weight": (self.leads * AXES, self.leads * LENGTH)}
         for half, sizes in (("encoder", self.sizes), ("decoder", self.sizes[::-1])):
             pairs = list(pairwise(sizes))
             for k, (before, after) in enumerate(pairs[:-1]):
@@ -188,8 +192,8 @@ class DenseShape:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds that reconstructing one window takes."""
-        return 2 * sum(before * after for before, after in pairwise(self.sizes))
+        """Multiply-adds that reconstructing one window takes, batch norm folded into its neighbours."""
+        return 2 * sum(before * after for before, after in pairwise((self.leads * LENGTH, *self.sizes)))
 
 
 _SHAPES: Final[dict[str, type[BeatGanShape | DenseShape]]] = {"beatgan": BeatGanShape, "dense": DenseShape}

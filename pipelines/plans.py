@@ -66,18 +66,18 @@ def _of_every_split(kind: str, settings: Settings, teacher: str | None = None) -
 _SHORT: Final = replace(
     STUDENT, epochs=16
 )  # what is compared is alike in this; two fifths of the shipped students' time
-_SMALL: Final = replace(_SHORT, width=13, beta=0.01)  # what the ablation varies: half as wide, with all terms
+_ALL_TERMS: Final = replace(_SHORT, beta=0.01)  # what the ablation varies
 
-_ALONE: Final = replace(_SMALL, alpha=0.0, beta=0.0, self_teacher=False)
+_ALONE: Final = replace(_ALL_TERMS, alpha=0.0, beta=0.0, self_teacher=False)
 
 VARIANTS: Final[dict[str, tuple[str, Settings]]] = {
     "none": ("no distillation", _ALONE),
     "output": ("mean squared difference to the teacher's output only", replace(_ALONE, w_output=1.0)),
-    "l_kd": ("L_KD", replace(_SMALL, beta=0.0, self_teacher=False)),
-    "l_f": ("L_F", replace(_SMALL, alpha=0.0, self_teacher=False)),
-    "both": ("L_KD and L_F", replace(_SMALL, self_teacher=False)),
-    "self_l_kd": ("L_KD from the self-teacher, as shipped", replace(_SMALL, beta=0.0)),
-    "self": ("L_KD and L_F from the self-teacher", _SMALL),
+    "l_kd": ("L_KD", replace(_ALL_TERMS, beta=0.0, self_teacher=False)),
+    "l_f": ("L_F", replace(_ALL_TERMS, alpha=0.0, self_teacher=False)),
+    "both": ("L_KD and L_F", replace(_ALL_TERMS, self_teacher=False)),
+    "self_l_kd": ("L_KD from the self-teacher, as shipped", replace(_ALL_TERMS, beta=0.0)),
+    "self": ("L_KD and L_F from the self-teacher", _ALL_TERMS),
     "adversarial": ("no distillation, feature matching", replace(_ALONE, w_adv=0.05, discriminator_width=8)),
     "plain": ("no distillation, no augmentation", replace(_ALONE, augmented=0.0)),
 }

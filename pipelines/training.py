@@ -170,6 +170,7 @@ def fit(
     """
     import torch
 
+    from models.dense import DenseGenerator, principal_axes
     from models.distillation import ResumeError, Training
 
     if threads < 1:
@@ -213,6 +214,9 @@ def fit(
         raise TrainingError(f"torch can not compute on {device!r}: {error}") from error
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, about)
+    if isinstance(training.generator, DenseGenerator):
+        axes = principal_axes(map(torch.from_numpy, _scaled(dataset, train)))
+        training.generator.axes.weight.data.copy_(axes)
     if (out / "state.pt").exists():
         try:
             training.restore(_load_state(out))

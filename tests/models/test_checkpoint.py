@@ -135,6 +135,7 @@ def test_weights_of_another_program_are_refused(tmp_path):
     ("key", "value"),
     [
         ("format", 1),
+        ("format", 2),
         ("fs", 250),
         ("length", 256),
         ("before", 100),

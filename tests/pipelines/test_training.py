@@ -103,13 +103,13 @@ def test_resuming_with_other_settings_is_refused_and_says_which(beats, finished)
         training.fit(beats, finished[1], other, "all")
 
 
-def test_only_normal_beats_that_are_not_held_out_are_trained_on(beats, tmp_path):
+@pytest.mark.parametrize("given", [TINY, replace(TINY_STUDENT, self_teacher=True)], ids=["beatgan", "dense"])
+def test_only_normal_beats_that_are_not_held_out_are_trained_on(beats, tmp_path, given):
     spoilt = made_up()
     columns = spoilt.beats["column"][~split(spoilt, "all").train]
     for column in columns:  # leaves the beats beside them alone: they are 360 samples off
         spoilt.signal[:, column - 10 : column + 10] = 9_999
-    no_warp = {"augmented": 0.0}
-    settings = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | no_warp)
+    settings = replace(given, augmented=0.0)
     there, here = (
         training.fit(beats, tmp_path / "a", settings, "all"),
         training.fit(spoilt, tmp_path / "b", settings, "all"),
