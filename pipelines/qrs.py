@@ -111,8 +111,17 @@ BASELINE: Final = round(0.2 * FS)
 CAPACITY: Final = 64
 """Candidates kept; 2.5 s hold fewer, for humps of a filter this narrow are at least 40 ms apart."""
 
-HISTORY: Final = LAG + LEARN + SEARCH_LIMIT + 2 * STEP_SPAN + FS
-"""Samples kept before those of the current call."""
+MOST_LEADS: Final = 2
+"""Most leads that beats are looked for in."""
+
+ENVELOPE_KEPT: Final = STEP + LAG + LONGEST_SILENCE - STEP // 2 - GABOR_HALF
+"""Values of each envelope kept from one call to the next: what the next step may look back on.
+
+Only where the step had to wait until heights could be learnt does it look back further; that is worked out from the signal anew.
+"""
+
+SIGNAL_KEPT: Final = 2 * FS
+"""Least samples of signal kept before those of the current call: what envelopes and steps look back on."""
 
 BLOCK: Final = 8192
 """Most samples in one call of the compiled loops; longer chunks are taken in blocks of this."""
@@ -246,7 +255,7 @@ noise    noise around the beat in the first lead: median of the envelope over an
 NOISE: Final = np.dtype([("second", "i8"), ("ready", "i8"), ("noise", "f4")])
 """Noise in one second of the first lead: mean of what :data:`DETECTION` calls noise, and when it is known."""
 
-_STATE: Final = np.dtype(
+STATE: Final = np.dtype(
     [
         ("received", "i8"),  # samples so far
         ("instant", "i8"),  # beginning of the next step to look at
@@ -264,15 +273,19 @@ _STATE: Final = np.dtype(
         ("noisy", "f8"),  # sum of the first lead's noise over the current second
     ]
 )
+"""What the detector remembers of a stream, but for what has a place of its own."""
 
-_CANDIDATE: Final = np.dtype(
+CANDIDATE: Final = np.dtype(
     [
         ("sample", "i8"),
         ("height", "f8"),  # fused, 1 is an ordinary beat
         ("around", "f8"),  # fused noise around it
-        ("noise", "f8"),  # noise around it in the first lead
+        ("noise", "f4"),  # noise around it in the first lead
+        ("humps", "f4", (MOST_LEADS,)),  # the envelope of each lead: a search comes when that is no longer kept
+        ("dead", "u1"),  # bits of the leads that are dead there
     ]
 )
+"""One local maximum of the fused envelope."""
 
 
 @cache
@@ -403,8 +416,8 @@ def _correlate_both(
 
 
 @compiled
-def extend(history: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
-    """Join what is remembered and what is new.
+def extend(history: NDArray[Any], fresh: NDArray[Any], room: int) -> NDArray[Any]:
+    """Join what is remembered and what is new, with ``room`` for values before both.
 
     Row by row, value by value, which compiles to copies of whole rows; an assignment to a part of an array takes seven
     times as long.
@@ -416,14 +429,14 @@ def extend(history: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
 
     Returns
     -------
-    ndarray, shape (rows, h + n)
-        Of the type of ``history``.
+    ndarray, shape (rows, room + h + n)
+        Of the type of ``history``; the first ``room`` values of a row have no meaning yet.
     """
     rows, kept = history.shape
     n = fresh.shape[1]
-    whole = np.empty((rows, kept + n), history.dtype)
+    whole = np.empty((rows, room + kept + n), history.dtype)
     for k in range(rows):
-        row, before, after = whole[k], history[k], fresh[k]
+        row, before, after = whole[k, room:], history[k], fresh[k]
         for i in range(kept):
             row[i] = before[i]
         row = row[kept:]
@@ -434,21 +447,49 @@ def extend(history: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
 
 @compiled
 def remember(whole: NDArray[Any], history: NDArray[Any]) -> None:
-    """Keep of ``whole``, shape (rows, any), the end, as much as ``history``, shape (rows, h), has room for."""
+    """Keep of ``whole``, shape (rows, any), the end, as much as ``history``, shape (rows, h), has room for.
+
+    Where there is more room than that, what comes first is what ``whole`` begins with.
+    """
     rows, kept = history.shape
-    first = whole.shape[1] - kept
+    first = max(0, whole.shape[1] - kept)
+    room = kept - (whole.shape[1] - first)
     for k in range(rows):
-        row, end = history[k], whole[k, first:]
-        for i in range(kept):
+        history[k, :room] = whole[k, 0]
+        row, end = history[k, room:], whole[k, first:]
+        for i in range(row.size):
             row[i] = end[i]
 
 
 @compiled
-def _envelope(signal: NDArray[np.float32], gabor: NDArray[np.float32], envelope: NDArray[np.float32], n: int) -> None:
-    """Compute the newest ``n`` values of the envelope, which ends ``GABOR_HALF`` samples before the signal."""
+def _unpack(marks: NDArray[np.uint8], dead: NDArray[np.uint8], room: int) -> None:
+    """Put marks with a bit for each lead, shape (h,), into ``dead``, shape (leads, any), after ``room`` samples that have none."""
+    for lead in range(dead.shape[0]):
+        dead[lead, :room] = 0
+        row = dead[lead, room:]
+        for i in range(marks.size):
+            row[i] = (marks[i] >> lead) & 1
+
+
+@compiled
+def pack(dead: NDArray[np.uint8], marks: NDArray[np.uint8]) -> None:
+    """Keep of ``dead``, shape (leads, any), the end, as much as ``marks``, shape (h,), has room for: a bit for each lead."""
+    first = max(0, dead.shape[1] - marks.size)
+    end = marks[marks.size - (dead.shape[1] - first) :]
+    marks[:] = 0
+    for lead in range(dead.shape[0]):
+        row = dead[lead, first:]
+        for i in range(end.size):
+            end[i] |= row[i] << lead
+
+
+@compiled
+def _envelope(
+    signal: NDArray[np.float32], gabor: NDArray[np.float32], envelope: NDArray[np.float32], first: int, n: int
+) -> None:
+    """Compute ``n`` values of the envelope from buffer position ``first`` on."""
     part = np.empty((2, min(n, TILE)), np.float32)
-    under = signal.shape[1] - n - 2 * GABOR_HALF  # first sample under the filter of the first new value
-    first = envelope.shape[1] - n
+    under = first - GABOR_HALF  # first sample under the filter of the first new value
     for lead in range(signal.shape[0]):
         for start in range(0, n, TILE):
             size = min(TILE, n - start)
@@ -663,11 +704,11 @@ def _steps(signal: NDArray[np.float32], dead: NDArray[np.uint8], lead: int, i: i
 
 
 @compiled
-def _r_peak(signal: NDArray[np.float32], dead: NDArray[np.uint8], i: int) -> int:
-    """Position of the R peak of the hump at ``i``."""
+def _r_peak(signal: NDArray[np.float32], dead: int, i: int) -> int:
+    """Position of the R peak of the hump at ``i``, where ``dead`` has the bits of the leads that are dead."""
     lead = 0
     for other in range(signal.shape[0] - 1, -1, -1):
-        if dead[other, i] == 0:
+        if (dead >> other) & 1 == 0:
             lead = other
     mean = 0.0
     for j in range(i - BASELINE, i + BASELINE + 1):
@@ -724,8 +765,6 @@ def _accept(
     ready: int,
     base: int,
     signal: NDArray[np.float32],
-    envelope: NDArray[np.float32],
-    dead: NDArray[np.uint8],
     level: NDArray[np.float64],
     noise: NDArray[np.float64],
     heights: NDArray[np.float64],
@@ -735,7 +774,7 @@ def _accept(
     """Take a candidate for a beat: write the detection, and learn heights and rhythm from it."""
     i = candidate.sample - base
     interval = candidate.sample - state.last_beat
-    detection.sample = _r_peak(signal, dead, i) + base
+    detection.sample = _r_peak(signal, candidate.dead, i) + base
     detection.ready = ready
     detection.flags = flags
     if candidate.sample <= state.learnt_until:
@@ -747,8 +786,8 @@ def _accept(
         state.rr = _middle_mean(intervals)
     lowest, highest = HEIGHT_LIMITS
     for lead in range(level.size):
-        if dead[lead, i] == 0:
-            hump = envelope[lead, i]
+        if (candidate.dead >> lead) & 1 == 0:
+            hump = candidate.humps[lead]
             if level[lead] > 0:
                 heights[lead, state.beats % REMEMBERED] = min(max(hump, lowest * level[lead]), highest * level[lead])
                 level[lead] = _middle_mean(heights[lead])
@@ -810,7 +849,7 @@ def _search_back(settings: Record, state: Record, t: int, candidates: Record) ->
     """Give the number of the highest candidate since the last beat that a lower threshold lets pass, or -1."""
     chosen = -1
     tallest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
-    first = max(state.last_beat + settings.search_back_seconds * FS, t - SEARCH_LIMIT)
+    first = _search_from(settings, state, t)
     for number in range(max(0, state.added - CAPACITY), state.judged):
         candidate = candidates[number % CAPACITY]
         if candidate.sample > first and candidate.height > tallest:
@@ -820,11 +859,50 @@ def _search_back(settings: Record, state: Record, t: int, candidates: Record) ->
 
 
 @compiled
+def _search_from(settings: Record, state: Record, t: int) -> float:
+    """Give the instant up to which a search that begins at ``t`` leaves candidates out."""
+    first: float = max(state.last_beat + settings.search_back_seconds * FS, t - SEARCH_LIMIT)
+    return first
+
+
+@compiled
+def undecided(all_settings: Record, states: Record, candidates: Record) -> int:
+    """Give the first instant at which a beat may still be found.
+
+    A candidate that was judged no beat counts where a search may find it: if it is above the least height that any
+    search asks for.
+    """
+    settings = all_settings[0]
+    state = states[0]
+    oldest: int = state.instant - JUDGE
+    first = _search_from(settings, state, state.instant)
+    # What it asks for where there is no noise at all, less what rounding may take off
+    least = 0.999 * settings.search_back_share * settings.threshold
+    for number in range(max(0, state.added - CAPACITY), state.added):
+        candidate = candidates[number % CAPACITY]
+        if number >= state.judged or (candidate.sample > first and candidate.height > least):
+            oldest = min(oldest, candidate.sample)
+    return oldest
+
+
+@compiled
+def looked_back_on(states: Record) -> int:
+    """Give the first sample of signal that the detector itself may still look at, but for R peaks."""
+    state = states[0]
+    oldest: int = state.received - SIGNAL_KEPT
+    if state.instant + STEP + LAG <= state.received:  # it waits until heights can be learnt
+        oldest = state.instant + STEP // 2 - LONGEST_SILENCE - 2 * GABOR_HALF
+    return oldest
+
+
+@compiled
 def _scan(
     all_settings: Record,
     states: Record,
     signal: NDArray[np.float32],
+    taps: NDArray[np.float32],
     envelope: NDArray[np.float32],
+    known: int,
     dead: NDArray[np.uint8],
     level: NDArray[np.float64],
     noise: NDArray[np.float64],
@@ -834,7 +912,10 @@ def _scan(
     detections: Record,
     seconds: Record,
 ) -> tuple[int, int]:
-    """Look at every step that can be looked at; return the numbers of detections and seconds written."""
+    """Look at every step that can be looked at; return the numbers of detections and seconds written.
+
+    The envelope has meaning from buffer position ``known`` on.
+    """
     settings = all_settings[0]  # arrays of one go into a compiled function four times as fast as their records
     state = states[0]
     leads = level.size
@@ -861,6 +942,12 @@ def _scan(
         if alive and not readable and state.learnt_until <= t:
             if t + LEARN + LAG > state.received:
                 break
+            first = max(0, i + STEP // 2 - LONGEST_SILENCE)
+            if first < known:  # it has waited for what it learns from, and the envelope was not kept so long
+                started = min(max(first, -GABOR_HALF - base), known)
+                envelope[:, first:started] = 0  # as before any signal
+                _envelope(signal, taps, envelope, started, known - started)
+                known = first
             state.learnt_until = t + LEARN
             state.noise = FIRST_NOISE
             _learn(envelope, dead, level, noise, heights, i)
@@ -893,6 +980,10 @@ def _scan(
                 candidate.height = before
                 candidate.around = fused_around
                 candidate.noise = noisy
+                candidate.dead = 0
+                for lead in range(leads):
+                    candidate.humps[lead] = envelope[lead, i + j - 1]
+                    candidate.dead |= dead[lead, i + j - 1] << lead
                 state.added += 1
             before_that = before
             before = fused[j]
@@ -909,8 +1000,6 @@ def _scan(
                     ready,
                     base,
                     signal,
-                    envelope,
-                    dead,
                     level,
                     noise,
                     heights,
@@ -928,8 +1017,6 @@ def _scan(
                     ready,
                     base,
                     signal,
-                    envelope,
-                    dead,
                     level,
                     noise,
                     heights,
@@ -956,20 +1043,25 @@ def detect(
     heights: NDArray[np.float64],
     intervals: NDArray[np.float64],
     candidates: Record,
-) -> tuple[Record, Record]:
+) -> tuple[Record, Record, NDArray[np.uint8]]:
     """Take the next samples.
 
     Parameters
     ----------
     all_settings : ndarray of one, from :func:`settings_array`
-    states, envelopes, deaths, level, noise, heights, intervals, candidates : ndarray
-        What :func:`remembered` gave; brought up to date.
-    signal : ndarray of float32, shape (leads, history + n)
-        Samples at 360 Hz, without NaN: those before, then the next ``n``, at most :data:`BLOCK`.
+    states, level, noise, heights, intervals, candidates : ndarray
+        What :func:`begin` made of zeros; brought up to date.
+    signal : ndarray of float32, shape (leads, h + n)
+        Samples at 360 Hz, without NaN: at least :data:`SIGNAL_KEPT` before, back to what :func:`undecided` and
+        :func:`looked_back_on` say, then the next ``n``, at most :data:`BLOCK`.
     unchanged : ndarray of int32, shape (leads, n)
         For how many samples each lead has had the same value.
     taps : ndarray of float32
         From :func:`gabor`.
+    envelopes : ndarray of float32, shape (leads, ENVELOPE_KEPT)
+        Zeros at the beginning; brought up to date.
+    deaths : ndarray of uint8, up to ``h``
+        Of the samples before, from :func:`pack`; zeros before the first.
 
     Returns
     -------
@@ -977,20 +1069,27 @@ def detect(
         Beats that these samples decided, in order of time.
     seconds : ndarray of NOISE, shape (k,)
         Seconds that were looked at to their ends.
+    dead : ndarray of uint8, shape (leads, up to h + n)
+        1 where a lead is dead, to :func:`pack`; the last of ``signal``.
     """
     n = unchanged.shape[1]
-    dead = extend(deaths, unchanged)  # marked anew below, as the end of the envelope is
-    envelope = extend(envelopes, signal[:, :n])
+    before = signal.shape[1] - n
+    dead = np.empty((signal.shape[0], before + n), np.uint8)
+    _unpack(deaths, dead, before - deaths.size)
+    known = before - GABOR_HALF - envelopes.shape[1]
+    envelope = extend(envelopes, signal[:, :n], known)  # computed below, as the end of the marks is
     states[0].received += n
     _mark_dead(unchanged, dead)
-    _envelope(signal, taps, envelope, n)
+    _envelope(signal, taps, envelope, before - GABOR_HALF, n)
     detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
     seconds = np.empty((n + LEARN) // FS + 2, NOISE)
     found, passed = _scan(
         all_settings,
         states,
         signal,
+        taps,
         envelope,
+        known,
         dead,
         level,
         noise,
@@ -1000,9 +1099,8 @@ def detect(
         detections,
         seconds,
     )
-    remember(dead, deaths)
     remember(envelope, envelopes)
-    return detections[:found], seconds[:passed]
+    return detections[:found], seconds[:passed], dead
 
 
 def settings_array(settings: QrsSettings) -> NDArray[np.void]:
@@ -1010,31 +1108,7 @@ def settings_array(settings: QrsSettings) -> NDArray[np.void]:
     return np.array([astuple(settings)], _SETTINGS)
 
 
-def remembered(leads: int, history: int) -> dict[str, NDArray[Any]]:
-    """Make all that the detector remembers of a stream at its beginning.
-
-    Parameters
-    ----------
-    leads : int
-        Leads that are looked at together.
-    history : int
-        Samples before those of a call that :func:`detect` will be given, at least :data:`HISTORY`.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Of fixed sizes, in the order in which :func:`detect` takes them; a copy put back in place restores a detector.
-    """
-    state = np.zeros(1, _STATE)
-    state["last_beat"] = -(10**9)
-    state["rr"] = 0.8 * FS
-    return {
-        "qrs_state": state,
-        "envelope": np.zeros((leads, history - GABOR_HALF), np.float32),
-        "dead": np.zeros((leads, history), np.uint8),
-        "qrs_level": np.zeros(leads),
-        "qrs_noise": np.zeros(leads),
-        "qrs_heights": np.zeros((leads, REMEMBERED)),
-        "qrs_intervals": np.full(REMEMBERED, 0.8 * FS),
-        "qrs_candidates": np.zeros(CAPACITY, _CANDIDATE),
-    }
+def begin(states: NDArray[np.void], intervals: NDArray[np.float64]) -> None:
+    """Set what is not zero where a stream begins."""
+    states["last_beat"] = -(10**9)
+    states["rr"] = intervals[:] = 0.8 * FS

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
@@ -35,7 +36,7 @@ LOWEST_FS: Final = 100.0
 HIGHEST_FS: Final = 1000.0
 """Highest sampling frequency in Hz."""
 
-MOST_LEADS: Final = 2
+MOST_LEADS: Final = qrs.MOST_LEADS
 """Most leads of a stream that beats are looked for and windows cut in."""
 
 SECOND_LOOK_AHEAD: Final = FS
@@ -56,14 +57,28 @@ RR_REMEMBERED: Final = 8
 RR_NEEDED: Final = 4
 """RR intervals that the recent rhythm is the mean of, and how many of them have to be known."""
 
-HISTORY: Final = qrs.HISTORY + RAW_BEFORE
-WAITING: Final = 32
-"""Beats that may wait for the end of their windows from one call to the next; in the 0.8 s of it there are no more than 4."""
+KEPT_STEP: Final = FS // 4
+"""The signal kept from one call to the next is a multiple of this long, so that its room seldom changes."""
+
+MOST_KEPT: Final = 6 * FS
+"""Bound of the signal kept, in samples.
+
+The detector waits for 2.4 s of signal to learn from and then searches 1.9 s back; the window of what it finds begins 0.8 s before.
+"""
+
+WAITING: Final = 16
+"""Beats that may wait for the end of their windows from one call to the next; no more than 6 can, at the shortest refractory time."""
 
 SECONDS_REMEMBERED: Final = 32
-"""Seconds whose noise is kept; a block has 23, and the detector may be behind the seconds or before them."""
+"""Seconds whose noise is at hand in a call; a block has 23, and the detector may be behind the seconds or before them."""
 
-_MAGIC: Final = b"ecgmon segmenter 5\n"
+SECONDS_KEPT: Final = 4
+"""Those kept from one call to the next: the detector is at most two seconds before the seconds."""
+
+STREAMS_ALIKE: Final = 256
+"""Kinds of streams (sampling frequency, leads, settings) whose constants are at hand; a stream keeps its own in any case."""
+
+_MAGIC: Final = b"ecgmon segmenter 6\n"
 _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
 
 
@@ -92,33 +107,70 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fs: float
     leads: list[str]
     settings: SegmentSettings
+    kept: int
+    samples: int
+    finished: bool
 
 
 _STATE: Final = np.dtype(
     [
-        ("samples", "i8"),  # taken, in the stream's own rate
         ("received", "i8"),  # samples at 360 Hz
         ("pending", "i8"),  # detections that wait
         ("beats", "i8"),
         ("seconds", "i8"),
         ("last_beat", "i8"),  # R peak at 360 Hz
         ("intervals", "i8"),  # known RR intervals
-        ("finished", "u1"),
     ]
 )
+
+
+class _Places:
+    """Where everything of a fixed size that a segmenter remembers lies in the one array of bytes that holds it.
+
+    An array of numpy's own for each would take more room than what most of them hold.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, kind: np.dtype[Any], count: int) -> slice:
+        """Give the next place; each begins at a multiple of eight bytes."""
+        start, end = self.size, self.size + kind.itemsize * count
+        self.size = -(-end // 8) * 8
+        return slice(start, end)
+
+
+_FLOAT: Final = np.dtype(np.float64)
+_PLACES: Final = _Places()
+_LAST: Final = _PLACES.take(np.dtype(np.float32), MOST_LEADS)
+_RUN: Final = _PLACES.take(np.dtype(np.int64), MOST_LEADS)
+_OWN: Final = _PLACES.take(_STATE, 1)
+_SEEN: Final = _PLACES.take(quality.RANGE, 1)
+_INTERVALS: Final = _PLACES.take(_FLOAT, RR_REMEMBERED)
+_WAITING: Final = _PLACES.take(qrs.DETECTION, WAITING)
+_NOISE: Final = _PLACES.take(qrs.NOISE, SECONDS_KEPT)
+_QRS: Final = _PLACES.take(qrs.STATE, 1)
+_QRS_LEVEL: Final = _PLACES.take(_FLOAT, MOST_LEADS)
+_QRS_NOISE: Final = _PLACES.take(_FLOAT, MOST_LEADS)
+_QRS_HEIGHTS: Final = _PLACES.take(_FLOAT, MOST_LEADS * qrs.REMEMBERED)
+_QRS_INTERVALS: Final = _PLACES.take(_FLOAT, qrs.REMEMBERED)
+_QRS_CANDIDATES: Final = _PLACES.take(qrs.CANDIDATE, qrs.CAPACITY)
+_ENVELOPE: Final = _PLACES.size
+"""From here on: float32, shape (leads, qrs.ENVELOPE_KEPT)."""
 
 
 @compiled
 def _hold(
     samples: NDArray[np.float32],
     columns: NDArray[np.int64],
-    last: NDArray[np.float32],
-    run: NDArray[np.int64],
+    fixed: NDArray[np.uint8],
     signal: NDArray[np.float32],
     marks: NDArray[np.int32],
 ) -> None:
     """Pick leads, hold the last value over missing samples, and mark per sample: missing, samples without change."""
     leads = columns.size
+    last = fixed[_LAST].view(np.float32)
+    run = fixed[_RUN].view(np.int64)
     for lead in range(leads):
         column, held, unchanged = columns[lead], last[lead], run[lead]
         for i in range(samples.shape[0]):
@@ -241,6 +293,26 @@ def _emit(
 
 
 @compiled
+def _oldest(states: Record, pending: Record, settings: Record, qrs_states: Record, candidates: Record) -> int:
+    """Give the first sample at 360 Hz that anything may still depend on, never one before the stream's first."""
+    state = states[0]
+    oldest: int = min(state.seconds * FS, qrs.looked_back_on(qrs_states))
+    oldest = min(oldest, qrs.undecided(settings, qrs_states, candidates) - qrs.REFINE - RAW_BEFORE)
+    for i in range(state.pending):
+        oldest = min(oldest, pending[i].sample - RAW_BEFORE)
+    return max(oldest, 0)
+
+
+@compiled
+def _parts(recent: NDArray[np.uint8], leads: int) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.uint8]]:
+    """Find what is kept of every sample: its values, shape (leads, h), one mark, shape (1, h), and whose it is dead, shape (h,)."""
+    kept = recent.size // (4 * leads + 3)
+    signal = recent[: 4 * leads * kept].view(np.float32).reshape((leads, kept))
+    marks = recent[4 * leads * kept : (4 * leads + 2) * kept].view(np.int16).reshape((1, kept))
+    return signal, marks, recent[(4 * leads + 2) * kept :]
+
+
+@compiled
 def _cut(
     fresh: NDArray[np.float32],
     marks: NDArray[np.int32],
@@ -251,23 +323,10 @@ def _cut(
     window_taps: NDArray[np.float32],
     qrs_taps: NDArray[np.float32],
     settings: Record,
-    states: Record,
-    ranges: Record,
-    signal: NDArray[np.float32],
-    unchanged: NDArray[np.int16],
-    waiting: Record,
-    noise: Record,
-    intervals: NDArray[np.float64],
-    qrs_states: Record,
-    envelope: NDArray[np.float32],
-    dead: NDArray[np.uint8],
-    qrs_level: NDArray[np.float64],
-    qrs_noise: NDArray[np.float64],
-    qrs_heights: NDArray[np.float64],
-    qrs_intervals: NDArray[np.float64],
-    qrs_candidates: Record,
-) -> tuple[Record, NDArray[np.float32]]:
-    """Take the next samples at 360 Hz through all stages, and give the items and their windows.
+    fixed: NDArray[np.uint8],
+    recent: NDArray[np.uint8],
+) -> tuple[Record, NDArray[np.float32], NDArray[np.uint8]]:
+    """Take the next samples at 360 Hz through all stages; give the items, their windows, and ``recent`` as it is then.
 
     One call, because a chunk of a quarter of a second is worked on in less time than it takes to call five functions.
 
@@ -278,32 +337,48 @@ def _cut(
         Of each lead whether a sample is missing, then of each lead for how many samples it has been the same.
     end : int
         Samples at 360 Hz in the stream, where it is at its end and what follows is a value that is held; else -1.
+    fixed : ndarray of uint8
+        What is remembered besides samples; brought up to date.
+    recent : ndarray of uint8
+        What is remembered of the last samples: see :func:`_parts`.
     """
     leads, n = fresh.shape
+    states = fixed[_OWN].view(_STATE)
+    waiting = fixed[_WAITING].view(qrs.DETECTION)
+    heard = fixed[_NOISE].view(qrs.NOISE)
+    qrs_states = fixed[_QRS].view(qrs.STATE)
+    candidates = fixed[_QRS_CANDIDATES].view(qrs.CANDIDATE)
+    signal, unchanged, deaths = _parts(recent, leads)
+    kept = deaths.size
     state = states[0]
     if state.received == 0 and n:
         for lead in range(leads):
             signal[lead, :] = fresh[lead, 0]
+    # What comes before a stream's first sample need not be kept: its value is that of the first
+    room = max(0, qrs.SIGNAL_KEPT + state.received - kept) if state.received <= kept else 0
     state.received += n
-    whole = qrs.extend(signal, fresh)
+    whole = qrs.extend(signal, fresh, room)
     newest = np.empty((1, n), np.int16)
     for i in range(n):
         run = marks[leads, i]
         newest[0, i] = ~run if marks[0, i] else run
-    whole_unchanged = qrs.extend(unchanged, newest)
-    detections, seconds = qrs.detect(
+    whole_unchanged = qrs.extend(unchanged, newest, room)
+    if room:
+        whole[:, :room] = signal[:, :1]
+        whole_unchanged[:, :room] = 0
+    detections, seconds, dead = qrs.detect(
         settings,
         qrs_states,
         whole,
         marks[leads:],
         qrs_taps,
-        envelope,
-        dead,
-        qrs_level,
-        qrs_noise,
-        qrs_heights,
-        qrs_intervals,
-        qrs_candidates,
+        fixed[_ENVELOPE:].view(np.float32).reshape((leads, qrs.ENVELOPE_KEPT)),
+        deaths,
+        fixed[_QRS_LEVEL].view(np.float64)[:leads],
+        fixed[_QRS_NOISE].view(np.float64)[:leads],
+        fixed[_QRS_HEIGHTS].view(np.float64)[: leads * qrs.REMEMBERED].reshape((leads, qrs.REMEMBERED)),
+        fixed[_QRS_INTERVALS].view(np.float64),
+        candidates,
     )
     pending = np.empty(state.pending + detections.size, waiting.dtype)
     for i in range(state.pending):
@@ -311,16 +386,21 @@ def _cut(
     for i in range(detections.size):
         pending[state.pending + i] = detections[i]
     state.pending = pending.size
+    noise = np.zeros(SECONDS_REMEMBERED, heard.dtype)
+    for i in range(heard.size):
+        if heard[i].ready > 0:  # else nothing was heard yet
+            noise[heard[i].second % noise.size] = heard[i]
     for i in range(seconds.size):
         noise[seconds[i].second % noise.size] = seconds[i]
+        heard[seconds[i].second % heard.size] = seconds[i]
     table = np.empty(n // FS + state.pending + 2 + FLUSH_SECONDS, ITEM)
     windows = np.empty((state.pending, leads, LENGTH), np.float32)
     items, beats = _emit(
         states,
-        ranges,
+        fixed[_SEEN].view(quality.RANGE),
         pending,
         noise,
-        intervals,
+        fixed[_INTERVALS].view(np.float64),
         whole,
         whole_unchanged[0],
         window_taps,
@@ -332,11 +412,71 @@ def _cut(
         table,
         windows,
     )
+    needed = state.received - _oldest(states, pending, settings, qrs_states, candidates)
+    needed = max(qrs.SIGNAL_KEPT, -(-needed // KEPT_STEP) * KEPT_STEP)
+    if needed != kept:
+        recent = np.empty((4 * leads + 3) * needed, np.uint8)
+        signal, unchanged, deaths = _parts(recent, leads)
     qrs.remember(whole, signal)
     qrs.remember(whole_unchanged, unchanged)
+    qrs.pack(dead, deaths)
     for i in range(state.pending):
         waiting[i] = pending[i]
-    return table[:items].copy(), windows[:beats].copy()  # without the room that was left
+    return table[:items].copy(), windows[:beats].copy(), recent  # without the room that was left
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What streams of one sampling frequency, leads and settings have in common."""
+
+    fs: float
+    names: tuple[str, ...]
+    settings: SegmentSettings
+    columns: NDArray[np.int64]
+    leads: tuple[str, ...]
+    substituted: bool
+    up: int
+    down: int
+    half: int
+    block: int
+    """Input samples that make at most a block at 360 Hz."""
+    figures: NDArray[np.void]
+    nothing: Items
+
+
+@lru_cache(maxsize=STREAMS_ALIKE)
+def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind:
+    """Choose leads and find out the rest.
+
+    Raises
+    ------
+    SegmentationError
+    """
+    if not LOWEST_FS <= fs <= HIGHEST_FS:
+        raise SegmentationError(
+            f"sampling frequency {fs} Hz is outside {LOWEST_FS:g} to {HIGHEST_FS:g} Hz; resample the source first"
+        )
+    if not names:
+        raise SegmentationError("the stream has no leads; at least one is needed")
+    preferred = [lead for lead in PREFERRED_LEADS if lead in names]
+    first = names.index(preferred[0]) if preferred else 0
+    others = [column for column in range(len(names)) if column != first]
+    columns = np.array([first, *others][:MOST_LEADS], np.int64)
+    resampler = Resampler(fs, len(columns), 2 * len(columns))
+    up, down = resampler.up, resampler.down
+    return _Kind(
+        fs=fs,
+        names=names,
+        settings=settings,
+        columns=columns,
+        leads=tuple(names[column] for column in columns),
+        substituted=not preferred,
+        up=up,
+        down=down,
+        half=resampler.half,
+        block=max(1, qrs.BLOCK * down // up),
+        figures=qrs.settings_array(settings.qrs),
+        nothing=Items.empty(len(columns)),
+    )
 
 
 class Segmenter:
@@ -379,38 +519,32 @@ class Segmenter:
     samples are missing.
     """
 
+    __slots__ = ("_finished", "_fixed", "_kind", "_recent", "_resampler", "_samples")
+
     def __init__(self, fs: float, leads: Sequence[str], *, settings: SegmentSettings = DEFAULT_SETTINGS) -> None:
-        if not LOWEST_FS <= fs <= HIGHEST_FS:
-            raise SegmentationError(
-                f"sampling frequency {fs} Hz is outside {LOWEST_FS:g} to {HIGHEST_FS:g} Hz; resample the source first"
-            )
-        if not leads:
-            raise SegmentationError("the stream has no leads; at least one is needed")
-        self._header = _Header(float(fs), list(leads), settings)
-        preferred = [lead for lead in PREFERRED_LEADS if lead in leads]
-        self.lead = preferred[0] if preferred else leads[0]
-        self.substituted = not preferred
-        first = list(leads).index(self.lead)
-        others = [column for column in range(len(leads)) if column != first]
-        self._columns = np.array([first, *others][:MOST_LEADS], np.int64)
-        self.leads = tuple(leads[column] for column in self._columns)
-        count = len(self._columns)
-        self._resampler = Resampler(fs, count, 2 * count)
-        self._settings = qrs.settings_array(settings.qrs)
-        self._held: dict[str, NDArray[Any]] = {"last": np.zeros(count, np.float32), "run": np.zeros(count, np.int64)}
-        self._arrays: dict[str, NDArray[Any]] = {
-            "state": np.zeros(1, _STATE),
-            "seen": np.zeros(1, quality.RANGE),
-            "signal": np.zeros((count, HISTORY), np.float32),
-            "unchanged": np.zeros((1, HISTORY), np.int16),
-            "waiting": np.zeros(WAITING, qrs.DETECTION),
-            "noise": np.zeros(SECONDS_REMEMBERED, qrs.NOISE),
-            "intervals": np.zeros(RR_REMEMBERED),
-            **qrs.remembered(count, HISTORY),
-        }
-        self._nothing = Items.empty(count)
-        up, down = self._resampler.up, self._resampler.down
-        self._block = max(1, qrs.BLOCK * down // up)  # input samples that make at most a block at 360 Hz
+        self._kind = kind = _kind(float(fs), tuple(leads), settings)
+        count = len(kind.columns)
+        self._resampler = None if kind.up == kind.down else Resampler(fs, count, 2 * count)
+        self._samples = 0  # taken, in the stream's own rate
+        self._finished = False
+        self._fixed = np.zeros(_ENVELOPE + 4 * count * qrs.ENVELOPE_KEPT, np.uint8)
+        qrs.begin(self._fixed[_QRS].view(qrs.STATE), self._fixed[_QRS_INTERVALS].view(np.float64))
+        self._recent = np.zeros((4 * count + 3) * qrs.SIGNAL_KEPT, np.uint8)
+
+    @property
+    def lead(self) -> str:
+        """The lead that is scored."""
+        return self._kind.leads[0]
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """The leads of each window."""
+        return self._kind.leads
+
+    @property
+    def substituted(self) -> bool:
+        """Whether the model has not learnt :attr:`lead`."""
+        return self._kind.substituted
 
     def push(self, samples: NDArray[np.float32]) -> Items:
         """Take the next samples and give the items that they determine.
@@ -430,17 +564,14 @@ class Segmenter:
         SegmentationError
             If the shape is wrong or the stream was finished.
         """
-        leads = len(self._header.leads)
+        leads, block = len(self._kind.names), self._kind.block
         if samples.ndim != 2 or samples.shape[1] != leads:  # noqa: PLR2004 - samples by leads
             raise SegmentationError(f"samples have shape {samples.shape}; this stream needs (n, {leads})")
-        if self._arrays["state"]["finished"][0]:
+        if self._finished:
             raise SegmentationError("the stream was finished; start a new segmenter for more samples")
         samples = np.asarray(samples, np.float32)
-        parts = [
-            self._take(samples[start : start + self._block], ending=False)
-            for start in range(0, len(samples), self._block)
-        ]
-        return Items.concatenate(parts) if parts else Items.empty(len(self.leads))
+        parts = [self._take(samples[start : start + block], ending=False) for start in range(0, len(samples), block)]
+        return Items.concatenate(parts) if parts else self._kind.nothing
 
     def finish(self) -> Items:
         """Say what can still be said, and that the stream has ended.
@@ -455,17 +586,16 @@ class Segmenter:
         SegmentationError
             If the stream was finished before.
         """
-        state = self._arrays["state"]
-        if state["finished"][0]:
+        if self._finished:
             raise SegmentationError("the stream was finished before; ask once")
-        n = int(state["samples"][0])
-        held = np.full((round(FLUSH_SECONDS * self._header.fs), len(self._header.leads)), np.nan, np.float32)
+        kind, n = self._kind, self._samples
+        held = np.full((round(FLUSH_SECONDS * kind.fs), len(kind.names)), np.nan, np.float32)
         rest = self._take(held, ending=True)
-        state["samples"] = n
-        state["finished"] = 1
+        self._samples = n
+        self._finished = True
         end = np.zeros(1, ITEM)
         end["kind"] = Kind.END
-        end["seq"] = state["beats"]
+        end["seq"] = self._fixed[_OWN].view(_STATE)["beats"]
         end["sample"] = n
         end["ready"] = n - 1
         end["rr"] = end["rr_ratio"] = np.nan
@@ -473,39 +603,40 @@ class Segmenter:
 
     def _take(self, samples: NDArray[np.float32], *, ending: bool) -> Items:
         """Run at most one block through all stages."""
-        state = self._arrays["state"]
-        leads = len(self._columns)
-        up, down = self._resampler.up, self._resampler.down
-        before = int(state["samples"][0])
-        state["samples"] += len(samples)
-        held = np.empty((leads, len(samples)), np.float32)
+        kind = self._kind
+        leads, up, down = len(kind.columns), kind.up, kind.down
+        before = self._samples
+        self._samples += len(samples)
+        fresh = np.empty((leads, len(samples)), np.float32)
         marks = np.empty((2 * leads, len(samples)), np.int32)
-        _hold(samples, self._columns, self._held["last"], self._held["run"], held, marks)
-        fresh, marks = self._resampler.push(held, marks)
-        if up != down:
+        _hold(samples, kind.columns, self._fixed, fresh, marks)
+        if self._resampler is not None:
+            fresh, marks = self._resampler.push(fresh, marks)
             marks[leads:] = marks[leads:].astype(np.int64) * up // down
         end = -(-before * up // down) if ending else -1
-        table, windows = _cut(
+        table, windows, self._recent = _cut(
             fresh,
             marks,
             up,
             down,
-            self._resampler.half,
+            kind.half,
             end,
             taps(),
             qrs.gabor(),
-            self._settings,
-            *self._arrays.values(),
+            kind.figures,
+            self._fixed,
+            self._recent,
         )
         if not len(table):
-            return self._nothing
+            return kind.nothing
         if ending:
             np.minimum(table["ready"], before - 1, out=table["ready"])
         return Items(table, windows)
 
     def _everything(self) -> list[NDArray[Any]]:
         """All arrays that a snapshot holds, in a fixed order."""
-        return [*self._held.values(), *self._arrays.values(), *self._resampler.arrays.values()]
+        resampler = self._resampler.arrays.values() if self._resampler is not None else ()
+        return [self._fixed, self._recent, *resampler]
 
     def snapshot(self) -> bytes:
         """All that is needed to go on from here, in another process.
@@ -513,9 +644,13 @@ class Segmenter:
         Returns
         -------
         bytes
-            Of a size that depends on the sampling frequency and the number of leads only, below 100 kB.
+            Below 100 kB.
         """
-        header = msgspec.msgpack.encode(self._header)
+        kind = self._kind
+        kept = self._recent.size // (4 * len(kind.columns) + 3)
+        header = msgspec.msgpack.encode(
+            _Header(kind.fs, list(kind.names), kind.settings, kept, self._samples, self._finished)
+        )
         body = header + b"".join(array.tobytes() for array in self._everything())
         length = struct.pack("<I", len(header))
         return _MAGIC + struct.pack("<I", zlib.crc32(length + body)) + length + body
@@ -551,7 +686,13 @@ class Segmenter:
             header = msgspec.msgpack.decode(data[start : start + length], type=_Header)
         except msgspec.MsgspecError as error:
             raise SegmentationError(f"the segmenter's snapshot has an unreadable header: {error}") from error
+        if not qrs.SIGNAL_KEPT <= header.kept <= MOST_KEPT:
+            raise SegmentationError(
+                f"the segmenter's snapshot has {header.kept} samples of signal, expected {qrs.SIGNAL_KEPT} to {MOST_KEPT}"
+            )
         segmenter = cls(header.fs, header.leads, settings=header.settings)
+        segmenter._samples, segmenter._finished = header.samples, header.finished
+        segmenter._recent = np.zeros((4 * len(segmenter.leads) + 3) * header.kept, np.uint8)
         arrays = segmenter._everything()
         expected = sum(array.nbytes for array in arrays)
         at = start + length

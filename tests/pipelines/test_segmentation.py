@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models import windows
 from pipelines import qrs
-from pipelines.items import Items, Kind, Quality
+from pipelines.items import Flag, Items, Kind, Quality
 from pipelines.qrs import SETTING_RANGES, QrsSettings, QrsSettingsError
 from pipelines.segmentation import SegmentationError, Segmenter
 
@@ -62,6 +62,50 @@ def test_items_are_the_same_bit_for_bit_in_chunks_of_any_size(fs):
     assert len(whole.beats) > 12
     for size in (1, 37, 360, 100_000):
         assert same(whole, run(samples, fs, edges=[*range(0, len(samples), size), len(samples)])), size
+
+
+def with_searches_and_new_learning(seed=0):
+    """Make what the detector has to look back far for: pauses, beats that grow faint, leads that are lost and come back."""
+    rng = np.random.default_rng(seed)
+    samples = ecg(110, rate=50, noise=0.02)[0]
+    for second in range(5, 30, 4):
+        samples[second * FS : second * FS + 500] *= 0.18
+    samples[40 * FS : 53 * FS] *= 0.05
+    samples[60 * FS : 64 * FS, 0] = 0.4
+    samples[62 * FS : 75 * FS, 1] = np.nan
+    samples[80 * FS : 93 * FS] = 0.03 * rng.standard_normal((13 * FS, 2))
+    return samples
+
+
+def test_looking_far_back_gives_the_same_bits_in_chunks_of_any_size():
+    samples = with_searches_and_new_learning()
+    whole = run(samples)
+    flags = whole.beats["flags"]
+    assert np.count_nonzero(flags & Flag.SEARCHED_BACK) > 2
+    assert np.count_nonzero(np.diff(flags & Flag.LEARNING)) > 2  # it has learnt anew
+    for size in (1, 17, 90, 360, 1234):
+        assert same(whole, run(samples, edges=[*range(0, len(samples), size), len(samples)])), size
+
+
+@pytest.mark.parametrize(("leads", "most_bytes"), [(1, 13_000), (2, 19_000)])
+def test_of_a_live_stream_little_is_remembered(leads, most_bytes):
+    samples = ecg(60, leads=leads)[0]
+    segmenter = Segmenter(FS, ["MLII", "V1"][:leads])
+    for start in range(0, len(samples), FS // 4):
+        segmenter.push(samples[start : start + FS // 4])
+        if start > 10 * FS:
+            assert len(segmenter.snapshot()) < most_bytes
+
+
+def test_what_is_remembered_stays_bounded_whatever_comes():
+    samples = with_searches_and_new_learning()
+    segmenter = Segmenter(FS, ["MLII", "V1"])
+    longest = 0
+    for start in range(0, len(samples), 90):
+        segmenter.push(samples[start : start + 90])
+        longest = max(longest, len(segmenter.snapshot()))
+    assert len(segmenter.snapshot()) < longest < 40_000
+    assert same(Segmenter.restore(segmenter.snapshot()).finish(), segmenter.finish())
 
 
 @given(st.lists(st.integers(0, 7200), max_size=40), st.sampled_from([257.0, 360.0]))
