@@ -52,8 +52,8 @@ class _Stream:
     end: int = 0
     high: int = 0
     """One past the highest position ever sent, to tell what is sent again."""
-    under_way: deque[_Lot] = field(default_factory=deque)
-    unsent: deque[_Lot] = field(default_factory=deque)
+    under_way: list[_Lot] = field(default_factory=list)  # lists: a deque takes 600 bytes before it holds anything
+    unsent: list[_Lot] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
@@ -62,8 +62,8 @@ class _Stream:
 
     def move(self, by: int) -> None:
         """Give all items that are held other positions."""
-        self.under_way = deque(replace(lot, first=lot.first + by) for lot in self.under_way)
-        self.unsent = deque(replace(lot, first=lot.first + by) for lot in self.unsent)
+        self.under_way = [replace(lot, first=lot.first + by) for lot in self.under_way]
+        self.unsent = [replace(lot, first=lot.first + by) for lot in self.unsent]
 
     def place(self, lots: list[_Lot]) -> None:
         """Sort lots into sent and unsent by the cursor, cutting the one that it stands in."""
@@ -179,10 +179,10 @@ class Outbox:
         going: list[_Lot] = []
         count = min(excess + 1, state.waiting - 1)  # the newest stays
         while count:
-            lot = state.unsent.popleft()
+            lot = state.unsent.pop(0)
             going.append(lot.cut(lot.first, lot.first + min(count, len(lot.items))))
             if count < len(lot.items):
-                state.unsent.appendleft(lot.cut(lot.first + count, lot.end))
+                state.unsent.insert(0, lot.cut(lot.first + count, lot.end))
             count -= len(going[-1].items)
         table = np.concatenate([lot.items.table for lot in going])
         beats = int(np.count_nonzero(table["kind"] == Kind.BEAT))
@@ -194,7 +194,7 @@ class Outbox:
         leads = going[-1].items.windows.shape[1]
         gap = _Lot(going[0].first, Items(row, Items.empty(leads).windows), going[-1].arrivals[-1:])
         gone = len(table) - 1
-        state.unsent = deque([gap, *(replace(lot, first=lot.first - gone) for lot in state.unsent)])
+        state.unsent = [gap, *(replace(lot, first=lot.first - gone) for lot in state.unsent)]
         state.end -= gone
         state.high = state.sent
         self.held -= gone
@@ -213,11 +213,11 @@ class Outbox:
             number = self._waiting.popleft()
             self._queued[number] = False
             state = self._streams[number]
-            lot = state.unsent.popleft()
+            lot = state.unsent.pop(0)
             start, stop = lot.first, min(lot.end, lot.first + room)
             part = lot.cut(start, stop)
             if stop < lot.end:
-                state.unsent.appendleft(lot.cut(stop, lot.end))
+                state.unsent.insert(0, lot.cut(stop, lot.end))
             state.under_way.append(part)
             state.sent = stop
             room -= stop - start
@@ -251,10 +251,10 @@ class Outbox:
         state.stored = position
         state.end = max(state.end, position)
         while state.under_way and state.under_way[0].end <= position:
-            self.held -= len(state.under_way.popleft().items)
+            self.held -= len(state.under_way.pop(0).items)
         if self._live and state.under_way and state.under_way[0].first < position:
-            lot = state.under_way.popleft()
-            state.under_way.appendleft(lot.cut(position, lot.end))
+            lot = state.under_way[0]
+            state.under_way[0] = lot.cut(position, lot.end)
             self.held -= position - lot.first
 
     def resume(self, stream: int, received: int, stored: int) -> bool:

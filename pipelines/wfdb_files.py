@@ -255,7 +255,7 @@ def _unpack_pairs(
 class _SignalFiles:
     """The signal files of a record of one segment, as its header describes them, which need not be read again."""
 
-    described: dict[str, Any]  # what wfdb takes from the header to read samples
+    described: dict[str, Any]  # what wfdb takes from the header to read samples; nothing where it is not asked to
     missing: NDArray[np.int16]  # of each lead wanted, the value that stands for a missing sample
     baseline: NDArray[np.float64]
     gain: NDArray[np.float64]
@@ -699,12 +699,14 @@ def _short(header: Any, channels: Sequence[int]) -> bool:  # noqa: ANN401
 def _signal_files(header: Any, stem: Path, channels: Sequence[int]) -> _SignalFiles:  # noqa: ANN401
     """Take from a header what reading the samples of some channels needs."""
     names = ("file_name", "fmt", "n_sig", "sig_len", "byte_offset", "samps_per_frame", "skew", "init_value")
+    described = {"dir_name": str(stem.parent.resolve()), **{name: getattr(header, name) for name in names}}
+    pairs = _pair_file(header, stem)
     return _SignalFiles(
-        {"dir_name": str(stem.parent.resolve()), **{name: getattr(header, name) for name in names}},
+        described if pairs is None else {},
         np.array([_MISSING[header.fmt[channel]] for channel in channels], np.int16),
         np.array([header.baseline[channel] for channel in channels], np.float64),
         np.array([header.adc_gain[channel] for channel in channels], np.float64),
-        _pair_file(header, stem),
+        pairs,
     )
 
 
