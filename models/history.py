@@ -81,9 +81,6 @@ class _Memory(NamedTuple):
             np.zeros((leads, len(_KEPT), BEATS), np.uint16),
         )
 
-    def copy(self) -> Self:
-        return type(self)(self.taken.copy(), self.rr.copy(), self.span.copy(), self.shape.copy())
-
 
 class History:
     """The last beats of one stream, at most :data:`models.evidence.BEATS`.
@@ -96,14 +93,17 @@ class History:
     Notes
     -----
     A history is nothing but the rows of its last beats: one restored from stored rows goes on
-    exactly as if it had never been interrupted.  A shallow copy goes on apart from its original.
+    exactly as if it had never been interrupted.  The beats that it took last it can give back: see :meth:`forget`.
     """
+
+    __slots__ = ("_memory", "_written_over", "leads")
 
     def __init__(self, leads: int) -> None:
         if leads < 1:
             raise EvidenceError(f"a stream of {leads} leads has no beats; expected 1 or 2")
         self.leads = min(leads, _MOST_LEADS)
         self._memory = _Memory.empty(self.leads)
+        self._written_over: _Kept | None = None
 
     @classmethod
     def restore(cls, leads: int, rows: bytes) -> Self:
@@ -150,7 +150,17 @@ class History:
         """Take the stream's next beats, in order: :func:`observe` of this history alone."""
         return observe([self], [len(windows_mv)], [windows_mv], error, [squared_error], rr, rr_ratio)
 
-    def take(self, kept: _Kept, compared: _Compared, rhythm: NDArray[np.float32]) -> None:
+    def keep(self) -> None:
+        """Keep the beats observed last for good; what :meth:`forget` would need is let go of."""
+        self._written_over = None
+
+    def forget(self) -> None:
+        """Go back to before the beats that were observed last, unless they were kept or forgotten already."""
+        if self._written_over is not None:
+            _put_back(*self._memory, *self._written_over)
+            self._written_over = None
+
+    def take(self, kept: _Kept, compared: _Compared, rhythm: NDArray[np.float32], written_over: _Kept) -> None:
         """Compare beats with those before, and remember them: a step of :func:`observe`.
 
         Parameters
@@ -161,10 +171,13 @@ class History:
             Filled in.
         rhythm : ndarray of float32, shape (n, 3)
             Filled in: own log RR, ``spread``, ``jump``; NaN where not known.
+        written_over : _Kept
+            Filled in: what was remembered where each of the beats is now.  A copy of all would be made, and be in the way,
+            for every beat.
         """
-        self._memory = self._memory.copy()  # a shallow copy has the one before
+        self._written_over = written_over
         _compare(
-            *self._memory, kept.rr, kept.span, kept.shapes,
+            *self._memory, *kept, *written_over,
             compared.known, compared.apart, compared.spans, compared.intervals, rhythm,
         )  # fmt: skip
 
@@ -177,6 +190,12 @@ class _Kept(NamedTuple):
     """Shape (n, leads)."""
     shapes: NDArray[np.uint16]
     """Bits of float16, shape (n, leads, ticks)."""
+
+    @classmethod
+    def empty(cls, n: int, leads: int) -> Self:
+        return cls(
+            np.empty(n, np.float32), np.empty((n, leads), np.float32), np.empty((n, leads, len(_KEPT)), np.uint16)
+        )
 
     def rows(self) -> list[bytes]:
         """Give what a store keeps of each beat."""
@@ -285,11 +304,12 @@ def observe(
     features[:, 2] = -np.log(rr_ratio)
     features[:, 3] = -np.log(rr)
     compared = _Compared.empty(n, leads)
+    written_over = _Kept.empty(n, leads)
     first = 0
     for history, count in zip(histories, counts, strict=True):
         if count:
             part = slice(first, first + count)
-            history.take(kept.of(part), compared.of(part), rhythm[part])
+            history.take(kept.of(part), compared.of(part), rhythm[part], written_over.of(part))
             first = part.stop
     features[:, _RHYTHM] = _late(compared.intervals, rhythm[:, 0])
     features[:, _RHYTHM + 1 : _RHYTHM + 3] = rhythm[:, 1:]
@@ -475,6 +495,9 @@ def _compare(
     rr: NDArray[np.float32],
     span: NDArray[np.float32],
     shapes: NDArray[np.uint16],
+    rr_over: NDArray[np.float32],
+    span_over: NDArray[np.float32],
+    shapes_over: NDArray[np.uint16],
     known: NDArray[np.int64],
     apart: NDArray[np.float32],
     spans: NDArray[np.float32],
@@ -506,20 +529,47 @@ def _compare(
                         distance[beat] += difference * difference
                 distance[known[k] :] = np.nan
             spans[k, lead, known[k] :] = np.nan
+        rr_over[k] = rr_before[now]
         rr_before[now] = rr[k]
         logs[now] = np.log(rr[k])
         _rhythm(logs, counts[0], recent, intervals[k], rhythm[k])
         for lead in range(leads):
+            span_over[k, lead] = spans_before[lead, now]
             spans_before[lead, now] = span[k, lead]
             for tick in range(ticks):
+                shapes_over[k, lead, tick] = ring[lead, tick, now]
                 ring[lead, tick, now] = shapes[k, lead, tick]
                 before[lead, tick, now] = own[lead, tick]
         counts[0] += 1
 
 
+@compiled
+def _put_back(
+    counts: NDArray[np.int64],
+    rr_before: NDArray[np.float32],
+    spans_before: NDArray[np.float32],
+    ring: NDArray[np.uint16],
+    rr_over: NDArray[np.float32],
+    span_over: NDArray[np.float32],
+    shapes_over: NDArray[np.uint16],
+) -> None:
+    """Undo what :func:`_compare` did to a memory."""
+    leads, ticks, beats = ring.shape
+    for k in range(rr_over.size - 1, -1, -1):
+        counts[0] -= 1
+        now = counts[0] % beats
+        rr_before[now] = rr_over[k]
+        for lead in range(leads):
+            spans_before[lead, now] = span_over[k, lead]
+            for tick in range(ticks):
+                ring[lead, tick, now] = shapes_over[k, lead, tick]
+
+
 def warm_up() -> None:
     """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
     one = np.zeros(1, np.float32)
-    History(1).observe(
+    history = History(1)
+    history.observe(
         np.zeros((1, 1, windows.LENGTH), np.float32), one, np.zeros((1, windows.LENGTH), np.float16), one + 1, one + 1
     )
+    history.forget()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -166,6 +165,8 @@ class StreamRules:
         Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
     """
 
+    __slots__ = ("_detail_from", "_settings", "engine", "history", "state")
+
     def __init__(
         self,
         state: StreamState,
@@ -177,7 +178,6 @@ class StreamRules:
         self.state = state
         self.configure(settings, detail)
         self.history = history.History.restore(len(state.leads), b"".join(recent))
-        self._committed = copy(self.history)
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
@@ -191,12 +191,12 @@ class StreamRules:
     def forget(self) -> None:
         """Go back to the last committed state: what was made of later items could not be stored."""
         self.engine = self._restored(self.state)
-        self.history = copy(self._committed)
+        self.history.forget()
 
     def commit(self, entry: Entry) -> None:
         """Take note that an entry is in the store."""
         self.state = entry.state
-        self._committed = copy(self.history)
+        self.history.keep()
 
     @property
     def active(self) -> tuple[Alert, ...]:

@@ -89,6 +89,25 @@ def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop):
         assert restored.features.tobytes() == going_on.features.tobytes()
 
 
+@settings(deadline=None, max_examples=20)
+@given(before=st.integers(0, 140), lost=st.integers(1, 140))
+def test_beats_that_could_not_be_stored_leave_no_trace(before, lost):
+    history = History(2)
+    history.observe(*made_up_beats(before, seed=9)) if before else None
+    history.keep()
+    stood = history.snapshot()
+    history.observe(*made_up_beats(lost, seed=10))
+    history.forget()
+    assert history.snapshot() == stood
+    untouched, _ = History.restore(2, stood).observe(*made_up_beats(20, seed=11))
+    again, _ = history.observe(*made_up_beats(20, seed=11))
+    assert again.features.tobytes() == untouched.features.tobytes()
+    stored = history.snapshot()
+    history.keep()
+    history.forget()
+    assert history.snapshot() == stored != stood
+
+
 def test_a_stream_that_runs_for_days_takes_no_more_memory():
     history = History(2)
     for seed in range(5):
