@@ -14,6 +14,7 @@ All times are stream time: seconds from the stream's first sample.
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
 from math import inf, isnan
 from typing import TYPE_CHECKING, Final, Self
@@ -246,6 +247,44 @@ class _State(Struct, kw_only=True):
     """Stream time of the newest gap."""
 
 
+class _Rules(Struct, frozen=True):
+    """What follows from the settings; all streams share it."""
+
+    priority: dict[AlertKind, Priority]
+    pause: float
+    """A pause of so many seconds is an asystole alert of its own, and says nothing about the rate of the rhythm around it."""
+    chain_length: int
+    slow: float
+    slow_over: float
+    fast: float
+    fast_over: float
+    quality_seconds: int
+    technical: tuple[tuple[AlertKind, int, str, int, int], ...]
+    """Of each technical alert: kind, quality, message, seconds of that quality that raise it, of how many."""
+
+
+@lru_cache(maxsize=8)  # settings change where a configuration is read again
+def _rules(settings: AlertSettings) -> _Rules:
+    names = msgspec.structs.asdict(settings.priorities)
+    priority = {AlertKind(kind): Priority(name) for kind, name in names.items() if name != "off"}
+    unusable = (settings.technical_seconds, settings.technical_window_seconds)
+    noisy = (settings.noisy_seconds, settings.noisy_window_seconds)
+    return _Rules(
+        priority=priority,
+        pause=settings.asystole_seconds if _ASYSTOLE in priority else inf,
+        chain_length=max(settings.bradycardia_beats, settings.tachycardia_beats),
+        slow=_span(settings.bradycardia_beats, settings.bradycardia_per_minute),
+        slow_over=_span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute),
+        fast=_span(settings.tachycardia_beats, settings.tachycardia_per_minute),
+        fast_over=_span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute),
+        quality_seconds=max(settings.technical_window_seconds, settings.noisy_window_seconds),
+        technical=tuple(
+            (kind, quality, message, *(noisy if quality == _NOISY else unusable))
+            for kind, quality, message in _TECHNICAL
+        ),
+    )
+
+
 class AlertEngine:
     """The alert rules of one stream.
 
@@ -261,25 +300,12 @@ class AlertEngine:
     themselves come in the order of their R peaks.
     """
 
+    __slots__ = ("_rules", "_settings", "_state")
+
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
+        self._rules = _rules(settings)
         self._state = _State()
-        names = msgspec.structs.asdict(settings.priorities)
-        self._priority = {AlertKind(kind): Priority(name) for kind, name in names.items() if name != "off"}
-        # A pause that is an asystole alert of its own says nothing about the rate of the rhythm around it
-        self._pause = settings.asystole_seconds if _ASYSTOLE in self._priority else inf
-        self._chain_length = max(settings.bradycardia_beats, settings.tachycardia_beats)
-        self._slow = _span(settings.bradycardia_beats, settings.bradycardia_per_minute)
-        self._slow_over = _span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute)
-        self._fast = _span(settings.tachycardia_beats, settings.tachycardia_per_minute)
-        self._fast_over = _span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute)
-        self._quality_seconds = max(settings.technical_window_seconds, settings.noisy_window_seconds)
-        unusable = (settings.technical_seconds, settings.technical_window_seconds)
-        noisy = (settings.noisy_seconds, settings.noisy_window_seconds)
-        self._technical_rules = [
-            (kind, quality, message, *(noisy if quality == _NOISY else unusable))
-            for kind, quality, message in _TECHNICAL
-        ]
 
     @classmethod
     def restore(cls, data: bytes, settings: AlertSettings) -> Self:
@@ -310,8 +336,8 @@ class AlertEngine:
                 f"the snapshot of the alert rules has version {state.version}, expected {SNAPSHOT_VERSION};"
                 " use the version of ecgmon that wrote it"
             )
-        state.chain = state.chain[-engine._chain_length :]
-        state.qualities = state.qualities[-engine._quality_seconds :]
+        state.chain = state.chain[-engine._rules.chain_length :]
+        state.qualities = state.qualities[-engine._rules.quality_seconds :]
         engine._state = state
         return engine
 
@@ -425,7 +451,7 @@ class AlertEngine:
         alert = state.active.get(_ASYSTOLE)
         if alert is None:
             # rr is NaN where the signal was lost before the beat, though the second that says so may still be to come
-            if pause >= self._pause and beat.rr >= self._pause:
+            if pause >= self._rules.pause and beat.rr >= self._rules.pause:
                 self._asystole(changes, quiet_since, beat.seconds)
                 state.recovered = 1
         elif alert.start < beat.seconds < alert.start + self._pause_limit():
@@ -440,11 +466,13 @@ class AlertEngine:
         state, settings = self._state, self._settings
         chain = state.chain
         # The comparison is False for NaN, which also breaks the chain
-        if chain and not (beat.rr < self._pause and chain[-1][0] < beat.seconds < chain[-1][0] + self._pause):
+        if chain and not (
+            beat.rr < self._rules.pause and chain[-1][0] < beat.seconds < chain[-1][0] + self._rules.pause
+        ):
             chain.clear()
         chain.append((beat.seconds, beat.quality == _NOISY))
         n = len(chain)
-        if n > self._chain_length:
+        if n > self._rules.chain_length:
             del chain[0]
             n -= 1
 
@@ -452,18 +480,18 @@ class AlertEngine:
         if n >= beats:
             span = beat.seconds - chain[-beats][0]
             if _BRADYCARDIA in state.active:
-                if span <= self._slow_over:
+                if span <= self._rules.slow_over:
                     self._clear(changes, _BRADYCARDIA)
-            elif span > self._slow and self._slow_without_pause(chain[-beats:]):
+            elif span > self._rules.slow and self._slow_without_pause(chain[-beats:]):
                 self._raise_rate(changes, _BRADYCARDIA, beat.seq, chain[-beats:])
 
         beats = settings.tachycardia_beats
         if n >= beats:
             span = beat.seconds - chain[-beats][0]
             if _TACHYCARDIA in state.active:
-                if span >= self._fast_over:
+                if span >= self._rules.fast_over:
                     self._clear(changes, _TACHYCARDIA)
-            elif span < self._fast:
+            elif span < self._rules.fast:
                 self._raise_rate(changes, _TACHYCARDIA, beat.seq, chain[-beats:])
 
     def _raise_rate(
@@ -518,11 +546,11 @@ class AlertEngine:
         state = self._state
         qualities = state.qualities
         qualities.append(int(second.quality))
-        if len(qualities) > self._quality_seconds:
+        if len(qualities) > self._rules.quality_seconds:
             del qualities[0]
         if not state.active and not any(qualities):
             return
-        for kind, quality, message, at_least, window in self._technical_rules:
+        for kind, quality, message, at_least, window in self._rules.technical:
             last = qualities[-window:]
             count = last.count(quality)
             if kind in state.active:
@@ -536,7 +564,7 @@ class AlertEngine:
         self, changes: list[Alert], kind: AlertKind, start: float, message: str, beats: Sequence[int] = ()
     ) -> None:
         state = self._state
-        priority = self._priority.get(kind)
+        priority = self._rules.priority.get(kind)
         if priority is None:
             return
         alert = Alert(
