@@ -29,6 +29,7 @@ from monitor.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerSt
 from monitor.store import StoreError, StreamChangedError
 from monitor.streams import Outcome, StreamRules, conclude, observe
 from pipelines import wire
+from pipelines.freed import Freed
 from pipelines.items import Kind
 from pipelines.sparing import Sparing
 
@@ -151,6 +152,7 @@ class Monitor:
         self._latency = LatencyHistogram()
         self._troubles: dict[str, str] = {}
         self._sparing = Sparing()
+        self._freed = Freed(clock=clock)
         self._lately: Counter[Caller] = Counter()
         """Messages since the last housekeeping."""
         self._started = clock()
@@ -782,6 +784,7 @@ class Monitor:
 
     def _housekeeping(self, now: float) -> None:
         dead_after = self._config.delivery.dead_after_seconds
+        self._freed.turned()
         self._lately.clear()
         for peer in [p for p, producer in self._producers.items() if now - producer.heard > dead_after]:
             self._drop_producer(peer, "silent")

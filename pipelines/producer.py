@@ -18,6 +18,7 @@ import structlog
 
 from models.windows import FS
 from pipelines import wfdb_files, wire
+from pipelines.freed import Freed
 from pipelines.items import Items, Kind
 from pipelines.outbox import Outbox, OutboxError
 from pipelines.peer import Peer
@@ -200,6 +201,7 @@ class Producer:
         self._feeds = list(feeds)
         self._clock = clock
         self._sparing = Sparing()
+        self._freed = Freed(clock=clock)
         self._drain_seconds = drain_seconds
         self._live = any(feed.live for feed in self._feeds)
         if self._live and not all(feed.live for feed in self._feeds):
@@ -273,6 +275,7 @@ class Producer:
                 self._send()
             elif self._live and give_up is None:
                 self._read()  # time does not wait for a monitor that is away
+            self._freed.turned()
             turned(self._said)
         if self._outbox.dropped:
             _log.warning("beats-dropped", beats=self._outbox.dropped)

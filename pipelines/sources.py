@@ -31,8 +31,8 @@ CHUNK_SECONDS: Final = 0.25
 BLOCK_SECONDS: Final = 300.0
 """Most signal that is read from disk at once, in seconds: a day of twelve leads is never in memory."""
 
-BLOCK_CHUNKS: Final = 16
-"""Most chunks that are read from disk at once: of a thousand streams in real time, 4 s each are in memory."""
+BLOCK_CHUNKS: Final = 8
+"""Most chunks that are read from disk at once: of a thousand streams in real time, 2 s each are in memory."""
 
 _TIME: Final = re.compile(r"((?P<hours>\d+):(?=\d+:))?((?P<minutes>\d+):)?(?P<seconds>\d+(\.\d*)?)")
 

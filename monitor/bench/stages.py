@@ -21,6 +21,7 @@ from pipelines import wire
 from pipelines.benchmark import one_core
 from pipelines.items import ITEM
 from pipelines.segmentation import Segmenter
+from pipelines.sources import BLOCK_CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,6 @@ STAGES: Final = {
 """Stages, in order, and what they do."""
 
 _CHUNK_SECONDS: Final = 10.0
-_BLOCK_CHUNKS: Final = 16
 _LOTS: Final = 12  # chunks of a stream in a commit, about as many as at full speed
 _PARTS: Final = 20  # chunks in a message: 512 items of a producer are about as many
 _BATCH_BEATS: Final = 1024
@@ -98,8 +98,8 @@ def _lots(clock: Clock, record: Record, stream: str, scorer: Scorer) -> list[Lot
     step = round(_CHUNK_SECONDS * record.fs)
     segmenter = Segmenter(record.fs, record.leads)
     items: list[Items] = []
-    for start in range(0, record.length, _BLOCK_CHUNKS * step):
-        stop = min(start + _BLOCK_CHUNKS * step, record.length)
+    for start in range(0, record.length, BLOCK_CHUNKS * step):
+        stop = min(start + BLOCK_CHUNKS * step, record.length)
         block = clock.of("read", partial(record.block, start, stop))
         for at in range(0, stop - start, step):
             chunk = clock.of("read", partial(block.__getitem__, slice(at, at + step)))
