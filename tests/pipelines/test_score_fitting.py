@@ -89,4 +89,4 @@ def test_what_is_usual_is_the_mean_error_of_the_held_out_beats(dataset, found):
     used = split(dataset, "fold1")
     usual = score_fitting.usual_errors(found, used)
     assert usual == pytest.approx(found.ticks[used.held_out].astype(float).mean(axis=0), rel=1e-5)
-    assert usual[140] > 2 * usual[20]  # a QRS complex is harder than what comes before
+    assert usual[-1] > 2 * np.median(usual)  # where the next beat may begin, normal ones differ most
