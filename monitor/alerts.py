@@ -258,6 +258,9 @@ class _Rules(Struct, frozen=True):
     slow_over: float
     fast: float
     fast_over: float
+    slow_from: int
+    fast_from: int
+    """Which beat of a whole chain the next beat's rates begin with."""
     quality_seconds: int
     technical: tuple[tuple[AlertKind, int, str, int, int], ...]
     """Of each technical alert: kind, quality, message, seconds of that quality that raise it, of how many."""
@@ -269,14 +272,17 @@ def _rules(settings: AlertSettings) -> _Rules:
     priority = {AlertKind(kind): Priority(name) for kind, name in names.items() if name != "off"}
     unusable = (settings.technical_seconds, settings.technical_window_seconds)
     noisy = (settings.noisy_seconds, settings.noisy_window_seconds)
+    chain_length = max(settings.bradycardia_beats, settings.tachycardia_beats)
     return _Rules(
         priority=priority,
         pause=settings.asystole_seconds if _ASYSTOLE in priority else inf,
-        chain_length=max(settings.bradycardia_beats, settings.tachycardia_beats),
+        chain_length=chain_length,
         slow=_span(settings.bradycardia_beats, settings.bradycardia_per_minute),
         slow_over=_span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute),
         fast=_span(settings.tachycardia_beats, settings.tachycardia_per_minute),
         fast_over=_span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute),
+        slow_from=chain_length + 1 - settings.bradycardia_beats,
+        fast_from=chain_length + 1 - settings.tachycardia_beats,
         quality_seconds=max(settings.technical_window_seconds, settings.noisy_window_seconds),
         technical=tuple(
             (kind, quality, message, *(noisy if quality == _NOISY else unusable))
@@ -392,6 +398,71 @@ class AlertEngine:
             for kind in list(state.active):
                 self._clear(changes, kind)
         return changes
+
+    def ordinary_beat(self, seconds: float, rr: float, score: float, quality: int) -> bool:
+        """Take a beat if no rule has anything to say about it, which :meth:`feed` needs several times as long to find.
+
+        So it is with most beats of most streams: seen clearly, at an ordinary rate, not anomalous, and no alert is
+        active or beginning.
+
+        Parameters
+        ----------
+        seconds, rr, score, quality
+            As :class:`ScoredBeat` has them.
+
+        Returns
+        -------
+        bool
+            Whether it was taken, to the same effect as by :meth:`feed`.  Otherwise it is for :meth:`feed`, and nothing
+            has changed.
+        """
+        state, rules = self._state, self._rules
+        chain = state.chain
+        # A comparison with NaN is False, and a beat that has one is not ordinary
+        if (
+            quality >= _NOISY
+            or state.active
+            or state.anomalous
+            or state.ended
+            or len(chain) < rules.chain_length
+            or state.quiet_since is None
+            or not score < self._settings.score_threshold
+            or not rr < rules.pause
+            or not chain[-1][0] < seconds < chain[-1][0] + rules.pause
+            or not state.quiet_since < seconds < state.quiet_since + rules.pause
+            or seconds - chain[rules.slow_from][0] > rules.slow
+            or seconds - chain[rules.fast_from][0] < rules.fast
+            or seconds - state.last_scored > self._settings.episode_gap_seconds
+        ):
+            return False
+        if seconds > state.now:  # noqa: PLR1730 - as in feed()
+            state.now = seconds
+        chain.append((seconds, False))
+        del chain[0]
+        state.scored += 1
+        state.last_scored = state.quiet_since = seconds
+        state.beaten = True
+        return True
+
+    def ordinary_second(self, seconds: float, quality: int) -> bool:
+        """Take a second of the stream if no rule has anything to say about it: see :meth:`ordinary_beat`."""
+        state = self._state
+        qualities = state.qualities
+        if (
+            quality != Quality.USABLE
+            or state.active
+            or state.ended
+            or state.quiet_since is None
+            or not seconds - state.quiet_since < self._pause_limit()
+            or any(qualities)
+        ):
+            return False
+        if seconds > state.now:  # noqa: PLR1730 - as in feed()
+            state.now = seconds
+        qualities.append(0)
+        if len(qualities) > self._rules.quality_seconds:
+            del qualities[0]
+        return True
 
     def _beat(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         state = self._state

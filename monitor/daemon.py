@@ -721,8 +721,8 @@ class Monitor:
             live.recent_rr = [*live.recent_rr, *rhythm][-_RATE_INTERVALS:]
             if live.recent_rr:
                 shown.heart_rate.set(live.rate)
-        for quality in outcome.seconds:
-            shown.quality(quality).inc()
+        for quality, seconds in Counter(outcome.seconds).items():
+            shown.quality(quality).inc(seconds)
         if outcome.dropped:
             self._dropped += outcome.dropped
             self._metrics.dropped.labels(shown.label).inc(outcome.dropped)

@@ -225,7 +225,8 @@ class StreamRules:
             return detail_from < math.inf and any(change.end is None for change in changes)
 
         beat = own.start
-        feed = self.engine.feed
+        feed, ordinary_beat, ordinary_second = self.engine.feed, self.engine.ordinary_beat, self.engine.ordinary_second
+        nothing: list[Alert] = []
         everything = detail_from == -math.inf
         errors = observed.errors
         # Run for every item of every stream: a name is looked up once, and nothing is made of an answer that is empty
@@ -233,7 +234,10 @@ class StreamRules:
             at = sample / fs
             if kind == _BEAT:
                 score = scores[beat]
-                changes = feed(ScoredBeat(seq, at, rr, score, _QUALITIES[quality]))
+                if ordinary_beat(at, rr, score, quality):
+                    changes = nothing
+                else:
+                    changes = feed(ScoredBeat(seq, at, rr, score, _QUALITIES[quality]))
                 rows.append((seq, sample, rr, rr_ratio, quality, flags, errors[beat], score))
                 if score >= detail_from or everything or (changes and raising(changes)):
                     details.append((seq, *observed.detail(beat)))
@@ -241,7 +245,7 @@ class StreamRules:
                 beat += 1
             elif kind == _SECOND:
                 at += 1.0
-                changes = feed(SecondPassed(at, _QUALITIES[quality]))
+                changes = nothing if ordinary_second(at, quality) else feed(SecondPassed(at, _QUALITIES[quality]))
                 seconds.append(_QUALITIES[quality])
                 if runs and runs[-1][2] == quality and runs[-1][0] + runs[-1][1] == number:
                     runs[-1] = (runs[-1][0], runs[-1][1] + 1, quality)

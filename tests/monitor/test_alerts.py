@@ -646,6 +646,44 @@ def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items):
     assert len([change for change in changes if change.end is None]) * 2 == len(changes)
 
 
+@settings(max_examples=300)
+@given(
+    CHAOS | streams(),
+    st.builds(
+        AlertSettings,
+        bradycardia_beats=st.integers(2, 6),
+        tachycardia_beats=st.integers(2, 6),
+        episode_beats_k=st.integers(1, 3),
+        priorities=st.sampled_from([PrioritySettings(), PrioritySettings(asystole="off", extreme_bradycardia="off")]),
+    ),
+)
+def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items, rules):
+    there, here = AlertEngine(rules), AlertEngine(rules)
+    for item in items:
+        if isinstance(item, ScoredBeat):
+            ordinary = here.ordinary_beat(item.seconds, item.rr, item.score, item.quality)
+        else:
+            ordinary = isinstance(item, SecondPassed) and here.ordinary_second(item.seconds, item.quality)
+        changes = there.feed(item)
+        assert ([] if ordinary else here.feed(item)) == changes
+        assert here.snapshot() == there.snapshot()
+
+
+def test_most_of_an_ordinary_stream_is_called_ordinary():
+    engine = AlertEngine(AlertSettings())
+    taken = 0
+    for k in range(200):
+        for item in (ScoredBeat(k, k * 0.9 + 0.5, 0.9, NORMAL, USABLE), SecondPassed(k * 0.9 + 0.9, USABLE)):
+            if isinstance(item, ScoredBeat):
+                ordinary = engine.ordinary_beat(item.seconds, item.rr, item.score, item.quality)
+            else:
+                ordinary = engine.ordinary_second(item.seconds, item.quality)
+            taken += ordinary
+            if not ordinary:
+                assert engine.feed(item) == []
+    assert taken > 2 * 200 - 30
+
+
 @given(CHAOS | streams(), st.data())
 def test_a_restart_anywhere_changes_no_alert(items, data):
     whole = AlertEngine(AlertSettings())
