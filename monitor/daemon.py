@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -721,8 +722,8 @@ class Monitor:
             live.recent_rr = [*live.recent_rr, *rhythm][-_RATE_INTERVALS:]
             if live.recent_rr:
                 shown.heart_rate.set(live.rate)
-        for quality, seconds in Counter(outcome.seconds).items():
-            shown.quality(quality).inc(seconds)
+        for quality, run in groupby(outcome.seconds):
+            shown.quality(quality).inc(len(list(run)))
         if outcome.dropped:
             self._dropped += outcome.dropped
             self._metrics.dropped.labels(shown.label).inc(outcome.dropped)
