@@ -399,22 +399,23 @@ class AlertEngine:
                 self._clear(changes, kind)
         return changes
 
-    def ordinary_beat(self, seconds: float, rr: float, score: float, quality: int) -> bool:
-        """Take a beat if no rule has anything to say about it, which :meth:`feed` needs several times as long to find.
+    def beat(self, seq: int, seconds: float, rr: float, score: float, quality: Quality) -> list[Alert]:
+        """Do what :meth:`feed` does with a :class:`ScoredBeat` of these, in a fraction of the time with most of them."""
+        if self._ordinary_beat(seconds, rr, score, quality):
+            return []
+        return self.feed(ScoredBeat(seq, seconds, rr, score, quality))
+
+    def second(self, seconds: float, quality: Quality) -> list[Alert]:
+        """Do what :meth:`feed` does with a :class:`SecondPassed` of these, in a fraction of the time with most of them."""
+        if self._ordinary_second(seconds, quality):
+            return []
+        return self.feed(SecondPassed(seconds, quality))
+
+    def _ordinary_beat(self, seconds: float, rr: float, score: float, quality: Quality) -> bool:
+        """Take a beat if no rule has anything to say about it, which the rules need several times as long to find.
 
         So it is with most beats of most streams: seen clearly, at an ordinary rate, not anomalous, and no alert is
-        active or beginning.
-
-        Parameters
-        ----------
-        seconds, rr, score, quality
-            As :class:`ScoredBeat` has them.
-
-        Returns
-        -------
-        bool
-            Whether it was taken, to the same effect as by :meth:`feed`.  Otherwise it is for :meth:`feed`, and nothing
-            has changed.
+        active or beginning.  Where this is False nothing has changed.
         """
         state, rules = self._state, self._rules
         chain = state.chain
@@ -444,8 +445,8 @@ class AlertEngine:
         state.beaten = True
         return True
 
-    def ordinary_second(self, seconds: float, quality: int) -> bool:
-        """Take a second of the stream if no rule has anything to say about it: see :meth:`ordinary_beat`."""
+    def _ordinary_second(self, seconds: float, quality: Quality) -> bool:
+        """Take a second of the stream if no rule has anything to say about it: see :meth:`_ordinary_beat`."""
         state = self._state
         qualities = state.qualities
         if (

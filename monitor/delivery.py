@@ -118,9 +118,8 @@ class _Worker:
 @dataclass(slots=True)
 class _Stream:
     received: int
-    lots: list[Lot] = field(
-        default_factory=list
-    )  # of most streams none most of the time; a deque takes 600 bytes for that
+    lots: list[Lot] = field(default_factory=list)
+    """Most often none; a deque would take 600 bytes for that."""
 
 
 class Exchange:

@@ -15,7 +15,7 @@ import numpy as np
 
 from models import flow, history
 from models.evidence import BEATS, Evidence
-from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, ScoredBeat, SecondPassed, Stalled
+from monitor.alerts import Alert, AlertEngine, AlertSettings, End, Gap, Stalled
 from monitor.store import Entry, StreamState
 from pipelines.items import ITEM, Kind, Quality
 
@@ -225,8 +225,7 @@ class StreamRules:
             return detail_from < math.inf and any(change.end is None for change in changes)
 
         beat = own.start
-        feed, ordinary_beat, ordinary_second = self.engine.feed, self.engine.ordinary_beat, self.engine.ordinary_second
-        nothing: list[Alert] = []
+        feed, feed_beat, feed_second = self.engine.feed, self.engine.beat, self.engine.second
         everything = detail_from == -math.inf
         errors = observed.errors
         # Run for every item of every stream: a name is looked up once, and nothing is made of an answer that is empty
@@ -234,10 +233,7 @@ class StreamRules:
             at = sample / fs
             if kind == _BEAT:
                 score = scores[beat]
-                if ordinary_beat(at, rr, score, quality):
-                    changes = nothing
-                else:
-                    changes = feed(ScoredBeat(seq, at, rr, score, _QUALITIES[quality]))
+                changes = feed_beat(seq, at, rr, score, _QUALITIES[quality])
                 rows.append((seq, sample, rr, rr_ratio, quality, flags, errors[beat], score))
                 if score >= detail_from or everything or (changes and raising(changes)):
                     details.append((seq, *observed.detail(beat)))
@@ -245,7 +241,7 @@ class StreamRules:
                 beat += 1
             elif kind == _SECOND:
                 at += 1.0
-                changes = nothing if ordinary_second(at, quality) else feed(SecondPassed(at, _QUALITIES[quality]))
+                changes = feed_second(at, _QUALITIES[quality])
                 seconds.append(_QUALITIES[quality])
                 if runs and runs[-1][2] == quality and runs[-1][0] + runs[-1][1] == number:
                     runs[-1] = (runs[-1][0], runs[-1][1] + 1, quality)

@@ -304,9 +304,15 @@ def _oldest(states: Record, pending: Record, settings: Record, qrs_states: Recor
 
 
 @compiled
+def _bytes_of_sample(leads: int) -> int:
+    """Give the bytes that one instant takes among what is kept of every sample: see :func:`_parts`."""
+    return 4 * leads + 3
+
+
+@compiled
 def _parts(recent: NDArray[np.uint8], leads: int) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.uint8]]:
     """Find what is kept of every sample: its values, shape (leads, h), one mark, shape (1, h), and whose it is dead, shape (h,)."""
-    kept = recent.size // (4 * leads + 3)
+    kept = recent.size // _bytes_of_sample(leads)
     signal = recent[: 4 * leads * kept].view(np.float32).reshape((leads, kept))
     marks = recent[4 * leads * kept : (4 * leads + 2) * kept].view(np.int16).reshape((1, kept))
     return signal, marks, recent[(4 * leads + 2) * kept :]
@@ -415,7 +421,7 @@ def _cut(
     needed = state.received - _oldest(states, pending, settings, qrs_states, candidates)
     needed = max(qrs.SIGNAL_KEPT, -(-needed // KEPT_STEP) * KEPT_STEP)
     if needed != kept:
-        recent = np.empty((4 * leads + 3) * needed, np.uint8)
+        recent = np.empty(_bytes_of_sample(leads) * needed, np.uint8)
         signal, unchanged, deaths = _parts(recent, leads)
     qrs.remember(whole, signal)
     qrs.remember(whole_unchanged, unchanged)
@@ -529,7 +535,7 @@ class Segmenter:
         self._finished = False
         self._fixed = np.zeros(_ENVELOPE + 4 * count * qrs.ENVELOPE_KEPT, np.uint8)
         qrs.begin(self._fixed[_QRS].view(qrs.STATE), self._fixed[_QRS_INTERVALS].view(np.float64))
-        self._recent = np.zeros((4 * count + 3) * qrs.SIGNAL_KEPT, np.uint8)
+        self._recent = np.zeros(_bytes_of_sample(count) * qrs.SIGNAL_KEPT, np.uint8)
 
     @property
     def lead(self) -> str:
@@ -647,7 +653,7 @@ class Segmenter:
             Below 100 kB.
         """
         kind = self._kind
-        kept = self._recent.size // (4 * len(kind.columns) + 3)
+        kept = self._recent.size // _bytes_of_sample(len(kind.columns))
         header = msgspec.msgpack.encode(
             _Header(kind.fs, list(kind.names), kind.settings, kept, self._samples, self._finished)
         )
@@ -692,7 +698,7 @@ class Segmenter:
             )
         segmenter = cls(header.fs, header.leads, settings=header.settings)
         segmenter._samples, segmenter._finished = header.samples, header.finished
-        segmenter._recent = np.zeros((4 * len(segmenter.leads) + 3) * header.kept, np.uint8)
+        segmenter._recent = np.zeros(_bytes_of_sample(len(segmenter.leads)) * header.kept, np.uint8)
         arrays = segmenter._everything()
         expected = sum(array.nbytes for array in arrays)
         at = start + length

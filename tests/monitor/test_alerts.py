@@ -661,11 +661,12 @@ def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items, ru
     there, here = AlertEngine(rules), AlertEngine(rules)
     for item in items:
         if isinstance(item, ScoredBeat):
-            ordinary = here.ordinary_beat(item.seconds, item.rr, item.score, item.quality)
+            changes = here.beat(item.seq, item.seconds, item.rr, item.score, item.quality)
+        elif isinstance(item, SecondPassed):
+            changes = here.second(item.seconds, item.quality)
         else:
-            ordinary = isinstance(item, SecondPassed) and here.ordinary_second(item.seconds, item.quality)
-        changes = there.feed(item)
-        assert ([] if ordinary else here.feed(item)) == changes
+            changes = here.feed(item)
+        assert changes == there.feed(item)
         assert here.snapshot() == there.snapshot()
 
 
@@ -675,9 +676,9 @@ def test_most_of_an_ordinary_stream_is_called_ordinary():
     for k in range(200):
         for item in (ScoredBeat(k, k * 0.9 + 0.5, 0.9, NORMAL, USABLE), SecondPassed(k * 0.9 + 0.9, USABLE)):
             if isinstance(item, ScoredBeat):
-                ordinary = engine.ordinary_beat(item.seconds, item.rr, item.score, item.quality)
+                ordinary = engine._ordinary_beat(item.seconds, item.rr, item.score, item.quality)
             else:
-                ordinary = engine.ordinary_second(item.seconds, item.quality)
+                ordinary = engine._ordinary_second(item.seconds, item.quality)
             taken += ordinary
             if not ordinary:
                 assert engine.feed(item) == []
