@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models import passband
 from models.checkpoint import default_weights, load_generator
 from models.distillation import generator_of
+from models.resident import Resident
 from models.scoring import TILE, Sampled, Scorer, fused
 from models.shape import BeatGanShape
 from models.windows import LENGTH, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
     from torch import Tensor
 
 REFERENCE_BATCH: Final = 64
@@ -138,42 +140,65 @@ def _windows(beats: int) -> NDArray[np.float32]:
     return windows[:, None].astype(np.float32)
 
 
-def _forms(device: str, generator: Any) -> dict[str, Callable[[Tensor], Tensor] | str]:  # noqa: ANN401 - a network of either kind
-    """Make the forms of the student, each from scaled windows to reconstruction; text says why there is none."""
-    network = fused(generator)
-    forms: dict[str, Callable[[Tensor], Tensor] | str] = {
-        "eager": lambda x: generator(x)[0],
-        "fused": network,
-    }
-    example = torch.zeros((TILE, generator.shape.leads, LENGTH), device=device)
+_Scoring = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From windows, shape (n, leads, 320), in mV, to A(x), shape (n,); both in main memory."""
 
-    def attempt(name: str, make: Callable[[], Callable[[Tensor], Tensor]]) -> None:
+
+def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: ANN401 - a network of either kind
+    """Make the forms of the student; text says why there is none."""
+    network = fused(generator)
+    leads = generator.shape.leads
+    example = torch.zeros((TILE, leads, LENGTH), device=device)
+    nothing = np.zeros((TILE, leads, LENGTH), np.float32)
+    forms: dict[str, _Scoring | str] = {}
+
+    def attempt(name: str, make: Callable[[], Callable[[Tensor], Tensor]], *, captured: bool = False) -> None:
         try:
-            made = make()
-            made(example)
-            forms[name] = made
+            score = _on_gpu(make(), leads, device, captured) if device == "cuda" else _on_cpu(make())
+            score(nothing)
+            forms[name] = score
         except Exception as error:  # noqa: BLE001 - whatever hinders it is the answer
             forms[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
-    if generator.shape.architecture == "dense":
-        attempt("sampled", lambda: _sampled(network, generator.shape.leads, device))
-        if device == "cpu":
-            attempt("packed", lambda: _packed(network))
+    attempt("eager", lambda: lambda x: generator(x)[0])
+    attempt("fused", lambda: network)
+    if device == "cpu" and generator.shape.architecture == "dense":
+        attempt("sampled", lambda: _sampled(network, leads))
+        attempt("packed", lambda: _packed(network))
     attempt("traced", lambda: _traced(network, example))
     attempt("compiled", lambda: torch.compile(network, dynamic=True))
     if device == "cpu":
         attempt("int8", lambda: _int8(network))
         attempt("bfloat16", lambda: _cast(network, torch.bfloat16))
     else:
-        attempt("float16", lambda: _cast(network, torch.float16))
-        attempt("graph", lambda: _Graphs(network))
+        attempt("float16", lambda: _cast(network, torch.float16), captured=True)
+        attempt("bfloat16", lambda: _cast(network, torch.bfloat16), captured=True)
     attempt("onnx", lambda: _onnx(network, example, device))
     return forms
 
 
-def _sampled(network: torch.nn.Sequential, leads: int, device: str) -> Callable[[Tensor], Tensor]:
+def _on_cpu(form: Callable[[Tensor], Tensor]) -> _Scoring:
+    """Score with a form that reconstructs scaled windows, all of a batch at once."""
+
+    def score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = torch.from_numpy(scale(windows))
+        error: NDArray[np.float32] = (form(x) - x).square().mean(dim=(1, 2)).numpy()
+        return error
+
+    return score
+
+
+def _on_gpu(form: Callable[[Tensor], Tensor], leads: int, device: str, captured: bool) -> _Scoring:  # noqa: FBT001
+    """Score with it in the tiles of the deployed form, as a CUDA graph or step by step."""
+    resident = Resident(form, leads, device, captured=captured)
+    if captured and not resident.captured:
+        raise RuntimeError("can not be captured as a CUDA graph")
+    return lambda windows: resident.score(torch.from_numpy(windows))[0].numpy()
+
+
+def _sampled(network: torch.nn.Sequential, leads: int) -> Callable[[Tensor], Tensor]:
     """Give the deployed form of a dense network without the whole network behind it, which some windows need."""
-    made = Sampled(network, leads, device)
+    made = Sampled(network, leads)
     return lambda x: made(x)[0]
 
 
@@ -218,32 +243,6 @@ def _int8(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
             network, {torch.nn.Linear}, dtype=torch.qint8
         )
     return made
-
-
-class _Graphs:
-    """A network captured as a CUDA graph for every batch size that it meets."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self._network = network
-        self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if len(x) not in self._captured:
-            given = x.clone()
-            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):  # before the capture, so that nothing is allocated in it
-                    self._network(given)
-            torch.cuda.current_stream().wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                made = self._network(given)
-            self._captured[len(x)] = graph, given, made
-        graph, given, made = self._captured[len(x)]
-        given.copy_(x)
-        graph.replay()
-        return made
 
 
 def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[Tensor], Tensor]:
@@ -295,18 +294,8 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
         made = _forms(device, generator)
         reference = Reference(device)
 
-        def of(form: Callable[[Tensor], Tensor]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-            def score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-                x = torch.from_numpy(scale(windows)).to(device)
-                error: NDArray[np.float32] = (form(x) - x).square().mean(dim=(1, 2)).cpu().numpy()
-                return error
-
-            return score
-
-        forms: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
-            "deployed": lambda windows: scorer.score(windows).error
-        }
-        forms |= {name: of(form) for name, form in made.items() if not isinstance(form, str)}
+        forms: dict[str, _Scoring] = {"deployed": lambda windows: scorer.score(windows).error}
+        forms |= {name: form for name, form in made.items() if not isinstance(form, str)}
         subjects = {"reference": reference.score} | forms
         windows = np.repeat(_windows(_PARITY_BEATS), info.leads, axis=1)
         expected = forms["deployed"](windows)
@@ -385,10 +374,13 @@ def _floor(device: str, multiply_adds: int, leads: int) -> dict[str, float]:
     """Say what the student's arithmetic and its windows would take if nothing else took time, on all cores."""
     rate, copy = peak(device)
     arithmetic = 2 * multiply_adds / rate
-    data = leads * LENGTH * 4 / copy
+    size = leads * LENGTH * 4
+    if device == "cuda":
+        size += 4 + LENGTH * 2  # A(x) and its ticks have to come back
+    data = size / copy
     return {
         "operations_per_second": rate, "bytes_per_second": copy, "operations_per_beat": 2.0 * multiply_adds,
-        "bytes_per_beat": leads * LENGTH * 4.0, "arithmetic_microseconds_per_beat": 1e6 * arithmetic,
+        "bytes_per_beat": float(size), "arithmetic_microseconds_per_beat": 1e6 * arithmetic,
         "data_microseconds_per_beat": 1e6 * data, "microseconds_per_beat": 1e6 * max(arithmetic, data),
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from models import passband
 from models.checkpoint import default_weights, load_generator
+from models.resident import Resident
 from models.windows import LENGTH
 
 if TYPE_CHECKING:
@@ -88,7 +89,12 @@ class Reconstructor:
         self._device = device
         self._network = fused(generator)
         self._two = torch.tensor(2.0)
-        self._sampled = Sampled(self._network, self._leads, device) if generator.shape.architecture == "dense" else None
+        self._sampled: Sampled | None = None
+        self._resident: Resident | None = None
+        if torch.device(device).type != "cpu":
+            self._resident = Resident(self._network, self._leads, device)
+        elif generator.shape.architecture == "dense":
+            self._sampled = Sampled(self._network, self._leads)
         self.multiply_adds = self._sampled.multiply_adds if self._sampled else generator.shape.multiply_adds
 
     def score(self, windows: NDArray[np.float32]) -> Raw:
@@ -110,6 +116,9 @@ class Reconstructor:
             If the windows have another shape or type.
         """
         self._check(windows)
+        if self._resident is not None:
+            error, ticks = self._resident.score(_tensor(windows))
+            return Raw(error.numpy(), ticks.numpy())
         error = torch.empty(len(windows))
         ticks = torch.empty((len(windows), LENGTH), dtype=torch.float16)
         with torch.inference_mode():
@@ -162,7 +171,7 @@ class Reconstructor:
 
         The steps of :func:`models.windows.scale`, to the same bits, in a third of the time.
         """
-        given = torch.from_numpy(windows if windows.flags.carray else windows.copy())
+        given = _tensor(windows)
         low = given.amin(-1, keepdim=True)
         span = given.amax(-1, keepdim=True) - low
         factor = torch.div(self._two, span)  # 2 / span would be twice the reciprocal, which is rounded where it is tiny
@@ -177,13 +186,12 @@ class Reconstructor:
 
     def _reconstructed(self, scaled: Tensor) -> Tensor:
         """Run the network over scaled windows."""
-        x = scaled.to(self._device)
         if self._sampled is None:
-            return self._in_whole(x).cpu()
-        x_hat, unknown = self._sampled(x)
+            return self._in_whole(scaled.to(self._device)).cpu()
+        x_hat, unknown = self._sampled(scaled)
         if unknown is not None:
-            x_hat[unknown] = self._in_whole(x[unknown])
-        return x_hat.cpu()
+            x_hat[unknown] = self._in_whole(scaled[unknown])
+        return x_hat
 
     def _in_whole(self, x: Tensor) -> Tensor:
         """Run the whole network tile by tile, the last tile filled up with zeros."""
@@ -207,9 +215,8 @@ class Sampled:
     Parameters
     ----------
     network : nn.Sequential
-        As :func:`fused` makes it of a dense generator, on ``device``.
+        As :func:`fused` makes it of a dense generator.
     leads : int
-    device : str
 
     Attributes
     ----------
@@ -217,14 +224,13 @@ class Sampled:
         Multiply-adds for one window.
     """
 
-    def __init__(self, network: nn.Sequential, leads: int, device: str) -> None:
+    def __init__(self, network: nn.Sequential, leads: int) -> None:
         count = len(passband.TICKS)
-        self._device = device
         self._shape = (leads, LENGTH)
         ticks = np.concatenate([passband.TICKS + lead * LENGTH for lead in range(leads)])
-        self._ticks = torch.from_numpy(ticks).to(device)
+        self._ticks = torch.from_numpy(ticks)
         probes = passband.probes(leads)
-        self._probes = torch.from_numpy(probes.astype(np.float32)).to(device).t()
+        self._probes = torch.from_numpy(probes.astype(np.float32)).t()
         # weights (outputs, inputs), bias, slope of the leaky ReLU
         layers: list[tuple[Tensor, Tensor | None, float]] = []
         for layer in network:
@@ -233,19 +239,19 @@ class Sampled:
             elif isinstance(layer, nn.LeakyReLU):
                 layers[-1] = (*layers[-1][:2], layer.negative_slope)
         weight, bias, slope = layers[0]
-        whole = weight.double().cpu().numpy().reshape(-1, leads, LENGTH)
+        whole = weight.double().numpy().reshape(-1, leads, LENGTH)
         sampled = np.einsum("oli,ij->olj", whole, passband.interpolation())  # the same bits with any number of threads
-        weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32)).to(device)
+        weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32))
         layers[0] = (weight, bias, slope)
         self._layers = [(weight.t().contiguous(), bias, slope) for weight, bias, slope in layers]
         self.multiply_adds = probes.size + sum(weight.numel() for weight, _, _ in self._layers)
         # Room that is used over and over: fresh memory would cost more than a layer, and where it lies decides which
         # instructions a library takes.  A layer reads from one half and writes to the other.
         widest = max(weight.shape[1] for weight, _, _ in self._layers)
-        self._given = torch.zeros((TILES[0], leads * LENGTH), device=device)
-        self._samples = torch.zeros((TILES[0], leads * count), device=device)
-        self._room = torch.zeros((2, TILES[0] * widest), device=device)
-        self._missed = torch.zeros((TILES[0], len(probes)), device=device)
+        self._given = torch.zeros((TILES[0], leads * LENGTH))
+        self._samples = torch.zeros((TILES[0], leads * count))
+        self._room = torch.zeros((2, TILES[0] * widest))
+        self._missed = torch.zeros((TILES[0], len(probes)))
         self._limit = _LARGEST_REMAINDER * leads**0.5
         self._sizes: dict[int, tuple[int, ...]] = {}  # by number of threads, which may change the order of sums
         with torch.inference_mode():
@@ -268,7 +274,7 @@ class Sampled:
         sizes = self._sizes.get(torch.get_num_threads()) or self._choose_sizes()
         flat = x.flatten(1)
         x_hat = torch.empty_like(flat)
-        missed = torch.empty((len(flat), self._missed.shape[1]), device=x.device)
+        missed = torch.empty((len(flat), self._missed.shape[1]))
         first, largest = 0, sizes[0]
         for size in (largest,) * (len(flat) // largest) + tiling(len(flat) % largest, sizes):
             part = slice(first, first + size)
@@ -303,7 +309,7 @@ class Sampled:
         does with all.
         """
         random = torch.Generator().manual_seed(0)
-        x = (2 * torch.rand(self._given.shape, generator=random) - 1).to(self._device)
+        x = 2 * torch.rand(self._given.shape, generator=random) - 1
 
         def made(size: int) -> Tensor:
             missed = torch.empty_like(self._missed)
@@ -337,6 +343,11 @@ def tiling(count: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     one = (min(size for size in sizes if size >= count),)
     several = [(size, *tiling(count - size, sizes)) for size in sizes if size < count]
     return min([one, *several], key=lambda tiles: sum(tiles) + _TILE_WINDOWS * len(tiles))
+
+
+def _tensor(windows: NDArray[np.float32]) -> Tensor:
+    """Look at windows as torch does; copy them only if torch could not."""
+    return torch.from_numpy(windows if windows.flags.carray else windows.copy())
 
 
 class Scorer(Reconstructor):
