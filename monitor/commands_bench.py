@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from argparse import ArgumentTypeError
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from pipelines.records import RecordRef
-    from pipelines.wfdb_files import Record
 
 
 def add_bench(parser: ArgumentParser) -> None:
@@ -20,21 +24,29 @@ def add_bench(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
 
     segment = what.add_parser("segment", help="detecting and cutting beats, on one core, against xqrs and sleepecg")
-    _add_records(segment)
-    segment.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (default: %(default)s)")
-    segment.add_argument("--streams", type=int, default=1000, metavar="N", help="live streams (default: %(default)s)")
+    _add_records(segment, ["toy"])
+    segment.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
+    segment.add_argument(
+        "--streams", type=_count, default=1000, metavar="N", help="live streams (default: %(default)s)"
+    )
 
     pipeline = what.add_parser("pipeline", help="records from disk to stored scores, real processes, full speed")
     _add_records(pipeline)
-    pipeline.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements (default: %(default)s)")
-    pipeline.add_argument("--loop", type=int, default=1, metavar="N", help="times that a record is played")
-    pipeline.add_argument("--workers", type=int, default=1, metavar="N", help="worker processes")
-    pipeline.add_argument("--batch", type=int, default=1024, metavar="N", help="most beats in a batch")
+    pipeline.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
+    pipeline.add_argument(
+        "--loop", type=_count, metavar="N", help="times that a record is played (default: until a day is played)"
+    )
+    pipeline.add_argument("--workers", type=_count, default=1, metavar="N", help="processes (default: %(default)s)")
+    pipeline.add_argument(
+        "--batch", type=_count, default=1024, metavar="N", help="most beats in a batch (default: %(default)s)"
+    )
 
     live = what.add_parser("live", help="streams at the pace of real time: latency, processor, memory, what is dropped")
-    _add_records(live)
-    live.add_argument("--streams", type=int, default=1000, metavar="N", help="live streams (default: %(default)s)")
-    live.add_argument("--seconds", type=float, default=60.0, metavar="S", help="time measured (default: %(default)s)")
+    _add_records(live, ["toy"])
+    live.add_argument("--streams", type=_count, default=1000, metavar="N", help="live streams (default: %(default)s)")
+    live.add_argument(
+        "--seconds", type=_duration, default=60.0, metavar="S", help="time measured (default: %(default)s)"
+    )
     live.add_argument("--curve", action="store_true", help="from ten streams to the first number that is not held")
 
     worker = what.add_parser(
@@ -42,21 +54,21 @@ def add_bench(parser: ArgumentParser) -> None:
         help="scoring alone, by batch size, in every form that was tried; needs torch, numpy, safetensors only",
     )
     worker.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: %(default)s)")
-    worker.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (default: %(default)s)")
+    worker.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
 
     store = what.add_parser("store", help="durable commits by size, bytes of a beat, questions to a large store")
-    store.add_argument("--large", type=int, default=0, metavar="N", help="ask a store of N beats, 100 bytes each")
+    store.add_argument("--large", type=_count, default=0, metavar="N", help="ask a store of N beats, 100 bytes each")
     store.add_argument("--folder", type=Path, metavar="DIR", help="on which disk (default: that of temporary files)")
 
     start = what.add_parser("start", help="from the command to its answer, and to a daemon that scores")
-    start.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements (default: %(default)s)")
+    start.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
 
     growth = what.add_parser("growth", help="speed against streams, workers, batch limit and length of records")
     _add_records(growth)
 
     soak = what.add_parser("soak", help="memory over a long time at full speed")
     _add_records(soak)
-    soak.add_argument("--minutes", type=float, default=30.0, metavar="M", help="how long (default: %(default)s)")
+    soak.add_argument("--minutes", type=_duration, default=30.0, metavar="M", help="how long (default: %(default)s)")
 
     report = what.add_parser("report", help="write the page and its pictures from measurements kept as JSON")
     report.add_argument("--results", type=Path, default=Path("results/bench"), metavar="DIR", help="where they are")
@@ -69,16 +81,40 @@ def add_bench(parser: ArgumentParser) -> None:
             one.add_argument("--compare", type=Path, metavar="OLD.json", help="show what changed since an older one")
 
 
-def _add_records(parser: ArgumentParser) -> None:
+def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:
+    what = "the built-in one" if default else "eight half hours of the built-in one, written to disk"
     parser.add_argument(
-        "records", nargs="*", default=["toy"], metavar="RECORD", help="records to run on (default: the built-in one)"
+        "records", nargs="*", default=list(default), metavar="RECORD", help=f"records to run on (default: {what})"
     )
+
+
+def _count(text: str) -> int:
+    """Read a number of things, of which there has to be one."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return number
+
+
+def _duration(text: str) -> float:
+    """Read a time that is not over before it begins."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def run_bench(args: Namespace) -> int:
     """Run ``ecgmon bench``; 1 if it can not be measured."""
     if args.what == "worker":  # before anything is imported that a bare GPU machine has not
         return _run_worker(args)
+    from monitor.bench.plots import PlotError
     from monitor.bench.report import ReportError, write
     from monitor.bench.rig import BenchError
     from monitor.report import NotRunningError
@@ -89,7 +125,7 @@ def run_bench(args: Namespace) -> int:
     if args.what == "report":
         try:
             write(args.results, args.out)
-        except ReportError as error:
+        except (OSError, PlotError, ReportError) as error:
             return _complain(error)
         print(f"wrote {args.out}")
         return 0
@@ -131,15 +167,21 @@ def _old(path: Path | None) -> dict[str, Any] | None:
 
 def _tell(args: Namespace, found: dict[str, Any], old: dict[str, Any] | None) -> None:
     from monitor.bench.compare import compare, table
+    from monitor.bench.report import section
 
     if args.json:
         print(json.dumps(found))
-    elif args.what == "segment":
-        _show(found)
     else:
-        print(json.dumps({name: value for name, value in found.items() if name != "samples"}, indent=2))
+        print(section(_name(args), found).removeprefix("## "))
     if old is not None:
         print(table(compare(old, found)), file=sys.stderr if args.json else sys.stdout)
+
+
+def _name(args: Namespace) -> str:
+    """Name what was measured as the report names it."""
+    if args.what == "live" and args.curve:
+        return "curve"
+    return f"worker-{args.device}" if args.what == "worker" else str(args.what)
 
 
 def _progress(text: str) -> None:
@@ -155,11 +197,19 @@ def _measure(args: Namespace) -> dict[str, Any]:
         from monitor.bench.starts import start
 
         return start(repeats=args.repeats, progress=_progress)
-    refs, records = _records(args.records)
+    with _refs(args.records) as refs:
+        return _measure_on(args, refs)
+
+
+def _measure_on(args: Namespace, refs: list[RecordRef]) -> dict[str, Any]:
+    from pipelines.wfdb_files import open_record
+
+    records = [open_record(ref) for ref in refs]
     if args.what == "segment":
+        from models.benchmark import machine
         from pipelines.benchmark import segment
 
-        return segment(records, repeats=args.repeats, streams=args.streams)
+        return segment(records, repeats=args.repeats, streams=args.streams) | {"machine": machine()}
     if args.what == "pipeline":
         from monitor.bench.pipeline import pipeline
 
@@ -180,22 +230,9 @@ def _measure(args: Namespace) -> dict[str, Any]:
     return soak(refs, minutes=args.minutes, progress=_progress)
 
 
-def _records(names: list[str]) -> tuple[list[RecordRef], list[Record]]:
+def _refs(names: list[str]) -> AbstractContextManager[list[RecordRef]]:
+    """Find the records that are named, or write some."""
+    from monitor.bench.records import written
     from pipelines.records import resolve
-    from pipelines.wfdb_files import open_record
 
-    refs = resolve(names)
-    return refs, [open_record(ref) for ref in refs]
-
-
-def _show(found: dict[str, Any]) -> None:
-    times, reference, live = found["times_real_time"], found["reference"], found["live"]
-    print(
-        f"{found['signal_seconds']:.0f} s of signal, {found['leads']} leads at {found['fs']:g} Hz, one core, median of {found['repeats']}"
-    )
-    print(f"ecgmon    {times:>9,.0f} times real time, all leads, with windows")
-    for name, value in reference.items():
-        print(f"{name:9} {value:>9,.0f} times real time, one lead: ecgmon is {times / value:.2f} times as fast")
-    for name, value in found["per_chunk_microseconds"].items():
-        print(f"a chunk of {name:6} {value['median']:>8.0f} us, p99 {value['p99']:.0f} us")
-    print(f"{live['streams']} live streams, fed every {live['chunk_seconds']:g} s: {live['cores']:.2f} cores")
+    return nullcontext(resolve(names)) if names else written()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-_QUIET = ("spread", "machine", "samples", "repeats", "min", "max")  # what is not compared by itself
+_QUIET = ("spread", "machine", "samples", "profile", "repeats", "min", "max")  # what is not compared by itself
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tuple[str, float, float]]:

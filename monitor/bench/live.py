@@ -75,6 +75,8 @@ def run_once(refs: list[RecordRef], records: list[Record], *, streams: int, seco
         status = pipeline.status()
     return {
         "streams": streams,
+        "records": len(refs),
+        "leads": max(len(record.leads) for record in records),
         "seconds": spent,
         "latency_seconds": quantiles(counts),
         "cpu_cores": sum(cores.values()),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from monitor.bench import stages
+from monitor.bench.profile import Profile
 from monitor.bench.rig import BenchError, rig
 from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 from monitor.store import FILE, Reader
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 BATCH: Final = 1024
 """Beats in a batch where nothing else is asked for: at full speed every batch is full."""
 
-_REFERENCE_SECONDS: Final = 5.0
+_PLAYED_SECONDS: Final = 24 * 3600.0  # of signal, some hundred thousand beats: a few seconds of work
+_REFERENCE_SECONDS: Final = 6.0
 _START_SECONDS: Final = 120.0
 _END_SECONDS: Final = 3600.0
 _LEAST_SECONDS: Final = 0.05  # between the first two looks at the status
 _MOST_SECONDS: Final = 0.2  # between the later ones: twenty a second take a twentieth of a core
 _ITEMS: Final = 16_384
+_LEAST_SHARE: Final = 0.03  # of a stage's time that a function is worth a line
 
 
 def run_once(
@@ -118,8 +122,8 @@ def pipeline(
     refs: list[RecordRef],
     records: list[Record],
     *,
-    repeats: int = 3,
-    loop: int = 1,
+    repeats: int = 5,
+    loop: int | None = None,
     workers: int = 1,
     batch: int = BATCH,
     progress: Callable[[str], None] = lambda _: None,
@@ -130,21 +134,25 @@ def pipeline(
     ----------
     refs, records
         The same records, to be named to the processes and to be read here.
+    repeats : int
+    loop : int, optional
+        Times that each record is played; by default as often as a day of them takes.
 
     Returns
     -------
     dict
         As docs/performance.md describes it.
     """
-    from models.benchmark import REFERENCE_BATCH, Reference, Spread, cores, machine, threads
+    from models.benchmark import REFERENCE_BATCH, Reference, Spread, machine
     from models.scoring import Scorer
 
+    if loop is None:
+        loop = math.ceil(_PLAYED_SECONDS / sum(record.length / record.fs for record in records))
     runs, references, ratios = [], [], []
     reference = Reference()
     for number in range(repeats + 1):
         progress(f"reference, {_REFERENCE_SECONDS:g} s")
-        with threads(cores()):
-            speed = reference.beats_per_second(_REFERENCE_SECONDS)
+        speed = reference.beats_per_second(_REFERENCE_SECONDS)
         progress(f"pipeline, round {number} of {repeats}" if number else "pipeline, a first round that does not count")
         run = run_once(refs, loop=loop, workers=workers, batch=batch)
         progress(f"{run['beats']} beats, {run['beats_per_second']:.0f} a second; reference {speed:.0f}")
@@ -157,6 +165,10 @@ def pipeline(
     stages.measure(records, scorer)  # compiles what has to be compiled, and finds its memory
     measured = [stages.measure(records, scorer) for _ in range(repeats)]
     beats = measured[0][1]
+    progress("where the time of the stages goes")
+    profile = Profile()
+    with profile.running():
+        stages.measure(records, scorer, profile)
     of_stages = {stage: Spread(tuple(found[stage] for found, _ in measured)).median for stage in measured[0][0]}
     stored = Spread(tuple(run["store_bytes"] for run in runs)).median
     floors = stages.floors(scorer, records, beats, stored)
@@ -173,6 +185,7 @@ def pipeline(
         "cpu_seconds_per_beat": sum(cpu.values()),
         "roles_cpu_seconds_per_beat": cpu,
         "floors": floors,
+        "profile": profile.shares(_LEAST_SHARE),
         "spread": {
             "beats_per_second": Spread(tuple(run["beats_per_second"] for run in runs)).as_dict(),
             "reference_beats_per_second": Spread(tuple(references)).as_dict(),
@@ -184,6 +197,7 @@ def pipeline(
         "reference_batch": REFERENCE_BATCH,
         "records": len(refs),
         "beats": runs[0]["beats"],
+        "loop": loop,
         "workers": workers,
         "batch": batch,
         "repeats": repeats,

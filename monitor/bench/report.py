@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from monitor.bench.plots import PLOTS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 _BYTES: Final = 1e6
@@ -22,16 +24,18 @@ def write(results: Path, page: Path) -> None:
     Parameters
     ----------
     results : Path
-        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``live.json``, ``curve.json``,
-        ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``, ``growth.json``, ``soak.json``.
-        A part whose file is missing is said not to have been measured.
+        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``segment.json``, ``live.json``,
+        ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``,
+        ``growth.json``, ``soak.json``.  A part whose file is missing is said not to have been measured.
     page : Path
         Pictures go to a folder of the same name beside it.  What stands below :data:`KEPT` is left as it is.
 
     Raises
     ------
     ReportError
-        If the folder holds none of them, or one is damaged.
+        If the folder holds none of them, or one is damaged or of another version.
+    monitor.bench.plots.PlotError
+        If no picture can be drawn here.
     """
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(results.glob("*.json")):
@@ -44,13 +48,35 @@ def write(results: Path, page: Path) -> None:
     pictures = page.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     parts = [_HEAD]
-    for name, section in _SECTIONS.items():
-        parts.append(section(found[name], pictures) if name in found else f"## {name}\n\nNot measured.\n")
+    for name in _SECTIONS:
+        if name not in found:
+            parts.append(f"## {name}\n\nNot measured.\n")
+            continue
+        try:
+            parts.append(section(name, found[name]))
+            if name in PLOTS:
+                PLOTS[name](found[name], pictures / f"{name}.png")
+                parts.append(f"![{name}]({pictures.name}/{name}.png)\n")
+        except (KeyError, TypeError) as error:
+            raise ReportError(
+                f"{results / name}.json is no measurement of this version ({error!r}); measure again"
+            ) from error
     kept = ""
     if page.is_file():
         _, mark, kept = page.read_text(encoding="utf-8").partition(KEPT)
         kept = mark + kept
     page.write_text("\n".join(parts) + "\n" + (kept or f"{KEPT}\n"), encoding="utf-8")
+
+
+def section(name: str, found: dict[str, Any]) -> str:
+    """Write what was measured as Markdown.
+
+    Parameters
+    ----------
+    name : str
+        Of a file of results, without its suffix.
+    """
+    return _SECTIONS[name](found)
 
 
 KEPT: Final = "<!-- below this line the page is written by hand -->"
@@ -65,9 +91,15 @@ Absolute times of a shared machine mean little: compare the ratios.
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = ["| " + " | ".join(head) + " |"]
-    lines.append("|" + " --- |" * (lines[0].count("|") - 1))
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    """Lay out a table that is Markdown and can be read as it is, numbers below each other."""
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| " + " | ".join(f"{cell:{'>' if k else '<'}{widths[k]}}" for k, cell in enumerate(row)) + " |"
+        for row in cells
+    ]
+    rules = ["-" * width if k == 0 else "-" * (width - 1) + ":" for k, width in enumerate(widths)]
+    lines.insert(1, "| " + " | ".join(rules) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -81,14 +113,13 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.1f} ms"
 
 
-def _pipeline(found: dict[str, Any], pictures: Path) -> str:
+def _pipeline(found: dict[str, Any]) -> str:
     spread = found["spread"]
     rows = [
         (stage, f"{found['stages'][stage]:.1f}", f"{floor['microseconds']:.2f}",
          f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio says nothing
         for stage, floor in found["floors"].items()
     ]  # fmt: skip
-    _bars(pictures / "stages.png", found)
     roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())
     return (
         f"## From disk to stored scores\n\n{_on(found)}\n"
@@ -101,7 +132,7 @@ def _pipeline(found: dict[str, Any], pictures: Path) -> str:
                 for what, key, digits in (
                     ("beats a second", "beats_per_second", 0),
                     (
-                        "reference: full BeatGAN, batches of 64, all cores, scoring only",
+                        "reference: full BeatGAN, batches of 64, one core or all, whichever is faster, scoring only",
                         "reference_beats_per_second",
                         0,
                     ),
@@ -116,15 +147,48 @@ def _pipeline(found: dict[str, Any], pictures: Path) -> str:
         f"{found['floor_microseconds_per_beat']:.1f} us. A floor is what the stage's arithmetic takes at the rate of a large "
         "matrix product, its bytes at that of a large copy, and those of the store at that of a file that is synced by the "
         "megabyte. What the processes take beyond the stages are sockets, queues, metrics, and the two cores' common cache.\n"
-        "\n![stages](performance/stages.png)\n"
+        "\nWhere the time of the stages goes, by the function that computes or calls a library or a compiled loop:\n\n"
+        + _table(("function", "stage", "us a beat", "of the stage"), _profile(found))
     )
 
 
-def _live(found: dict[str, Any], _: Path) -> str:
+def _profile(found: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+    for stage, shares in found["profile"].items():
+        for where, share in shares.items():
+            yield f"`{where}`", stage, f"{share * found['stages'][stage]:.1f}", f"{100 * share:.0f} %"
+
+
+def _leads(number: int) -> str:
+    return "one lead" if number == 1 else f"{number} leads"
+
+
+def _segment(found: dict[str, Any]) -> str:
+    spread, live = found["spread"], found["live"]
+    rows = [
+        (what, *(f"{spread[key][which]:,.0f}" for which in ("median", "min", "max")))
+        for what, key in (
+            ("ecgmon, all leads, with windows", "ours"), ("wfdb's xqrs, one lead", "xqrs"), ("sleepecg, one lead", "sleepecg"),
+        )
+    ]  # fmt: skip
+    ratios = " and ".join(
+        f"{found['times_real_time'] / value:.1f} times {name}" for name, value in found["reference"].items()
+    )
+    chunks = ", ".join(f"{one['median']:.0f} us for {name}" for name, one in found["per_chunk_microseconds"].items())
+    return (
+        f"## Detecting and cutting\n\n{_on(found)}\n`ecgmon bench segment`: {found['signal_seconds']:,.0f} s of signal, "
+        f"{_leads(found['leads'])} at {found['fs']:g} Hz, one core, median of {found['repeats']}.\n\n"
+        + _table(("times real time", "median", "least", "most"), rows)
+        + f"\nThat is {ratios}. A chunk takes {chunks}; {live['streams']:,} live streams that are fed every "
+        f"{live['chunk_seconds']:g} s take {live['cores']:.2f} cores.\n"
+    )
+
+
+def _live(found: dict[str, Any]) -> str:
     latency = found["latency_seconds"]
     return (
-        f"## Live streams\n\n{_on(found)}\n`ecgmon bench live`: {found['streams']} streams for {found['seconds']:.0f} s, "
-        f"{found['beats']} beats.\n\n"
+        f"## Live streams, {_leads(found['leads'])}\n\n{_on(found)}\n`ecgmon bench live`: {found['streams']:,} streams of "
+        f"{found['records']} {'record' if found['records'] == 1 else 'records'} for {found['seconds']:.0f} s, "
+        f"{found['beats']:,} beats.\n\n"
         + _table(
             ("", ""),
             [
@@ -138,8 +202,7 @@ def _live(found: dict[str, Any], _: Path) -> str:
     )
 
 
-def _curve(found: dict[str, Any], pictures: Path) -> str:
-    _lines(pictures / "live.png", found)
+def _curve(found: dict[str, Any]) -> str:
     return (
         f"## From few streams to too many\n\n{_on(found)}\n`ecgmon bench live --curve`: a number is held if nothing is "
         "dropped and p99 is at most 100 ms.\n\n"
@@ -153,11 +216,10 @@ def _curve(found: dict[str, Any], pictures: Path) -> str:
                 for point in found["points"]
             ],
         )
-        + "\n![live](performance/live.png)\n"
     )  # fmt: skip
 
 
-def _worker(found: dict[str, Any], _: Path) -> str:
+def _worker(found: dict[str, Any]) -> str:
     forms = {"reference": found["reference"], **found["forms"]}
     batches = list(found["reference"]["batches"])
     best, floor = found["best"], found["floor"]
@@ -185,7 +247,7 @@ def _worker(found: dict[str, Any], _: Path) -> str:
     )
 
 
-def _store(found: dict[str, Any], _: Path) -> str:
+def _store(found: dict[str, Any]) -> str:
     text = (
         f"## Store\n\n{_on(found)}\n`ecgmon bench store`: every commit is synced to the disk.\n\n"
         + _table(
@@ -214,7 +276,7 @@ def _store(found: dict[str, Any], _: Path) -> str:
     )
 
 
-def _start(found: dict[str, Any], _: Path) -> str:
+def _start(found: dict[str, Any]) -> str:
     names = {
         "python": "reference: Python alone", "help": "`ecgmon --help`", "version": "`ecgmon --version`",
         "run_ready": "`ecgmon run`: a worker has joined", "first_beat": "`ecgmon run`: the first beat is stored",
@@ -225,7 +287,7 @@ def _start(found: dict[str, Any], _: Path) -> str:
     return f"## Start\n\n{_on(found)}\n" + _table(("", "median", "least", "most"), rows)
 
 
-def _growth(found: dict[str, Any], _: Path) -> str:
+def _growth(found: dict[str, Any]) -> str:
     text = f"## Growth\n\n{_on(found)}\n`ecgmon bench growth`, full speed.\n\n"
     for name, what in (
         ("streams", "streams"), ("workers", "workers"), ("batch", "most beats in a batch"), ("stop", "seconds of a record"),
@@ -246,7 +308,7 @@ def _growth(found: dict[str, Any], _: Path) -> str:
     return text
 
 
-def _soak(found: dict[str, Any], _: Path) -> str:
+def _soak(found: dict[str, Any]) -> str:
     return (
         f"## Memory over time\n\n{_on(found)}\n`ecgmon bench soak`: {found['minutes']:.0f} minutes at full speed, "
         f"{found['beats']:,} beats, {found['beats_per_second']:,.0f} a second. A line is fitted to all but the first fifth.\n\n"
@@ -263,9 +325,11 @@ def _soak(found: dict[str, Any], _: Path) -> str:
     )  # fmt: skip
 
 
-_SECTIONS: Final = {
+_SECTIONS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "pipeline": _pipeline,
+    "segment": _segment,
     "live": _live,
+    "live-mitdb": _live,
     "curve": _curve,
     "worker-cpu": _worker,
     "worker-cuda": _worker,
@@ -274,41 +338,3 @@ _SECTIONS: Final = {
     "growth": _growth,
     "soak": _soak,
 }
-
-
-def _figure() -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ReportError(
-            "pictures need the package matplotlib, which is missing; pip install 'ecgmon[plot]'"
-        ) from error
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _bars(path: Path, found: dict[str, Any]) -> None:
-    figure, axes = _figure()
-    stages = list(found["stages"])[::-1]
-    axes.barh(stages, [found["stages"][stage] for stage in stages], color="#4c78a8", label="measured")
-    axes.barh(
-        stages,
-        [found["floors"][stage]["microseconds"] for stage in stages],
-        color="#e45756",
-        height=0.35,
-        label="floor",
-    )
-    axes.set_xlabel("microseconds a beat, one core")
-    axes.legend()
-    figure.savefig(path, dpi=110)
-
-
-def _lines(path: Path, found: dict[str, Any]) -> None:
-    figure, axes = _figure()
-    streams = [point["streams"] for point in found["points"]]
-    for key, name in (("p50", "p50"), ("p99", "p99"), ("max", "most")):
-        axes.plot(streams, [1e3 * point["latency_seconds"][key] for point in found["points"]], "o-", label=name)
-    axes.axhline(100, color="grey", linewidth=0.8, linestyle="--")
-    axes.set(xscale="log", yscale="log", xlabel="live streams", ylabel="latency in ms, arrival to commit")
-    axes.legend()
-    figure.savefig(path, dpi=110)

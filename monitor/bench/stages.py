@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from models.checkpoint import ModelInfo
     from models.scoring import Raw, Scorer
+    from monitor.bench.profile import Profile
     from pipelines.items import Items
     from pipelines.wfdb_files import Record
 
@@ -56,19 +57,29 @@ _COMMIT_BYTES: Final = 2**20
 class Clock:
     """Adds up the processor time of stages."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: Profile | None) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._profile = profile
 
     def of(self, stage: str, what: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
         """Run something for a stage."""
+        if self._profile is not None:
+            self._profile.begin(stage)
         began = time.thread_time()
         done = what()
         self.seconds[stage] += time.thread_time() - began
+        if self._profile is not None:
+            self._profile.begin("")
         return done
 
 
-def measure(records: list[Record], scorer: Scorer) -> tuple[dict[str, float], int]:
+def measure(records: list[Record], scorer: Scorer, profile: Profile | None = None) -> tuple[dict[str, float], int]:
     """Run records through every stage, each for itself.
+
+    Parameters
+    ----------
+    profile : Profile, optional
+        Is told which stage runs.
 
     Returns
     -------
@@ -76,7 +87,7 @@ def measure(records: list[Record], scorer: Scorer) -> tuple[dict[str, float], in
         Processor time in microseconds per beat.
     beats : int
     """
-    clock = Clock()
+    clock = Clock(profile)
     with one_core(), tempfile.TemporaryDirectory(prefix="ecgmon-bench-") as name, Store(Path(name)) as store:
         lots: list[list[Lot]] = []
         rules: list[StreamRules] = []

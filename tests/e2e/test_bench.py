@@ -6,10 +6,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import clean_environment
 
 from monitor.bench.compare import compare, table
+from monitor.bench.records import written
+from pipelines.records import RecordRef
+from pipelines.wfdb_files import open_record
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
 
@@ -30,7 +34,8 @@ def measured(tmp_path_factory):
     """Measurements as small as they can be, by the names that the report looks for."""
     folder = tmp_path_factory.mktemp("bench")
     commands = {
-        "pipeline": ("pipeline", "toy", "--repeats", 1),
+        "pipeline": ("pipeline", "--loop", 1, "--repeats", 1),
+        "segment": ("segment", "--repeats", 1, "--streams", 10),
         "live": ("live", "toy", "--streams", 12, "--seconds", 3),
         "store": ("store", "--large", 20_000),
         "soak": ("soak", "toy", "--minutes", 0.3),
@@ -53,7 +58,13 @@ def measured(tmp_path_factory):
 
 def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured):
     found = measured[0]["pipeline"]
-    assert found["beats"] > 400
+    assert found["records"] == 8
+    assert 20_000 < found["beats"] < 30_000  # half an hour each
+    assert found["floors"]["read"]["bytes"] > 0
+    assert set(found["profile"]) == set(found["stages"])
+    for shares in found["profile"].values():
+        assert 0.5 < sum(shares.values()) <= 1.000001
+        assert all(where.split(".")[0] in ("models", "monitor", "pipelines") for where in shares)
     assert found["ratio"] == pytest.approx(found["beats_per_second"] / found["reference_beats_per_second"])
     assert set(found["stages"]) == set(found["floors"])
     assert all(value > 0 for value in found["stages"].values())
@@ -105,7 +116,41 @@ def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
     assert "old" not in text
     assert f"{measured[0]['pipeline']['beats']} beats" in text
     assert "## growth\n\nNot measured." in text
-    assert (tmp_path / "performance" / "stages.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("pipeline", "worker-cpu", "store", "soak"):
+        assert f"![{picture}](performance/{picture}.png)" in text
+        assert (tmp_path / "performance" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"machine": 3}'])
+def test_a_report_of_something_else_is_refused_and_the_page_left_alone(ecgmon, tmp_path, damaged):
+    (tmp_path / "pipeline.json").write_text(damaged)
+    page = tmp_path / "performance.md"
+    page.write_text("old\n")
+    done = ecgmon("bench", "report", "--results", tmp_path, "--out", page)
+    assert done.returncode == 1
+    assert "pipeline.json is no" in done.stderr
+    assert page.read_text() == "old\n"
+
+
+def test_without_json_people_get_the_table_of_the_page(ecgmon):
+    done = ecgmon("bench", "start", "--repeats", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Start\n\nMeasured on: ")
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len({len(row) for row in rows}) == 1
+    assert sum(cell.strip().endswith(" s") for row in rows for cell in row) == 5 * 3
+
+
+def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit():
+    toy = open_record(RecordRef("toy", None)).read(0, 108_000)
+    with written() as refs:
+        assert len(refs) == 8
+        for number, ref in enumerate(refs):
+            record = open_record(ref)
+            assert (record.fs, record.leads, record.length) == (360, ("MLII",), 6 * len(toy))
+            expected = np.roll(toy, number * len(toy) // 8, axis=0)
+            assert np.array_equal(record.read(len(toy), 2 * len(toy)), expected)
+    assert not any(ref.path.parent.exists() for ref in refs)
 
 
 def test_comparing_shows_old_and_new(measured):
@@ -121,15 +166,18 @@ def test_comparing_shows_old_and_new(measured):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "code", "said"),
     [
-        (("pipeline", "no-such-record"), "no-such-record"),
-        (("store", "--compare", "no-such-file.json"), "no-such-file.json"),
-        (("report", "--results", "no-such-folder"), "no measurement"),
+        (("pipeline", "no-such-record"), 1, "no-such-record"),
+        (("store", "--compare", "no-such-file.json"), 1, "no-such-file.json"),
+        (("report", "--results", "no-such-folder"), 1, "no measurement"),
+        (("pipeline", "--repeats", "0"), 2, "'0' is no number from 1 on"),
+        (("live", "--streams", "-3"), 2, "'-3' is no number from 1 on"),
+        (("soak", "--minutes", "inf"), 2, "'inf' is no number above 0"),
     ],
 )
-def test_what_can_not_be_measured_is_said(ecgmon, arguments, said):
+def test_what_can_not_be_measured_is_said(ecgmon, arguments, code, said):
     done = ecgmon("bench", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
