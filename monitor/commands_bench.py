@@ -226,7 +226,7 @@ def _measure_on(args: Namespace, refs: list[RecordRef]) -> dict[str, Any]:
     from monitor.bench.growth import growth, soak
 
     if args.what == "growth":
-        return growth(refs, progress=_progress)
+        return growth(refs, records, progress=_progress)
     return soak(refs, minutes=args.minutes, progress=_progress)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from monitor.bench.pipeline import BATCH, run_once
+from monitor.bench.pipeline import BATCH, loops, run_once
 from monitor.bench.rig import BenchError, rig
 from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pipelines.records import RecordRef
+    from pipelines.wfdb_files import Record
 
 _STREAMS: Final = (1, 4, 16, 48)
 _WORKERS: Final = (1, 2, 3, 4)
@@ -25,8 +26,12 @@ _WARM_SHARE: Final = 0.2  # of a soak that does not count: buffers fill, caches 
 _START_SECONDS: Final = 120.0
 
 
-def growth(refs: list[RecordRef], *, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def growth(
+    refs: list[RecordRef], records: list[Record], *, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Measure speed and latency against the number of streams, of workers, the batch limit and the length of records.
+
+    Records are played until a day of them is, but where their length is what is measured: those are played once.
 
     Returns
     -------
@@ -39,18 +44,19 @@ def growth(refs: list[RecordRef], *, progress: Callable[[str], None] = lambda _:
         found = {}
         for value in values:
             progress(f"{name} {value}")
-            found[str(value)] = run_once(refs, **{"loop": 1, **same, name: value})
+            found[str(value)] = run_once(refs, **{"loop": loops(records), **same, name: value})
         return found
 
     by_streams = {}
     for streams in _STREAMS:
         progress(f"streams {streams}")
-        by_streams[str(streams)] = run_once([refs[k % len(refs)] for k in range(streams)], loop=1)
+        which = [k % len(refs) for k in range(streams)]
+        by_streams[str(streams)] = run_once([refs[k] for k in which], loop=loops([records[k] for k in which]))
     return {
         "streams": by_streams,
         "workers": runs("workers", _WORKERS),
         "batch": runs("batch", _BATCHES),
-        "stop": runs("stop", tuple(60 * minutes for minutes in _MINUTES)),
+        "stop": runs("stop", tuple(60 * minutes for minutes in _MINUTES), loop=1),
         "default_batch": BATCH,
         "machine": machine(),
     }

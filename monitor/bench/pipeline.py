@@ -13,7 +13,7 @@ from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings,
 from monitor.store import FILE, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from monitor.report import Status
     from pipelines.records import RecordRef
@@ -105,6 +105,11 @@ def run_once(
     }
 
 
+def loops(records: Sequence[Record]) -> int:
+    """How often these records have to be played for a run that is long enough to be measured."""
+    return math.ceil(_PLAYED_SECONDS / sum(record.length / record.fs for record in records))
+
+
 def _check(status: Status, streams: int) -> None:
     if status.troubles:
         stream, reason = next(iter(status.troubles.items()))
@@ -146,8 +151,7 @@ def pipeline(
     from models.benchmark import REFERENCE_BATCH, Reference, Spread, machine
     from models.scoring import Scorer
 
-    if loop is None:
-        loop = math.ceil(_PLAYED_SECONDS / sum(record.length / record.fs for record in records))
+    loop = loops(records) if loop is None else loop
     runs, references, ratios = [], [], []
     reference = Reference()
     for number in range(repeats + 1):
@@ -196,6 +200,7 @@ def pipeline(
         "store_bytes_per_beat": stored,
         "reference_batch": REFERENCE_BATCH,
         "records": len(refs),
+        "leads": max(len(record.leads) for record in records),
         "beats": runs[0]["beats"],
         "loop": loop,
         "workers": workers,

@@ -106,6 +106,7 @@ def _soak(found: dict[str, Any], path: Path) -> None:
 
 PLOTS: Final[dict[str, Callable[[dict[str, Any], Path], None]]] = {
     "pipeline": _stages,
+    "pipeline-mitdb": _stages,
     "curve": _curve,
     "worker-cpu": _worker,
     "worker-cuda": _worker,

@@ -24,8 +24,8 @@ def write(results: Path, page: Path) -> None:
     Parameters
     ----------
     results : Path
-        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``segment.json``, ``live.json``,
-        ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``,
+        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``pipeline-mitdb.json``,
+        ``segment.json``, ``live.json``, ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``,
         ``growth.json``, ``soak.json``.  A part whose file is missing is said not to have been measured.
     page : Path
         Pictures go to a folder of the same name beside it.  What stands below :data:`KEPT` is left as it is.
@@ -122,9 +122,9 @@ def _pipeline(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())
     return (
-        f"## From disk to stored scores\n\n{_on(found)}\n"
-        f"`ecgmon bench pipeline`: {found['records']} records, {found['beats']} beats, {found['workers']} worker, batches "
-        f"of {found['batch']}, median of {found['repeats']}.\n\n"
+        f"## From disk to stored scores, {_leads(found['leads'])}\n\n{_on(found)}\n"
+        f"`ecgmon bench pipeline`: {_records(found['records'])}, each played {found['loop']} times, {found['beats']:,} beats, "
+        f"{found['workers']} worker, batches of {found['batch']}, median of {found['repeats']}.\n\n"
         + _table(
             ("", "median", "least", "most"),
             [
@@ -162,6 +162,10 @@ def _leads(number: int) -> str:
     return "one lead" if number == 1 else f"{number} leads"
 
 
+def _records(number: int) -> str:
+    return "one record" if number == 1 else f"{number} records"
+
+
 def _segment(found: dict[str, Any]) -> str:
     spread, live = found["spread"], found["live"]
     rows = [
@@ -187,7 +191,7 @@ def _live(found: dict[str, Any]) -> str:
     latency = found["latency_seconds"]
     return (
         f"## Live streams, {_leads(found['leads'])}\n\n{_on(found)}\n`ecgmon bench live`: {found['streams']:,} streams of "
-        f"{found['records']} {'record' if found['records'] == 1 else 'records'} for {found['seconds']:.0f} s, "
+        f"{_records(found['records'])} for {found['seconds']:.0f} s, "
         f"{found['beats']:,} beats.\n\n"
         + _table(
             ("", ""),
@@ -327,6 +331,7 @@ def _soak(found: dict[str, Any]) -> str:
 
 _SECTIONS: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "pipeline": _pipeline,
+    "pipeline-mitdb": _pipeline,
     "segment": _segment,
     "live": _live,
     "live-mitdb": _live,

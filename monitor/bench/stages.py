@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from models.evidence import BEATS
-from models.windows import FILTER_HALF, LENGTH
+from models.windows import FILTER_HALF, FS, LENGTH
 from monitor.delivery import Lot
 from monitor.settings import AlertSettings
 from monitor.store import Store
@@ -20,6 +20,7 @@ from monitor.streams import StreamRules, conclude, observe
 from pipelines import wire
 from pipelines.benchmark import one_core
 from pipelines.items import ITEM
+from pipelines.qrs import gabor
 from pipelines.segmentation import Segmenter
 from pipelines.sources import BLOCK_CHUNKS
 
@@ -203,7 +204,7 @@ def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: floa
     work: dict[str, tuple[float, float, float]] = {
         # operations, bytes through memory, bytes to disk
         "read": (3 * signal, 6 * signal, 0.0),
-        "segment": (2.0 * leads * LENGTH * (2 * FILTER_HALF + 1), 4 * signal + leads * window, 0.0),
+        "segment": (2.0 * _taps(records, beats), 4 * signal + leads * window, 0.0),
         "wire": (0.0, leads * window + info.leads * window + LENGTH * 2.0 + ITEM.itemsize, 0.0),
         "reconstruct": (2.0 * scorer.multiply_adds, info.leads * window + LENGTH * 2.0, 0.0),
         "evidence": (3.0 * BEATS * leads * 53, 2.0 * leads * 53 * BEATS, 0.0),
@@ -219,6 +220,13 @@ def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: floa
         }
         for stage, (operations, moved, written) in work.items()
     }
+
+
+def _taps(records: list[Record], beats: int) -> float:
+    """Count the multiplications of a beat by taps: two QRS filters over every sample, the window filter over what windows need."""
+    leads = max(min(len(record.leads), 2) for record in records)
+    samples = sum(record.length / record.fs * FS * min(len(record.leads), 2) for record in records) / beats
+    return samples * gabor().size + min(samples, leads * LENGTH) * (2 * FILTER_HALF + 1)
 
 
 def _density_operations(info: ModelInfo) -> float:
