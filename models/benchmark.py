@@ -39,9 +39,11 @@ _BATCHES: Final = (1, 8, 64, 256, 1024, 4096)
 _MOST_BATCH_CUDA: Final = (16_384, 65_536)
 _REPEATS: Final = 5
 _ROUND_SECONDS: Final = 0.2  # shortest round that is timed
+_REFERENCE_SECONDS: Final = 2.0
 _CALLS: Final = 200  # single calls whose quantiles are given
-_PARITY_BEATS: Final = 512
-_PEAK_SIZE: Final = 1024  # of the square matrices whose product shows what the processor can do
+_PARITY_BEATS: Final = 2500  # more than the largest tile of any device has
+_SLICES: Final = ((0, 1), (3, 10), (100, 164), (100, 165), (7, 307), (1000, 2100), (1, 2500))  # of them, scored apart
+_PEAK_SIZE: Final = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product shows what a device can do
 _COPY_BYTES: Final = 64 * 2**20
 
 
@@ -314,12 +316,15 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
             for name, score in forms.items()
         }
         apart = max(
-            float(np.abs(forms["deployed"](windows[:n]) - expected[:n]).max()) for n in (1, 7, TILE, TILE + 1, 300)
+            float(np.abs(forms["deployed"](windows[first:last]) - expected[first:last]).max())
+            for first, last in _SLICES
         )
         speeds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
         waits: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
         given = {batch: np.repeat(_windows(batch), info.leads, axis=1) for batch in batches}
+        of_reference: list[float] = []
         for _ in range(repeats):
+            of_reference.append(reference.beats_per_second(_REFERENCE_SECONDS))
             for name, score in subjects.items():
                 for batch in batches:
                     speed, wait = _round(score, given[batch])
@@ -341,23 +346,24 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
 
     best = max(batches, key=lambda batch: np.median(speeds["deployed"][batch]))
     fastest = float(np.median(speeds["deployed"][best]))
-    of_reference = float(np.median(speeds["reference"][REFERENCE_BATCH]))
     return {
         "machine": machine(device),
         "device": device,
+        "captured": scorer.captured,
         "model": {
             "multiply_adds": info.multiply_adds, "deployed_multiply_adds": scorer.multiply_adds,
             "parameters": info.parameters,
         },
         "reference": {
             "multiply_adds": reference.shape.multiply_adds, "parameters": reference.shape.parameters,
+            "beats_per_second": Spread(tuple(of_reference)).as_dict(),
             "batches": figures("reference"),
         },
         "forms": {name: {"parity": parity[name], "batches": figures(name)} for name in forms},
         "unavailable": {name: form for name, form in made.items() if isinstance(form, str)},
         "difference_between_batch_sizes": apart,
         "best": {
-            "batch": best, "beats_per_second": fastest, "ratio": fastest / of_reference,
+            "batch": best, "beats_per_second": fastest, "ratio": fastest / Spread(tuple(of_reference)).median,
             "microseconds_per_beat": 1e6 / fastest, "over_floor": 1e6 / fastest / floor["microseconds_per_beat"],
         },
         "floor": floor,
@@ -408,7 +414,8 @@ def peak(device: str = "cpu") -> tuple[float, float]:
             least = min(least, time.perf_counter() - began)
         return least
 
-    a = torch.rand((_PEAK_SIZE, _PEAK_SIZE), device=device)
+    size = _PEAK_SIZE[device]
+    a = torch.rand((size, size), device=device)
     source = torch.zeros(_COPY_BYTES // 4)
     target = torch.empty(_COPY_BYTES // 4, device=device)
-    return 2 * _PEAK_SIZE**3 / best(lambda: a @ a), _COPY_BYTES / best(lambda: target.copy_(source))
+    return 2 * size**3 / best(lambda: a @ a), _COPY_BYTES / best(lambda: target.copy_(source))

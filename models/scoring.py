@@ -74,6 +74,8 @@ class Reconstructor:
     ----------
     multiply_adds : int
         Multiply-adds for one filtered window, in the form that runs here.
+    captured : bool
+        Whether it runs as a CUDA graph.
 
     Notes
     -----
@@ -96,6 +98,7 @@ class Reconstructor:
         elif generator.shape.architecture == "dense":
             self._sampled = Sampled(self._network, self._leads)
         self.multiply_adds = self._sampled.multiply_adds if self._sampled else generator.shape.multiply_adds
+        self.captured = self._resident is not None and self._resident.captured
 
     def score(self, windows: NDArray[np.float32]) -> Raw:
         """Compute A(x) and its ticks.

@@ -68,6 +68,7 @@ class Worker:
     ) -> None:
         self._scorer = scorer
         self._spare = spare
+        self._failed: Scorer | None = None
         self._device: wire.Device = device
         self._degraded = ""
         self._credit = credit
@@ -182,6 +183,7 @@ class Worker:
                 raise
             _log.exception("device-failed", device=self._device)
             self._degraded, self._device = _said(error), "cpu"
+            self._failed = self._scorer  # kept: to let go of what is on a GPU that fails may end the process
             self._scorer = self._spare()
             return self._scorer.score(windows)
 
@@ -227,7 +229,7 @@ def load_model(weights: Path | None, device: str, threads: int) -> Model:
     elif device == "cuda" and not torch.cuda.is_available():
         raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
-    _log.info("ready", model=scorer.info.name, device=device)
+    _log.info("ready", model=scorer.info.name, device=device, captured=scorer.captured)
     if device == "cpu":
         return Model(scorer, "cpu", None)
     return Model(scorer, "cuda", lambda: Scorer(weights, device="cpu", threads=threads))

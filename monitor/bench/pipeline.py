@@ -30,6 +30,8 @@ _LEAST_SECONDS: Final = 0.05  # between the first two looks at the status
 _MOST_SECONDS: Final = 0.2  # between the later ones: twenty a second take a twentieth of a core
 _ITEMS: Final = 16_384
 _LEAST_SHARE: Final = 0.03  # of a stage's time that a function is worth a line
+_LEAST_SAMPLES: Final = 300  # of every stage, so that such a share is some nine of them
+_MOST_PASSES: Final = 10  # for as many, where records are short
 
 
 def run_once(
@@ -81,9 +83,7 @@ def run_once(
             if time.monotonic() > until:
                 raise BenchError(f"the records were not stored within {_END_SECONDS:g} s")
             cpu |= {role: max(seconds, cpu.get(role, 0.0)) for role, seconds in pipeline.cpu().items()}
-            rss = {role: max(rss.get(role, 0.0), bytes_) for role, bytes_ in pipeline.rss().items()} | {
-                role: bytes_ for role, bytes_ in rss.items() if role == "producer"
-            }
+            rss |= {role: max(rss.get(role, 0.0), bytes_) for role, bytes_ in pipeline.rss().items()}
             time.sleep(pause)
             pause = min(_MOST_SECONDS, 1.1 * pause)
         status = pipeline.status()
@@ -172,7 +172,10 @@ def pipeline(
     progress("where the time of the stages goes")
     profile = Profile()
     with profile.running():
-        stages.measure(records, scorer, profile)
+        for _ in range(_MOST_PASSES):
+            stages.measure(records, scorer, profile)
+            if profile.samples >= _LEAST_SAMPLES:
+                break
     of_stages = {stage: Spread(tuple(found[stage] for found, _ in measured)).median for stage in measured[0][0]}
     stored = Spread(tuple(run["store_bytes"] for run in runs)).median
     floors = stages.floors(scorer, records, beats, stored)

@@ -13,55 +13,68 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_EVERY_SECONDS: Final = 0.0005  # of processor time
-_ROOT: Final = Path(__file__).resolve().parents[2]
+_EVERY_SECONDS: Final = 0.00025  # of real time, for which the system has finer timers than for processor time
+_ROOT: Final = Path(__file__).parents[2]
 _OURS: Final = tuple(f"{_ROOT / package}/" for package in ("models", "monitor", "pipelines"))
-_NOT: Final = f"{_ROOT / 'monitor' / 'bench'}/"
+_NOT: Final = tuple(str(_ROOT / "monitor" / name) for name in ("bench/", "commands_bench.py", "cli.py", "__main__.py"))
 
 
 class Profile:
     """Adds up processor time by stage and function of ours.
 
     What a library or a compiled loop takes counts for the function that called it: a signal is handled when the call
-    is over, and the sample has the weight of all the time since the last.
-
-    Attributes
-    ----------
-    stage : str
-        Whose time it is now.
+    is over, and the sample has the weight of all the time since the last.  A stage that comes in many short pieces is
+    sampled as if they were one: what is left at the end of a piece goes to the next sample, whichever function that finds.
     """
 
     def __init__(self) -> None:
-        self.stage = ""
+        self._stage = ""
         self._spent: dict[str, defaultdict[str, float]] = {}
+        self._taken: defaultdict[str, int] = defaultdict(int)
+        self._left: defaultdict[str, float] = defaultdict(float)
         self._last = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Take samples meanwhile; in the main thread only."""
-        before = signal.signal(signal.SIGPROF, self._sample)
-        self._last = time.thread_time()
-        signal.setitimer(signal.ITIMER_PROF, _EVERY_SECONDS, _EVERY_SECONDS)
+        before = signal.signal(signal.SIGALRM, self._sample)
+        signal.setitimer(signal.ITIMER_REAL, _EVERY_SECONDS, _EVERY_SECONDS)
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, before)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def enter(self, stage: str) -> None:
+        """Count what comes for a stage."""
+        self._stage = stage
+        self._taken[stage] += 0  # known from now on
+        self._last = time.thread_time()
+
+    def leave(self) -> None:
+        """Count what comes for none."""
+        self._left[self._stage] += time.thread_time() - self._last
+        self._stage = ""
 
     def _sample(self, _: int, frame: FrameType | None) -> None:
-        now = time.thread_time()
+        if not self._stage:
+            return
         while frame is not None and not _is_ours(frame.f_code.co_filename):
             frame = frame.f_back
-        if frame is not None and self.stage:
-            module = Path(frame.f_code.co_filename).relative_to(_ROOT).with_suffix("")
-            where = f"{'.'.join(module.parts)}.{frame.f_code.co_qualname}"
-            self._spent.setdefault(self.stage, defaultdict(float))[where] += now - self._last
+        if frame is None:
+            return
+        now = time.thread_time()
+        module = Path(frame.f_code.co_filename).relative_to(_ROOT).with_suffix("")
+        where = f"{'.'.join(module.parts)}.{frame.f_code.co_qualname}"
+        spent = self._spent.setdefault(self._stage, defaultdict(float))
+        spent[where] += now - self._last + self._left.pop(self._stage, 0.0)
+        self._taken[self._stage] += 1
         self._last = now
 
-    def begin(self, stage: str) -> None:
-        """Count what comes for a stage; what was since the last sample is nobody's."""
-        self.stage = stage
-        self._last = time.thread_time()
+    @property
+    def samples(self) -> int:
+        """Samples of the stage that has the fewest."""
+        return min(self._taken.values(), default=0)
 
     def shares(self, least: float) -> dict[str, dict[str, float]]:
         """Give of each stage the functions that took at least a share of it, largest first."""

@@ -46,7 +46,6 @@ def write(results: Path, page: Path) -> None:
     if not found:
         raise ReportError(f"there is no measurement in {results}; make one with 'ecgmon bench pipeline --json'")
     pictures = page.with_suffix("")
-    pictures.mkdir(parents=True, exist_ok=True)
     parts = [_HEAD]
     for name in _SECTIONS:
         if name not in found:
@@ -54,13 +53,16 @@ def write(results: Path, page: Path) -> None:
             continue
         try:
             parts.append(section(name, found[name]))
-            if name in PLOTS:
-                PLOTS[name](found[name], pictures / f"{name}.png")
-                parts.append(f"![{name}]({pictures.name}/{name}.png)\n")
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ReportError(
                 f"{results / name}.json is no measurement of this version ({error!r}); measure again"
             ) from error
+        if name in PLOTS:
+            parts.append(f"![{name}]({pictures.name}/{name}.png)\n")
+    pictures.mkdir(parents=True, exist_ok=True)
+    for name, plot in PLOTS.items():
+        if name in found:
+            plot(found[name], pictures / f"{name}.png")
     kept = ""
     if page.is_file():
         _, mark, kept = page.read_text(encoding="utf-8").partition(KEPT)

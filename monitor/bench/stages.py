@@ -65,12 +65,12 @@ class Clock:
     def of(self, stage: str, what: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
         """Run something for a stage."""
         if self._profile is not None:
-            self._profile.begin(stage)
+            self._profile.enter(stage)
         began = time.thread_time()
         done = what()
         self.seconds[stage] += time.thread_time() - began
         if self._profile is not None:
-            self._profile.begin("")
+            self._profile.leave()
         return done
 
 

@@ -114,7 +114,7 @@ def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
     text = page.read_text()
     assert text.endswith("\nby hand\n")
     assert "old" not in text
-    assert f"{measured[0]['pipeline']['beats']} beats" in text
+    assert f"{measured[0]['pipeline']['beats']:,} beats" in text
     assert "## growth\n\nNot measured." in text
     for picture in ("pipeline", "worker-cpu", "store", "soak"):
         assert f"![{picture}](performance/{picture}.png)" in text
