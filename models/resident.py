@@ -82,17 +82,23 @@ class Resident:
 
     def _scored(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Score windows that are on the device, tile by tile; nothing is waited for."""
-        errors, ticks = [], []
+        if len(windows) <= TILE:
+            return self._tile(windows)
+        tiles = []
         for tile in torch.split(windows, TILE):
-            self._given[: len(tile)] = tile  # behind them lies what was there before: no window looks at another
-            if self._replay is None:
-                self._error, self._ticks = self._steps()
-            else:
-                self._replay()
-            # The next tile writes over what a recorded one made.
-            errors.append(self._error[: len(tile)].clone())
-            ticks.append(self._ticks[: len(tile)].clone())
-        return (errors[0], ticks[0]) if len(errors) == 1 else (torch.cat(errors), torch.cat(ticks))
+            error, ticks = self._tile(tile)
+            tiles.append((error.clone(), ticks.clone()))  # the next tile writes over what a recorded one made
+        return torch.cat([error for error, _ in tiles]), torch.cat([ticks for _, ticks in tiles])
+
+    def _tile(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Score at most a tile; the answers are good until the next."""
+        count = len(windows)
+        self._given[:count] = windows  # behind them lies what was there before: no window looks at another
+        if self._replay is None:
+            self._error, self._ticks = self._steps()
+        else:
+            self._replay()
+        return self._error[:count], self._ticks[:count]
 
     def _steps(self) -> tuple[Tensor, Tensor]:
         """Scale a tile as :func:`models.windows.scale` does, reconstruct it, compare; nothing here depends on a value."""
