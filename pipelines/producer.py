@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("producer")
 
 _IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
-_UNPACED_CHUNK_SECONDS: Final = 10.0  # signal read at a time when nobody waits for the clock
-_MESSAGE_ITEMS: Final = 512  # most items in a message: 640 kB of windows, so that acknowledgements flow
+UNPACED_CHUNK_SECONDS: Final = 60.0
+"""Signal read at a time where nobody waits for the clock, in s: what is done once for a chunk, here and in the monitor, hardly counts."""
+
+_MESSAGE_ITEMS: Final = 1024  # most items in a message: 1.4 MB of windows of two leads, so that acknowledgements flow
 _READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
 _TURN_SECONDS: Final = 0.025  # between two groups of paced streams: many in one message cost less, and none waits long
 _LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this does not catch up
@@ -104,7 +106,7 @@ class Feed:
 
     def _begin(self, source: RecordSource) -> None:
         self.segmenter = Segmenter(source.fs, source.leads)
-        self.chunks = source.chunks(self.chunk_seconds if self.speed else _UNPACED_CHUNK_SECONDS, phase=self.phase)
+        self.chunks = source.chunks(self.chunk_seconds if self.speed else UNPACED_CHUNK_SECONDS, phase=self.phase)
         self.offset = self._seconds = 0
         self.position = self.samples = 0
         self.due = 0.0

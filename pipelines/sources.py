@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CHUNK_SECONDS: Final = 0.25
 """How much signal a chunk holds by default, in seconds: what a monitor's frontend sends at once."""
 
-BLOCK_SECONDS: Final = 300.0
+BLOCK_SECONDS: Final = 120.0
 """Most signal that is read from disk at once, in seconds: a day of twelve leads is never in memory."""
 
 BLOCK_CHUNKS: Final = 8

@@ -20,9 +20,10 @@ from monitor.streams import StreamRules, conclude, observe
 from pipelines import wire
 from pipelines.benchmark import one_core
 from pipelines.items import ITEM
+from pipelines.producer import UNPACED_CHUNK_SECONDS
 from pipelines.qrs import gabor
 from pipelines.segmentation import Segmenter
-from pipelines.sources import BLOCK_CHUNKS
+from pipelines.sources import RecordSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +48,8 @@ STAGES: Final = {
 }
 """Stages, in order, and what they do."""
 
-_CHUNK_SECONDS: Final = 10.0
-_LOTS: Final = 12  # chunks of a stream in a commit, about as many as at full speed
-_PARTS: Final = 20  # chunks in a message: 512 items of a producer are about as many
+_LOTS: Final = 3  # chunks of a stream in a commit, about as many as at full speed
+_PARTS: Final = 8  # chunks in a message: 1024 items of a producer are about as many
 _BATCH_BEATS: Final = 1024
 _SYNC_BYTES: Final = 8 * 2**20
 _COMMIT_BYTES: Final = 2**20
@@ -107,15 +107,11 @@ def measure(records: list[Record], scorer: Scorer, profile: Profile | None = Non
 
 def _lots(clock: Clock, record: Record, stream: str, scorer: Scorer) -> list[Lot]:
     """Read, segment, send and score one record."""
-    step = round(_CHUNK_SECONDS * record.fs)
     segmenter = Segmenter(record.fs, record.leads)
     items: list[Items] = []
-    for start in range(0, record.length, BLOCK_CHUNKS * step):
-        stop = min(start + BLOCK_CHUNKS * step, record.length)
-        block = clock.of("read", partial(record.block, start, stop))
-        for at in range(0, stop - start, step):
-            chunk = clock.of("read", partial(block.__getitem__, slice(at, at + step)))
-            items.append(clock.of("segment", partial(segmenter.push, chunk)))
+    chunks = RecordSource(stream, record, 0, record.length, 1).chunks(UNPACED_CHUNK_SECONDS)
+    while (chunk := clock.of("read", partial(next, chunks, None))) is not None:
+        items.append(clock.of("segment", partial(segmenter.push, chunk)))
     items.append(clock.of("segment", segmenter.finish))
     items = [part for part in items if len(part)]
 
