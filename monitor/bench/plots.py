@@ -59,15 +59,16 @@ def _curve(found: dict[str, Any], path: Path) -> None:
 
 def _worker(found: dict[str, Any], path: Path) -> None:
     figure, axes = _figure()
+    marked = {"reference": "black", "deployed": "#e45756"}
     for name, form in {"reference": found["reference"], **found["forms"]}.items():
         batches = [int(batch) for batch in form["batches"]]
         speeds = [one["beats_per_second"]["median"] for one in form["batches"].values()]
-        plain = name not in ("reference", "deployed")
-        axes.plot(batches, speeds, "o-", label=name, linewidth=1 if plain else 2.5, markersize=3 if plain else 6)
+        width = 2.5 if name in marked else 1
+        axes.plot(batches, speeds, "o-", label=name, color=marked.get(name), linewidth=width, markersize=3 * width)
     floor = 1e6 / found["floor"]["microseconds_per_beat"]
     axes.axhline(floor, color="grey", linewidth=0.8, linestyle="--", label="floor")
     axes.set(xscale="log", yscale="log", xlabel="beats in a batch", ylabel="beats a second")
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(loc="outside right upper")
     _save(figure, path)
 
 
@@ -75,7 +76,7 @@ def _store(found: dict[str, Any], path: Path) -> None:
     figure, axes = _figure()
     beats = [int(number) for number in found["commits"]]
     axes.plot(beats, [one["microseconds_per_beat"] for one in found["commits"].values()], "o-")
-    axes.set(xscale="log", yscale="log", xlabel="beats in a commit", ylabel="microseconds a beat, synced")
+    axes.set(xscale="log", ylim=(0, None), xlabel="beats in a commit", ylabel="microseconds a beat, synced")
     _save(figure, path)
 
 
