@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser, Namespace
+    from argparse import Namespace
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 def add_bench(parser: ArgumentParser) -> None:
     """Add the arguments of ``ecgmon bench``."""
     parser.description = "Measure speed, against references that run between the repeats; docs/performance.md explains."
-    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        dest="again",
+        metavar="OLD.json",
+        help="without WHAT: measure again what an older measurement was of, and show what changed",
+    )
+    parser.add_argument("--json", action="store_true", dest="json_again", help="with it: print one JSON object")
+    what = parser.add_subparsers(dest="what", metavar="WHAT")
 
     segment = what.add_parser("segment", help="detecting and cutting beats, on one core, against xqrs and sleepecg")
     _add_records(segment, ["toy"])
@@ -112,6 +120,14 @@ def _duration(text: str) -> float:
 
 def run_bench(args: Namespace) -> int:
     """Run ``ecgmon bench``; 1 if it can not be measured."""
+    if args.what is None:
+        if args.again is None:
+            print("ecgmon: name what to measure, or an older measurement: ecgmon bench --help", file=sys.stderr)
+            return 2
+        try:
+            args = _again(args.again, as_json=args.json_again)
+        except (OSError, ValueError) as error:
+            return _complain(error)
     if args.what == "worker":  # before anything is imported that a bare GPU machine has not
         return _run_worker(args)
     from monitor.bench.plots import PlotError
@@ -136,6 +152,39 @@ def run_bench(args: Namespace) -> int:
         return _complain(error)
     _tell(args, found, old)
     return 0
+
+
+_REPEATED: Final = (
+    "repeats", "loop", "workers", "batch", "streams", "seconds", "curve", "device", "large", "minutes",
+)  # fmt: skip
+
+
+def _command(args: Namespace) -> list[str]:
+    """Write down what was asked for, for whoever wants to measure it again."""
+    words = [args.what, *getattr(args, "records", [])]
+    for name in _REPEATED:
+        value = getattr(args, name, None)
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words += [f"--{name}", str(value)]
+    return words
+
+
+def _again(path: Path, *, as_json: bool) -> Namespace:
+    """Read from an older measurement what was asked for then.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file can not be read, or does not say.
+    """
+    words = (_old(path) or {}).get("command")
+    if not isinstance(words, list) or not words:
+        raise ValueError(f"{path} does not say what it measured; name it: ecgmon bench pipeline --compare {path}")
+    parser = ArgumentParser(prog="ecgmon bench")
+    add_bench(parser)
+    return parser.parse_args([*map(str, words), "--compare", str(path), *(["--json"] if as_json else [])])
 
 
 def _run_worker(args: Namespace) -> int:
@@ -169,8 +218,9 @@ def _tell(args: Namespace, found: dict[str, Any], old: dict[str, Any] | None) ->
     from monitor.bench.compare import compare, table
     from monitor.bench.report import section
 
+    found["command"] = _command(args)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found, allow_nan=False))
     else:
         print(section(_name(args), found).removeprefix("## "))
     if old is not None:

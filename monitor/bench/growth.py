@@ -111,7 +111,7 @@ def soak(refs: list[RecordRef], *, minutes: float, progress: Callable[[str], Non
     roles = {}
     for role, values in samples.items():
         kept = np.array(values)[counted]
-        slope = float(np.polyfit(hours, kept, 1)[0]) if len(kept) > 1 else float("nan")
+        slope = float(np.polyfit(hours, kept, 1)[0]) if len(kept) > 1 else None
         roles[role] = {"first": float(kept[0]), "last": float(kept[-1]), "slope_bytes_per_hour": slope}
     return {
         "minutes": spent / 60,

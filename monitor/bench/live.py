@@ -103,7 +103,7 @@ def live(
     seconds: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do."""
+    """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do, if there are any."""
     from models.benchmark import machine
     from monitor.streams import warm_up as warm_up_monitor
     from pipelines.producer import warm_up as warm_up_producer
@@ -115,7 +115,7 @@ def live(
     progress(f"{streams} streams for {seconds:g} s")
     found = run_once(refs, records, streams=streams, seconds=seconds)
     more = streams - few["streams"]
-    found["bytes_per_stream"] = (found["rss_bytes"] - few["rss_bytes"]) / more if more else float("nan")
+    found["bytes_per_stream"] = (found["rss_bytes"] - few["rss_bytes"]) / more if more else None
     return found | {"held": held(found), "machine": machine()}
 
 

@@ -88,7 +88,8 @@ _HEAD: Final = """\
 # Performance
 
 Made by `ecgmon bench report` from the files in `results/bench/`, each of which `ecgmon bench ... --json` printed.
-Absolute times of a shared machine mean little: compare the ratios.
+Absolute times of a shared machine mean little: compare the ratios. To measure one of them again and see what changed:
+`ecgmon bench --compare results/bench/pipeline.json`.
 """
 
 
@@ -125,7 +126,7 @@ def _pipeline(found: dict[str, Any]) -> str:
     roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())
     return (
         f"## From disk to stored scores, {_leads(found['leads'])}\n\n{_on(found)}\n"
-        f"`ecgmon bench pipeline`: {_records(found['records'])}, each played {found['loop']} times, {found['beats']:,} beats, "
+        f"{_asked(found)}: {_records(found['records'])}, each played {found['loop']} times, {found['beats']:,} beats, "
         f"{found['workers']} worker, batches of {found['batch']}, median of {found['repeats']}.\n\n"
         + _table(
             ("", "median", "least", "most"),
@@ -152,6 +153,14 @@ def _pipeline(found: dict[str, Any]) -> str:
         "\nWhere the time of the stages goes, by the function that computes or calls a library or a compiled loop:\n\n"
         + _table(("function", "stage", "us a beat", "of the stage"), _profile(found))
     )
+
+
+def _known(figure: float | None, form: str, unit: float = 1.0) -> str:
+    return "too little to tell" if figure is None else form.format(figure / unit)
+
+
+def _asked(found: dict[str, Any]) -> str:
+    return f"`ecgmon bench {' '.join(found['command'])}`"
 
 
 def _profile(found: dict[str, Any]) -> Iterable[tuple[str, ...]]:
@@ -181,7 +190,7 @@ def _segment(found: dict[str, Any]) -> str:
     )
     chunks = ", ".join(f"{one['median']:.0f} us for {name}" for name, one in found["per_chunk_microseconds"].items())
     return (
-        f"## Detecting and cutting\n\n{_on(found)}\n`ecgmon bench segment`: {found['signal_seconds']:,.0f} s of signal, "
+        f"## Detecting and cutting\n\n{_on(found)}\n{_asked(found)}: {found['signal_seconds']:,.0f} s of signal, "
         f"{_leads(found['leads'])} at {found['fs']:g} Hz, one core, median of {found['repeats']}.\n\n"
         + _table(("times real time", "median", "least", "most"), rows)
         + f"\nThat is {ratios}. A chunk takes {chunks}; {live['streams']:,} live streams that are fed every "
@@ -192,7 +201,7 @@ def _segment(found: dict[str, Any]) -> str:
 def _live(found: dict[str, Any]) -> str:
     latency = found["latency_seconds"]
     return (
-        f"## Live streams, {_leads(found['leads'])}\n\n{_on(found)}\n`ecgmon bench live`: {found['streams']:,} streams of "
+        f"## Live streams, {_leads(found['leads'])}\n\n{_on(found)}\n{_asked(found)}: {found['streams']:,} streams of "
         f"{_records(found['records'])} for {found['seconds']:.0f} s, "
         f"{found['beats']:,} beats.\n\n"
         + _table(
@@ -202,7 +211,7 @@ def _live(found: dict[str, Any]) -> str:
                 ("dropped", found["dropped"]),
                 ("processor cores", f"{found['cpu_cores']:.2f}"),
                 ("memory", f"{found['rss_bytes'] / _BYTES:.0f} MB"),
-                ("bytes a stream", f"{found['bytes_per_stream']:,.0f}"),
+                ("bytes a stream", _known(found["bytes_per_stream"], "{:,.0f}")),
             ],
         )
     )
@@ -210,7 +219,7 @@ def _live(found: dict[str, Any]) -> str:
 
 def _curve(found: dict[str, Any]) -> str:
     return (
-        f"## From few streams to too many\n\n{_on(found)}\n`ecgmon bench live --curve`: a number is held if nothing is "
+        f"## From few streams to too many\n\n{_on(found)}\n{_asked(found)}: a number is held if nothing is "
         "dropped and p99 is at most 100 ms.\n\n"
         + _table(
             ("streams", "p50", "p99", "most", "dropped", "cores", "memory"),
@@ -231,7 +240,7 @@ def _worker(found: dict[str, Any]) -> str:
     best, floor = found["best"], found["floor"]
     missing = "".join(f"- {name}: not to be had here ({why})\n" for name, why in found["unavailable"].items())
     return (
-        f"## Scoring alone, {found['device']}\n\n{_on(found)}\n`ecgmon bench worker --device {found['device']}`: beats a "
+        f"## Scoring alone, {found['device']}\n\n{_on(found)}\n{_asked(found)}: beats a "
         f"second by batch size, median of {found['repeats']}, from windows in main memory to A(x).\n\n"
         + _table(
             ("form", *batches, "largest relative difference of A(x)"),
@@ -255,7 +264,7 @@ def _worker(found: dict[str, Any]) -> str:
 
 def _store(found: dict[str, Any]) -> str:
     text = (
-        f"## Store\n\n{_on(found)}\n`ecgmon bench store`: every commit is synced to the disk.\n\n"
+        f"## Store\n\n{_on(found)}\n{_asked(found)}: every commit is synced to the disk.\n\n"
         + _table(
             ("beats in a commit", "us a beat", "ms a commit", "beats a second"),
             [
@@ -290,11 +299,11 @@ def _start(found: dict[str, Any]) -> str:
     rows = [
         (what, *(f"{found[name][which]:.2f} s" for which in ("median", "min", "max"))) for name, what in names.items()
     ]
-    return f"## Start\n\n{_on(found)}\n" + _table(("", "median", "least", "most"), rows)
+    return f"## Start\n\n{_on(found)}\n{_asked(found)}.\n\n" + _table(("", "median", "least", "most"), rows)
 
 
 def _growth(found: dict[str, Any]) -> str:
-    text = f"## Growth\n\n{_on(found)}\n`ecgmon bench growth`, full speed.\n\n"
+    text = f"## Growth\n\n{_on(found)}\n{_asked(found)}, full speed.\n\n"
     for name, what in (
         ("streams", "streams"), ("workers", "workers"), ("batch", "most beats in a batch"), ("stop", "seconds of a record"),
     ):  # fmt: skip
@@ -316,14 +325,14 @@ def _growth(found: dict[str, Any]) -> str:
 
 def _soak(found: dict[str, Any]) -> str:
     return (
-        f"## Memory over time\n\n{_on(found)}\n`ecgmon bench soak`: {found['minutes']:.0f} minutes at full speed, "
+        f"## Memory over time\n\n{_on(found)}\n{_asked(found)}: {found['minutes']:.0f} minutes at full speed, "
         f"{found['beats']:,} beats, {found['beats_per_second']:,.0f} a second. A line is fitted to all but the first fifth.\n\n"
         + _table(
             ("role", "first", "last", "slope an hour"),
             [
                 (
                     role, f"{one['first'] / _BYTES:.1f} MB", f"{one['last'] / _BYTES:.1f} MB",
-                    f"{one['slope_bytes_per_hour'] / _BYTES:+.2f} MB",
+                    _known(one["slope_bytes_per_hour"], "{:+.2f} MB", _BYTES),
                 )
                 for role, one in found["roles"].items()
             ],

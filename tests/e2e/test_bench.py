@@ -15,6 +15,7 @@ from monitor.bench.compare import compare, table
 from monitor.bench.records import written
 from pipelines.records import RecordRef
 from pipelines.wfdb_files import open_record
+from tests.conftest import CHECKOUT
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
 
@@ -84,6 +85,7 @@ def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured):
 def test_live_drops_nothing_of_a_few_streams(measured):
     found = measured[0]["live"]
     assert found["streams"] == 12
+    assert found["command"] == ["live", "toy", "--streams", "12", "--seconds", "3.0"]
     assert found["dropped"] == 0
     assert found["beats"] > 12
     latency = found["latency_seconds"]
@@ -140,13 +142,21 @@ def test_a_report_of_something_else_is_refused_and_the_page_left_alone(ecgmon, t
     assert page.read_text() == "old\n"
 
 
-def test_without_json_people_get_the_table_of_the_page(ecgmon):
-    done = ecgmon("bench", "start", "--repeats", 1)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Start\n\nMeasured on: ")
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(ecgmon, tmp_path):
+    first = ecgmon("bench", "start", "--repeats", 1, "--json")
+    assert first.returncode == 0, first.stderr
+    old = tmp_path / "old.json"
+    old.write_text(first.stdout)
+    again = ecgmon("bench", "--compare", old)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("Start\n\nMeasured on: ")
+    assert "\n`ecgmon bench start --repeats 1`.\n" in again.stdout
+    rows = [line.split("|") for line in again.stdout.splitlines() if line.startswith("|")]
     assert len({len(row) for row in rows}) == 1
     assert sum(cell.strip().endswith(" s") for row in rows for cell in row) == 5 * 3
+    before = json.loads(first.stdout)["run_ready"]["median"]
+    (line,) = (line for line in again.stdout.splitlines() if line.startswith("run_ready.median"))
+    assert float(line.split()[1]) == pytest.approx(before, rel=1e-4)
 
 
 def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit():
@@ -179,6 +189,9 @@ def test_comparing_shows_old_and_new(measured):
         (("pipeline", "no-such-record"), 1, "no-such-record"),
         (("store", "--compare", "no-such-file.json"), 1, "no-such-file.json"),
         (("report", "--results", "no-such-folder"), 1, "no measurement"),
+        ((), 2, "name what to measure"),
+        (("--compare", "no-such-file.json"), 1, "no-such-file.json"),
+        (("--compare", CHECKOUT / "results" / "ablation.json"), 1, "does not say what it measured"),
         (("pipeline", "--repeats", "0"), 2, "'0' is no number from 1 on"),
         (("live", "--streams", "-3"), 2, "'-3' is no number from 1 on"),
         (("soak", "--minutes", "inf"), 2, "'inf' is no number above 0"),
