@@ -65,7 +65,9 @@ def add_bench(parser: ArgumentParser) -> None:
     worker.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
 
     store = what.add_parser("store", help="durable commits by size, bytes of a beat, questions to a large store")
-    store.add_argument("--large", type=_count, default=0, metavar="N", help="ask a store of N beats, 100 bytes each")
+    store.add_argument(
+        "--large", type=_count, default=0, metavar="N", help="ask a store of N beats, some 70 bytes each"
+    )
     store.add_argument("--folder", type=Path, metavar="DIR", help="on which disk (default: that of temporary files)")
 
     start = what.add_parser("start", help="from the command to its answer, and to a daemon that scores")
@@ -128,6 +130,8 @@ def run_bench(args: Namespace) -> int:
             args = _again(args.again, as_json=args.json_again)
         except (OSError, ValueError) as error:
             return _complain(error)
+    elif args.what != "report":  # either option may stand before WHAT as well
+        args.json, args.compare = args.json or args.json_again, args.compare or args.again
     if args.what == "worker":  # before anything is imported that a bare GPU machine has not
         return _run_worker(args)
     from monitor.bench.plots import PlotError
