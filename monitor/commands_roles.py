@@ -318,7 +318,7 @@ def run_producer(args: Namespace) -> int:
 
 
 def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
-    from pipelines.producer import Feed
+    from pipelines.producer import Feed, unpaced_chunk
     from pipelines.segmentation import SegmentationError
     from pipelines.source_errors import SourceError
 
@@ -327,8 +327,8 @@ def _open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
     for settings in config.source:
         try:
             feed = Feed(
-                _open_source(settings), settings.speed, config.producer.chunk_seconds, live=settings.live,
-                phase=_PHASES * len(feeds),
+                _open_source(settings), settings.speed, config.producer.chunk_seconds, unpaced_chunk(len(config.source)),
+                live=settings.live, phase=_PHASES * len(feeds),
             )  # fmt: skip
         except (SourceError, SegmentationError) as error:
             troubles.append((settings.name or settings.record, str(error)))

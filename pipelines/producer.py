@@ -40,6 +40,11 @@ _IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency 
 UNPACED_CHUNK_SECONDS: Final = 60.0
 """Signal read at a time where nobody waits for the clock, in s: what is done once for a chunk, here and in the monitor, hardly counts."""
 
+_LEAST_UNPACED_SECONDS: Final = 10.0
+_UNPACED_TURN_SECONDS: Final = (
+    30_000.0  # of signal that all streams together give in a turn, where each can give so much
+)
+
 _MESSAGE_ITEMS: Final = 1024  # most items in a message: 1.4 MB of windows of two leads, so that acknowledgements flow
 _READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
 _TURN_SECONDS: Final = 0.025  # between two groups of paced streams: many in one message cost less, and none waits long
@@ -60,7 +65,9 @@ class Feed:
     speed : float
         Multiple of real time; 0 is as fast as possible.
     chunk_seconds : float
-        Signal read at a time, in s; longer where there is no pace.
+        Signal read at a time, in s, where there is a pace.
+    unpaced_seconds : float
+        The same where there is none.
     live : bool
         Whether it does not wait: what the daemon can not follow is dropped, and nothing is read twice.
     phase : int
@@ -70,6 +77,7 @@ class Feed:
     source: RecordSource
     speed: float
     chunk_seconds: float
+    unpaced_seconds: float = UNPACED_CHUNK_SECONDS
     live: bool = False
     phase: int = 0
     segmenter: Segmenter = field(init=False)
@@ -106,7 +114,7 @@ class Feed:
 
     def _begin(self, source: RecordSource) -> None:
         self.segmenter = Segmenter(source.fs, source.leads)
-        self.chunks = source.chunks(self.chunk_seconds if self.speed else UNPACED_CHUNK_SECONDS, phase=self.phase)
+        self.chunks = source.chunks(self.chunk_seconds if self.speed else self.unpaced_seconds, phase=self.phase)
         self.offset = self._seconds = 0
         self.position = self.samples = 0
         self.due = 0.0
@@ -149,6 +157,14 @@ class Feed:
         late = now - self.due
         # whole steps, so that it keeps its turn among the others
         self.due += step if late < _LATE_SECONDS else step * math.ceil(late / step)
+
+
+def unpaced_chunk(streams: int) -> float:
+    """How much signal, in s, to read at a time of each of so many streams without a pace.
+
+    A minute; less of thousands, which take turns: one whose turn comes after ten seconds only would be called stalled.
+    """
+    return max(_LEAST_UNPACED_SECONDS, min(UNPACED_CHUNK_SECONDS, _UNPACED_TURN_SECONDS / max(1, streams)))
 
 
 def warm_up() -> None:

@@ -8,7 +8,7 @@ import msgspec
 import zmq
 
 from pipelines import wire
-from pipelines.producer import Feed, Producer
+from pipelines.producer import UNPACED_CHUNK_SECONDS, Feed, Producer, unpaced_chunk
 from pipelines.records import resolve
 from pipelines.sources import open_source
 
@@ -56,3 +56,12 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path):
         producer.close()
     assert deliveries > 1
     assert expected == feed.position
+
+
+def test_of_thousands_of_streams_without_a_pace_none_waits_long_for_its_turn():
+    assert unpaced_chunk(1) == unpaced_chunk(500) == UNPACED_CHUNK_SECONDS
+    assert unpaced_chunk(1000) == 30
+    assert unpaced_chunk(10_000) == 10
+    feed = Feed(open_source(resolve(["toy"])[0], stop=60.0), 0.0, 0.25, unpaced_chunk(2000))
+    feed.advance()
+    assert feed.samples == 15 * 360
