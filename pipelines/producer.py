@@ -41,9 +41,7 @@ UNPACED_CHUNK_SECONDS: Final = 60.0
 """Signal read at a time where nobody waits for the clock, in s: what is done once for a chunk, here and in the monitor, hardly counts."""
 
 _LEAST_UNPACED_SECONDS: Final = 10.0
-_UNPACED_TURN_SECONDS: Final = (
-    30_000.0  # of signal that all streams together give in a turn, where each can give so much
-)
+_UNPACED_TURN_SECONDS: Final = 30_000.0  # of signal in a turn of many streams: a second's work for one core
 
 _MESSAGE_ITEMS: Final = 1024  # most items in a message: 1.4 MB of windows of two leads, so that acknowledgements flow
 _READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
