@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from monitor.arguments import above_zero
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,11 +25,10 @@ def add_bench(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         type=Path,
-        dest="again",
         metavar="OLD.json",
-        help="without WHAT: measure again what an older measurement was of, and show what changed",
+        help="show what changed since an older one; without WHAT: measure again what that was of",
     )
-    parser.add_argument("--json", action="store_true", dest="json_again", help="with it: print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     what = parser.add_subparsers(dest="what", metavar="WHAT")
 
     segment = what.add_parser("segment", help="detecting and cutting beats, on one core, against xqrs and sleepecg")
@@ -53,7 +53,7 @@ def add_bench(parser: ArgumentParser) -> None:
     _add_records(live, ["toy"])
     live.add_argument("--streams", type=_count, default=1000, metavar="N", help="live streams (default: %(default)s)")
     live.add_argument(
-        "--seconds", type=_duration, default=60.0, metavar="S", help="time measured (default: %(default)s)"
+        "--seconds", type=above_zero, default=60.0, metavar="S", help="time measured (default: %(default)s)"
     )
     live.add_argument("--curve", action="store_true", help="from ten streams to the first number that is not held")
 
@@ -78,7 +78,7 @@ def add_bench(parser: ArgumentParser) -> None:
 
     soak = what.add_parser("soak", help="memory over a long time at full speed")
     _add_records(soak)
-    soak.add_argument("--minutes", type=_duration, default=30.0, metavar="M", help="how long (default: %(default)s)")
+    soak.add_argument("--minutes", type=above_zero, default=30.0, metavar="M", help="how long (default: %(default)s)")
 
     report = what.add_parser("report", help="write the page and its pictures from measurements kept as JSON")
     report.add_argument("--results", type=Path, default=Path("results/bench"), metavar="DIR", help="where they are")
@@ -87,8 +87,17 @@ def add_bench(parser: ArgumentParser) -> None:
     for name, one in what.choices.items():
         if name != "report":
             one.description = f"Measure {one.description or name}."
-            one.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-            one.add_argument("--compare", type=Path, metavar="OLD.json", help="show what changed since an older one")
+            # No default, so that what stands before WHAT is not undone
+            one.add_argument(
+                "--json", action="store_true", default=SUPPRESS, help="print one JSON object on standard output"
+            )
+            one.add_argument(
+                "--compare",
+                type=Path,
+                default=SUPPRESS,
+                metavar="OLD.json",
+                help="show what changed since an older one",
+            )
 
 
 def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:
@@ -109,29 +118,16 @@ def _count(text: str) -> int:
     return number
 
 
-def _duration(text: str) -> float:
-    """Read a time that is not over before it begins."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
-
-
 def run_bench(args: Namespace) -> int:
     """Run ``ecgmon bench``; 1 if it can not be measured."""
     if args.what is None:
-        if args.again is None:
+        if args.compare is None:
             print("ecgmon: name what to measure, or an older measurement: ecgmon bench --help", file=sys.stderr)
             return 2
         try:
-            args = _again(args.again, as_json=args.json_again)
+            args = _again(args.compare, as_json=args.json)
         except (OSError, ValueError) as error:
             return _complain(error)
-    elif args.what != "report":  # either option may stand before WHAT as well
-        args.json, args.compare = args.json or args.json_again, args.compare or args.again
     if args.what == "worker":  # before anything is imported that a bare GPU machine has not
         return _run_worker(args)
     from monitor.bench.plots import PlotError

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from monitor.arguments import above_zero
 from monitor.settings import AlertSettings
 
 if TYPE_CHECKING:
@@ -358,10 +359,4 @@ def _leads(text: str) -> tuple[str, ...]:
 
 
 def _threshold(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ArgumentTypeError(f"{text!r} is not a threshold; expected a score above 0, such as 3")
-    return value
+    return above_zero(text, "is not a threshold; expected a score above 0, such as 3")
