@@ -57,9 +57,9 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	@touch $@
 
 # numba makes a loop anew when its own file has changed, not when one that it calls has
-$(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py pipelines/*.py)
+$(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/*.py pipelines/*/*.py)
 	@find models pipelines -name '*.nb[ic]' -delete
-	@$(BIN)/python -c 'from monitor import streams; from pipelines import producer; streams.warm_up(); producer.warm_up()'
+	@$(BIN)/python -c 'from ecgmon.monitor.core import outcomes; from ecgmon.pipelines.roles import producer; outcomes.warm_up(); producer.warm_up()'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

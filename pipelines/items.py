@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from models.windows import LENGTH
+from ecgmon.models.windows import LENGTH
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

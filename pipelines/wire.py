@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from models.windows import LENGTH
-from pipelines.items import ITEM, Items, Kind, Quality
+from ecgmon.models.windows import LENGTH
+from ecgmon.pipelines.items import ITEM, Items, Kind, Quality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -39,7 +39,7 @@ python() {
   "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "needs Python 3.11 or newer: make install PYTHON=..."
   case $("$found" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))')/ in
     /home/* | /root/* | /run/user/*)
-      fail "$found lies in a home folder, which services can not see; use another: make install PYTHON=/usr/bin/python3"
+      fail "$found lies in a home folder, which services cannot see; use another: make install PYTHON=/usr/bin/python3"
       ;;
   esac
   echo "$found"
@@ -60,7 +60,7 @@ install_files() {
   done
   install -m 644 "$source"/systemd/sysusers.d/ecgmon.conf "$root$share/sysusers.d/"
   install -m 644 "$source"/systemd/tmpfiles.d/ecgmon.conf "$root$share/tmpfiles.d/"
-  printf '#!/bin/sh\n# the release that is current now: a supervisor stays with it when another is installed\nexec "$(readlink -f %s)/bin/python" -I -m monitor "$@"\n' \
+  printf '#!/bin/sh\n# the release that is current now: a supervisor stays with it when another is installed\nexec "$(readlink -f %s)/bin/python" -I -m ecgmon "$@"\n' \
     "$library/current" > "$root$prefix/bin/.ecgmon.new"
   chmod 755 "$root$prefix/bin/.ecgmon.new"
   mv "$root$prefix/bin/.ecgmon.new" "$root$prefix/bin/ecgmon"
@@ -95,7 +95,7 @@ do_install() {
   local interpreter version release previous="" file
   interpreter=$(python)
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
-  install -d "$root$library/releases" 2> /dev/null || fail "can not write $root$library: it takes root, or a DESTDIR"
+  install -d "$root$library/releases" 2> /dev/null || fail "cannot write $root$library: it takes root, or a DESTDIR"
   exec 9> "$root$library/lock"
   flock -n 9 || fail "another installation is under way"
   [[ -L $root$library/current ]] && previous=$(readlink -f "$root$library/current")
@@ -122,11 +122,11 @@ do_install() {
     "${pip[@]}" --requirement "$source/requirements.txt"
   fi
   "${pip[@]}" --no-deps --no-build-isolation "$draft"
-  "$release/bin/python" -I -m monitor --version > /dev/null
-  "$release/bin/python" -I -c 'import monitor.daemon, monitor.exporter, pipelines.producer, models.scoring'
+  "$release/bin/python" -I -m ecgmon --version > /dev/null
+  "$release/bin/python" -I -c 'import ecgmon.monitor.process.monitor, ecgmon.monitor.web.exporter, ecgmon.pipelines.roles.producer, ecgmon.models.inference.reconstruction'
   for file in "$root"/etc/ecgmon/*.toml; do
-    [[ ! -e $file ]] || "$release/bin/python" -I -m monitor check-config --config "$file" > /dev/null ||
-      fail "this version can not use $file as it is"
+    [[ ! -e $file ]] || "$release/bin/python" -I -m ecgmon check-config --config "$file" > /dev/null ||
+      fail "this version cannot use $file as it is"
   done
 
   install_files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.score import Score
+from ecgmon.models.score.score import Score
 from tests.made_up import normal_beats
 
 CHECKOUT = Path(__file__).resolve().parent.parent

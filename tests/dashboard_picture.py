@@ -51,7 +51,7 @@ def main() -> int:
         )
         with (folder / "log").open("wb") as log:
             started = [
-                subprocess.Popen([sys.executable, "-m", "monitor", "run", "--config", folder / "c.toml"], stderr=log, cwd=CHECKOUT),
+                subprocess.Popen([sys.executable, "-m", "ecgmon", "run", "--config", folder / "c.toml"], stderr=log, cwd=CHECKOUT),
                 subprocess.Popen(
                     ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/t",
                      f"--web.listen-address=127.0.0.1:{PORTS[1]}"], stderr=log, stdout=log,

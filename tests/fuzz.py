@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from models.windows import LENGTH
-from pipelines import wire
-from pipelines.items import ITEM, Items, Kind
-from pipelines.records import RecordRef
-from pipelines.source_errors import SourceError
+from ecgmon.models.windows import LENGTH
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.items import ITEM, Items, Kind
+from ecgmon.pipelines.sources.errors import SourceError
+from ecgmon.pipelines.sources.finding import RecordRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -284,16 +284,16 @@ def read_message(decoder: msgspec.msgpack.Decoder[Any], frames: list[bytes | mem
                 table = items.table
                 whole = len(table) == len(ages) == part.items and len(items.windows) == part.beats
                 if not whole or np.isinf(table["rr"]).any() or np.isinf(table["rr_ratio"]).any():
-                    raise AcceptedError("items that can not be")
+                    raise AcceptedError("items that cannot be")
                 if not (np.isfinite(items.windows).all() and np.isfinite(ages).all() and (table["sample"] >= 0).all()):
-                    raise AcceptedError("numbers that can not be")
+                    raise AcceptedError("numbers that cannot be")
         elif isinstance(header, wire.Batch):
             if not np.isfinite(wire.unpack_batch(header, frames)).all():
                 raise AcceptedError("a window that is not finite")
         elif isinstance(header, wire.Scores):
             errors, ticks = wire.unpack_scores(frames, 2)
             if len(errors) != 2 or ticks.shape != (2, LENGTH):
-                raise AcceptedError("scores that can not be")
+                raise AcceptedError("scores that cannot be")
     except wire.WireError as error:
         return error.reason
     for value in _leaves(msgspec.to_builtins(header)):
@@ -431,7 +431,7 @@ def _damaged_header(text: str, rng: random.Random) -> bytes:
 
 def record_case(rng: random.Random, folder: Path) -> str:
     """Open and read one damaged record, or its annotations."""
-    from pipelines.wfdb_files import open_record, read_annotations
+    from ecgmon.pipelines.sources.wfdb_files import open_record, read_annotations
 
     good = _record()
     header, samples, annotations = good.plain.encode(), good.samples, good.annotations
@@ -466,11 +466,11 @@ def record_case(rng: random.Random, folder: Path) -> str:
             return "accepted"
         record = open_record(ref)
         if not (100 <= record.fs <= 1000 and record.leads and record.length > 0):
-            raise AcceptedError("a record that can not be")
+            raise AcceptedError("a record that cannot be")
         stop = min(record.length, 2 * _SAMPLES)
         block = record.read(max(0, stop - 400), stop)
         if block.shape[1] != len(record.leads) or np.isinf(block).any():
-            raise AcceptedError("samples that can not be")
+            raise AcceptedError("samples that cannot be")
     except SourceError as error:
         return type(error).__name__
     return "accepted"
@@ -485,10 +485,10 @@ def _checkpoint() -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     import torch
     from safetensors.numpy import load
 
-    from models import checkpoint
-    from models.dense import DenseGenerator
-    from models.score import Score
-    from models.shape import DenseShape
+    from ecgmon.models.networks.dense import DenseGenerator
+    from ecgmon.models.networks.shape import DenseShape
+    from ecgmon.models.score.score import Score
+    from ecgmon.models.weights import checkpoint
     from tests.made_up import normal_beats
 
     torch.manual_seed(0)
@@ -534,7 +534,7 @@ _TYPES: Final = {"f2": "F16", "f4": "F32", "f8": "F64", "i4": "I32", "i8": "I64"
 
 def _write_checkpoint(tensors: dict[str, Any], text: str) -> bytes:
     """Write a checkpoint by hand: safetensors puts things into another order each time."""
-    from models.checkpoint import _checksum
+    from ecgmon.models.weights.checkpoint import _checksum
 
     header: dict[str, Any] = {"__metadata__": {"ecgmon": text, "sha256": _checksum(text, tensors)}}
     body = b""
@@ -578,7 +578,7 @@ def damaged_checkpoint(rng: random.Random) -> bytes:
 
 
 _CHECKPOINT_REASONS: Final = (
-    "no checkpoint at", "can not be read", "not a whole safetensors file", "no ecgmon metadata", "is damaged", "was made for",
+    "no checkpoint at", "cannot be read", "not a whole safetensors file", "no ecgmon metadata", "is damaged", "was made for",
     "metadata that do not fit", "for the usual errors", "usual error is not", "does not hold the tensors", "expected float16",
     "values that are not finite", "negative variances",
 )  # fmt: skip
@@ -586,7 +586,7 @@ _CHECKPOINT_REASONS: Final = (
 
 def checkpoint_case(rng: random.Random, folder: Path) -> str:
     """Read one damaged checkpoint, and load it where it is taken."""
-    from models.checkpoint import CheckpointError, load_generator, read_info
+    from ecgmon.models.weights.checkpoint import CheckpointError, load_generator, read_info
     from tests.made_up import normal_beats
 
     path = folder / "model.safetensors"
@@ -606,7 +606,7 @@ def checkpoint_case(rng: random.Random, folder: Path) -> str:
 
 @cache
 def _configuration() -> str:
-    from monitor.config import Config, SourceSettings, dump_toml
+    from ecgmon.monitor.config.reading import Config, SourceSettings, dump_toml
 
     sources = (SourceSettings(record="208"), SourceSettings(record="100", speed=0.5))
     return dump_toml(msgspec.structs.replace(Config(), source=sources), documented=False)
@@ -644,8 +644,8 @@ def damaged_configuration(rng: random.Random) -> bytes:
 
 def configuration_case(rng: random.Random, folder: Path) -> str:
     """Read one damaged configuration: the file, or what a supervisor hands to a role."""
-    from monitor.config import Config, from_json, load, to_json
-    from monitor.config_errors import ConfigError
+    from ecgmon.monitor.config.errors import ConfigError
+    from ecgmon.monitor.config.reading import Config, from_json, load, to_json
 
     try:
         if rng.random() < 0.2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.evidence import NAMES, OUTLINE, Evidence
+from ecgmon.models.score.evidence import NAMES, OUTLINE, Evidence
 
 
 def normal_beats(n: int, seed: int) -> Evidence:

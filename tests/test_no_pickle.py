@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from models.checkpoint import CheckpointError, load_generator, read_info
-from monitor.config import from_json, load
-from monitor.config_errors import ConfigError
-from pipelines import wire
-from pipelines.dataset import DatasetError
-from pipelines.dataset import load as load_dataset
-from pipelines.model_card import _arrays
-from pipelines.training import TrainingError, _load_state
+from ecgmon.models.weights.checkpoint import CheckpointError, load_generator, read_info
+from ecgmon.monitor.config.errors import ConfigError
+from ecgmon.monitor.config.reading import from_json, load
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.evaluation.model_card import _arrays
+from ecgmon.pipelines.training.dataset import DatasetError
+from ecgmon.pipelines.training.dataset import load as load_dataset
+from ecgmon.pipelines.training.fitting import TrainingError, _load_state
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ BUILTINS = {"eval", "exec", "compile", "__import__"}
 METHODS = {"recv_pyobj", "send_pyobj", "read_pickle", "to_pickle"}
 
 ALLOWED = {
-    ("pipelines/training.py", "import of pickle"),  # to catch the UnpicklingError with which torch refuses
+    ("pipelines/training/fitting.py", "import of pickle"),  # to catch the UnpicklingError with which torch refuses
 }
 """What of it there is, and why it is harmless."""
 

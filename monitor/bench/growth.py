@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from monitor.bench.pipeline import BATCH, loops, run_once
-from monitor.bench.rig import BenchError, rig
-from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+from ecgmon.monitor.bench.pipeline import BATCH, loops, run_once
+from ecgmon.monitor.bench.rig import BenchError, rig
+from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.records import RecordRef
-    from pipelines.wfdb_files import Record
+    from ecgmon.pipelines.sources.finding import RecordRef
+    from ecgmon.pipelines.sources.wfdb_files import Record
 
 _STREAMS: Final = (1, 4, 16, 48)
 _WORKERS: Final = (1, 2, 3, 4)
@@ -36,9 +36,9 @@ def growth(
     Returns
     -------
     dict
-        By what grows, then by its value: what :func:`monitor.bench.pipeline.run_once` found.
+        By what grows, then by its value: what :func:`ecgmon.monitor.bench.pipeline.run_once` found.
     """
-    from models.benchmark import machine
+    from ecgmon.models.inference.benchmark import machine
 
     def runs(name: str, values: tuple[Any, ...], **same: Any) -> dict[str, Any]:  # noqa: ANN401 - as run_once takes them
         found = {}
@@ -76,7 +76,7 @@ def soak(refs: list[RecordRef], *, minutes: float, progress: Callable[[str], Non
     BenchError
         If a process ends.
     """
-    from models.benchmark import machine
+    from ecgmon.models.inference.benchmark import machine
 
     sources = [
         SourceSettings(record=str(ref.path or "toy"), name=f"s{number}", speed=0.0, loop=0)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from monitor.bench.rig import quantiles, rig
-from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+from ecgmon.monitor.bench.rig import quantiles, rig
+from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.records import RecordRef
-    from pipelines.wfdb_files import Record
+    from ecgmon.pipelines.sources.finding import RecordRef
+    from ecgmon.pipelines.sources.wfdb_files import Record
 
 CURVE: Final = (10, 30, 100, 200, 400, 600, 800, 1000, 1500, 2000, 3000, 5000)
-"""Numbers of streams that are tried one after the other until one can not be held."""
+"""Numbers of streams that are tried one after the other until one cannot be held."""
 
 HELD_SECONDS: Final = 0.1
 """A number of streams is held if nothing is dropped and the 99th percentile of the latency is not above this."""
@@ -104,9 +104,9 @@ def live(
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do, if there are any."""
-    from models.benchmark import machine
-    from monitor.streams import warm_up as warm_up_monitor
-    from pipelines.producer import warm_up as warm_up_producer
+    from ecgmon.models.inference.benchmark import machine
+    from ecgmon.monitor.core.outcomes import warm_up as warm_up_monitor
+    from ecgmon.pipelines.roles.producer import warm_up as warm_up_producer
 
     progress(f"{_FEW} streams, for their memory")
     warm_up_producer()  # a process that has to compile takes more memory than one that finds its loops compiled
@@ -128,7 +128,7 @@ def curve(
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure more and more streams, up to the first number that is not held."""
-    from models.benchmark import machine
+    from ecgmon.models.inference.benchmark import machine
 
     points: list[dict[str, Any]] = []
     for streams in numbers:

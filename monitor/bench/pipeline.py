@@ -6,18 +6,18 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from monitor.bench import stages
-from monitor.bench.profile import Profile
-from monitor.bench.rig import BenchError, rig
-from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
-from monitor.store import FILE, Reader
+from ecgmon.monitor.bench import stages
+from ecgmon.monitor.bench.profile import Profile
+from ecgmon.monitor.bench.rig import BenchError, rig
+from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+from ecgmon.monitor.store.database import FILE, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from monitor.report import Status
-    from pipelines.records import RecordRef
-    from pipelines.wfdb_files import Record
+    from ecgmon.monitor.process.report import Status
+    from ecgmon.pipelines.sources.finding import RecordRef
+    from ecgmon.pipelines.sources.wfdb_files import Record
 
 BATCH: Final = 1024
 """Beats in a batch where nothing else is asked for: at full speed every batch is full."""
@@ -148,8 +148,8 @@ def pipeline(
     dict
         As docs/performance.md describes it.
     """
-    from models.benchmark import REFERENCE_BATCH, Reference, Spread, machine
-    from models.scoring import Scorer
+    from ecgmon.models.inference.benchmark import REFERENCE_BATCH, Reference, Spread, machine
+    from ecgmon.models.inference.reconstruction import Scorer
 
     loop = loops(records) if loop is None else loop
     runs, references, ratios = [], [], []

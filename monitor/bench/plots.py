@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PlotError(Exception):
-    """A picture that can not be drawn; the message says what is missing."""
+    """A picture that cannot be drawn; the message says what is missing."""
 
 
 _MEGABYTE: Final = 1e6

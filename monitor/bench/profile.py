@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EVERY_SECONDS: Final = 0.00025  # of real time, for which the system has finer timers than for processor time
 _ROOT: Final = Path(__file__).parents[2]
 _OURS: Final = tuple(f"{_ROOT / package}/" for package in ("models", "monitor", "pipelines"))
-_NOT: Final = tuple(str(_ROOT / "monitor" / name) for name in ("bench/", "commands_bench.py", "cli.py", "__main__.py"))
+_NOT: Final = tuple(str(_ROOT / "monitor" / name) for name in ("bench/", "cli/bench.py", "cli/main.py"))
 
 
 class Profile:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipelines.records import TOY_NAMES, RecordRef
-from pipelines.wfdb_files import open_record
+from ecgmon.pipelines.sources.finding import TOY_NAMES, RecordRef
+from ecgmon.pipelines.sources.wfdb_files import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from monitor.bench.plots import PLOTS
+from ecgmon.monitor.bench.plots import PLOTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ def write(results: Path, page: Path) -> None:
     ------
     ReportError
         If the folder holds none of them, or one is damaged or of another version.
-    monitor.bench.plots.PlotError
+    ecgmon.monitor.bench.plots.PlotError
         If no picture can be drawn here.
     """
     found: dict[str, dict[str, Any]] = {}

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from monitor.latency import LatencyHistogram
-from monitor.report import NotRunningError, Status
-from monitor.settings import Config, ExporterSettings, LogSettings, RuntimeSettings, StoreSettings
-from monitor.supervisor import Supervisor
+from ecgmon.monitor.config.schema import Config, ExporterSettings, LogSettings, RuntimeSettings, StoreSettings
+from ecgmon.monitor.metrics.latency import LatencyHistogram
+from ecgmon.monitor.process.report import NotRunningError, Status
+from ecgmon.monitor.process.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+    from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 
 POLL_SECONDS: Final = 0.1
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")

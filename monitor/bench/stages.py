@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from models.evidence import BEATS
-from models.windows import FILTER_HALF, FS, LENGTH
-from monitor.delivery import Lot
-from monitor.settings import AlertSettings
-from monitor.store import Store
-from monitor.streams import StreamRules, conclude, observe
-from pipelines import wire
-from pipelines.benchmark import one_core
-from pipelines.items import ITEM
-from pipelines.producer import UNPACED_CHUNK_SECONDS
-from pipelines.qrs import gabor
-from pipelines.segmentation import Segmenter
-from pipelines.sources import RecordSource
+from ecgmon.models.score.evidence import BEATS
+from ecgmon.models.windows import FILTER_HALF, FS, LENGTH
+from ecgmon.monitor.bench.segment import one_core
+from ecgmon.monitor.config.schema import AlertSettings
+from ecgmon.monitor.core.exchange import Lot
+from ecgmon.monitor.core.outcomes import StreamRules, conclude, observe
+from ecgmon.monitor.store.database import Store
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.items import ITEM
+from ecgmon.pipelines.roles.producer import UNPACED_CHUNK_SECONDS
+from ecgmon.pipelines.segmentation.qrs import gabor
+from ecgmon.pipelines.segmentation.segmenter import Segmenter
+from ecgmon.pipelines.sources.record import RecordSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from models.checkpoint import ModelInfo
-    from models.scoring import Raw, Scorer
-    from monitor.bench.profile import Profile
-    from pipelines.items import Items
-    from pipelines.wfdb_files import Record
+    from ecgmon.models.inference.reconstruction import Raw, Scorer
+    from ecgmon.models.weights.checkpoint import ModelInfo
+    from ecgmon.monitor.bench.profile import Profile
+    from ecgmon.pipelines.items import Items
+    from ecgmon.pipelines.sources.wfdb_files import Record
 
 STAGES: Final = {
     "read": "read the record by wfdb, make millivolts of it",
@@ -188,7 +188,7 @@ def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: floa
         By stage: ``operations`` and ``bytes`` of a beat, and ``microseconds`` at the rates measured here: of a large
         matrix product, of a large copy, and for the store of a sequential write that is synced by the megabyte.
     """
-    from models.benchmark import peak, threads
+    from ecgmon.models.inference.benchmark import peak, threads
 
     with one_core(), threads(1):
         rate, copy = peak()

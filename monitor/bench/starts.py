@@ -7,14 +7,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from monitor.bench.rig import rig
-from monitor.settings import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+from ecgmon.monitor.bench.rig import rig
+from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REFERENCE: Final = ("-c", "pass")  # what Python alone takes
-_COMMANDS: Final = {"help": ("-m", "monitor", "--help"), "version": ("-m", "monitor", "--version")}
+_COMMANDS: Final = {"help": ("-m", "ecgmon", "--help"), "version": ("-m", "ecgmon", "--version")}
 _READY_SECONDS: Final = 120.0
 
 
@@ -27,7 +27,7 @@ def start(*, repeats: int = 5, progress: Callable[[str], None] = lambda _: None)
         Seconds, each with median, min and max: ``python`` (the reference), ``help``, ``version``, ``run_ready`` (a
         worker has joined the monitor), ``first_beat`` (the first beat of a record at full speed is stored).
     """
-    from models.benchmark import Spread, machine
+    from ecgmon.models.inference.benchmark import Spread, machine
 
     times: dict[str, list[float]] = {}
     for number in range(repeats + 1):

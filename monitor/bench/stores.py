@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from monitor.alerts import Alert, AlertKind, Priority
-from monitor.bench.stages import disk_bytes_per_second
-from monitor.store import FILE, Entry, Reader, Store, StreamState
+from ecgmon.monitor.bench.stages import disk_bytes_per_second
+from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
+from ecgmon.monitor.core.commit import Entry, StreamState
+from ecgmon.monitor.store.database import FILE, Reader, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ def store(
         ``commits``: by beats in a commit, microseconds per beat and beats a second, durable; ``reference``: the same
         bytes written to a plain file and synced; ``bytes_per_million_beats``; ``queries``: seconds by question.
     """
-    from models.benchmark import Spread, machine
+    from ecgmon.models.inference.benchmark import Spread, machine
 
     commits: dict[str, Any] = {}
     size = 0.0

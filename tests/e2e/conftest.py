@@ -1,52 +1,21 @@
-"""Real processes, as a user starts them."""
+"""Fixtures of the end-to-end tests."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from monitor.report import Client, NotRunningError, Status
-from monitor.store import Reader
+from tests.e2e.processes import Daemon, clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import numpy as np
-
-PATIENCE = 90.0  # seconds; generous, because two busy cores may be shared
-
-
-def wait_for(what: Callable[[], Any], why: str, patience: float = PATIENCE) -> Any:
-    """Wait until something is true, and give it."""
-    deadline = time.monotonic() + patience
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"waited {patience:g} s in vain for {why}"
-        time.sleep(0.05)
-    return value
-
-
-def missing_tool(what: str) -> None:
-    """Skip for want of something, or fail where everything is demanded."""
-    if os.environ.get("ECGMON_REQUIRE_ALL"):
-        pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
-    pytest.skip(what)
-
-
-def clean_environment(home: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ECGMON_", "XDG_"))}
-    mitdb = {"ECGMON_MITDB": os.environ["ECGMON_MITDB"]} if "ECGMON_MITDB" in os.environ else {}
-    return {**kept, **mitdb, "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "COLUMNS": "160"}
 
 
 @pytest.fixture
@@ -55,83 +24,11 @@ def ecgmon(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*args: object, timeout: float = 180.0, **more: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "monitor", *map(str, args)],
+            [sys.executable, "-m", "ecgmon", *map(str, args)],
             capture_output=True, text=True, timeout=timeout, check=False, env=clean_environment(tmp_path), **more,
         )  # fmt: skip
 
     return run
-
-
-def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The one JSON object on standard output."""
-    assert process.returncode == 0, process.stderr
-    lines = process.stdout.splitlines()
-    assert len(lines) == 1, process.stdout
-    return json.loads(lines[0])
-
-
-class Daemon:
-    """``ecgmon run`` with a configuration, in a process of its own."""
-
-    def __init__(
-        self, folder: Path, runtime: Path, sources: list[dict[str, object]], extra: str = "", exporter: str = ""
-    ) -> None:
-        self.state = folder / "state"
-        self.runtime = runtime
-        self.config = folder / "ecgmon.toml"
-        tables = "".join(
-            "[[source]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in source.items())
-            for source in sources
-        )
-        self.config.write_text(
-            f'[runtime]\ndir = "{runtime}"\n[store]\npath = "{self.state}"\n[exporter]\nport = 0\n{exporter}'
-            f"[delivery]\nheartbeat_seconds = 0.2\ndead_after_seconds = 1.5\nlease_seconds = 3.0\n{extra}\n{tables}"
-        )
-        self.log = folder / "log"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "monitor", "run", "--config", str(self.config)],
-                stderr=log, stdout=log, env=clean_environment(folder),
-            )  # fmt: skip
-
-    def status(self) -> Status | None:
-        assert self.process.poll() is None, self.log.read_text()
-        client = Client(self.runtime)
-        try:
-            return client.status()
-        except NotRunningError:
-            return None
-        finally:
-            client.close()
-
-    def wait(self, condition: Callable[[Status], Any], why: str) -> Status:
-        def look() -> Status | None:
-            status = self.status()
-            return status if status is not None and condition(status) else None
-
-        return wait_for(look, f"{why}; its log:\n{self.log.read_text()[-3000:]}")
-
-    def get(self, path: str, **headers: str) -> str:
-        status = self.wait(lambda status: True, "the daemon")
-        url = status.metrics.removesuffix("/metrics") + path
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
-            return answer.read().decode()
-
-    def pids(self, role: str) -> list[int]:
-        """Process ids of its children with a role."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError, ValueError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if parent == self.process.pid and arguments[3:4] == [role.encode()]:
-                    found.append(int(entry.name))
-        return found
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=60)
 
 
 @contextmanager
@@ -141,7 +38,7 @@ def role(tmp_path, what: str, text: str):
     config.write_text(text)
     with (tmp_path / f"{what}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "monitor", what, "--config", str(config)],
+            [sys.executable, "-m", "ecgmon", what, "--config", str(config)],
             stdout=log, stderr=log, env=clean_environment(tmp_path),
         )  # fmt: skip
     try:
@@ -150,22 +47,6 @@ def role(tmp_path, what: str, text: str):
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-
-
-class Watched:
-    """A monitor's status, asked from outside."""
-
-    def __init__(self, runtime: Path) -> None:
-        self._runtime = runtime
-
-    def __call__(self):
-        client = Client(self._runtime)
-        try:
-            return client.status(timeout=5.0)
-        except NotRunningError:
-            return None
-        finally:
-            client.close()
 
 
 @pytest.fixture
@@ -187,30 +68,3 @@ def daemon(tmp_path, runtime) -> Iterator[Callable[..., Daemon]]:
     for one in started:
         if one.process.poll() is None:
             one.stop()
-
-
-def stored(state: Path) -> dict[str, Any]:
-    """Everything in a store that a stream determines: beats with scores, alerts, quality, details."""
-    with Reader(state) as reader:
-        return {
-            stream.name: {
-                "beats": reader.beats(stream.name).tobytes(),
-                "alerts": [
-                    found.alert for found in sorted(reader.alerts(stream=stream.name), key=lambda a: a.alert.number)
-                ],
-                "quality": reader.quality(stream.name),
-                "details": [
-                    (seq, *(array.tobytes() for array in detail))
-                    for seq in range(stream.beats)
-                    if (detail := reader.detail(stream.name, seq)) is not None
-                ],
-                "ended": stream.ended,
-                "position": stream.position,
-            }
-            for stream in reader.streams()
-        }
-
-
-def sequence(state: Path, stream: str) -> np.ndarray:
-    with Reader(state) as reader:
-        return reader.beats(stream)["seq"]

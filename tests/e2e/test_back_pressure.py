@@ -1,4 +1,4 @@
-"""Where the daemon can not follow, a replay waits and a live source keeps its newest beats; nothing grows."""
+"""Where the daemon cannot follow, a replay waits and a live source keeps its newest beats; nothing grows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-from conftest import Watched, role, stored, wait_for
 
-from monitor.alerts import AlertKind
-from monitor.store import Reader
+from ecgmon.monitor.core.alerts import AlertKind
+from ecgmon.monitor.store.database import Reader
+from tests.e2e.processes import Watched, role, stored, wait_for
 
 WINDOW, BUFFER = 96, 128
 

@@ -7,9 +7,9 @@ import sqlite3
 from contextlib import closing
 
 import numpy as np
-from conftest import Daemon, stored
 
-from monitor.store import Reader
+from ecgmon.monitor.store.database import Reader
+from tests.e2e.processes import Daemon, stored
 
 
 def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(tmp_path, runtime, ecgmon):

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import clean_environment
 
-from monitor.bench.compare import compare, table
-from monitor.bench.records import written
-from pipelines.records import RecordRef
-from pipelines.wfdb_files import open_record
+from ecgmon.monitor.bench.compare import compare, table
+from ecgmon.monitor.bench.records import written
+from ecgmon.pipelines.sources.finding import RecordRef
+from ecgmon.pipelines.sources.wfdb_files import open_record
 from tests.conftest import CHECKOUT
+from tests.e2e.processes import clean_environment
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
 
@@ -26,7 +26,7 @@ class Absent:
         if name.partition(".")[0] in {"msgspec", "zmq", "wfdb", "scipy", "structlog", "prometheus_client", "pandas", "numba"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
-from monitor.cli import main
+from ecgmon.monitor.cli.main import main
 sys.exit(main(["bench", "worker", "--repeats", "1", "--json"]))
 """
 
@@ -43,7 +43,7 @@ def measured(tmp_path_factory):
         "soak": ("soak", "toy", "--minutes", 0.3),
     }
     started = {
-        name: [sys.executable, "-m", "monitor", "bench", *map(str, command), "--json"]
+        name: [sys.executable, "-m", "ecgmon", "bench", *map(str, command), "--json"]
         for name, command in commands.items()
     }
     started["worker-cpu"] = [sys.executable, "-W", "ignore", "-c", BARE]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import clean_environment, stored, wait_for
 
-from monitor.report import Client, NotRunningError, Status
+from ecgmon.monitor.process.report import Client, NotRunningError, Status
+from tests.e2e.processes import clean_environment, stored, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Place:
         )
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "monitor", role, "--config", str(config), *map(str, arguments)],
+                [sys.executable, "-m", "ecgmon", role, "--config", str(config), *map(str, arguments)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(self.folder),
             )  # fmt: skip
         self.processes.append(process)

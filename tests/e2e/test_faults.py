@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from conftest import Daemon, Watched, clean_environment, missing_tool, role, stored, wait_for
 
-from models.checkpoint import read_info, shipped
-from monitor.store import FILE
-from pipelines import wire
+from ecgmon.models.weights.checkpoint import read_info, shipped
+from ecgmon.monitor.store.database import FILE
+from ecgmon.pipelines import wire
+from tests.e2e.processes import Daemon, Watched, clean_environment, missing_tool, role, stored, wait_for
 
 SOURCES = [{"record": "toy", "speed": 30}]
 
@@ -69,7 +69,7 @@ class Mounted:
             '[[source]]\nrecord = "toy"\nspeed = 30\n'
         )
         self.log = tmp_path / "log"
-        script = f'{mount} && exec "$0" -m monitor run --config "{config}"'
+        script = f'{mount} && exec "$0" -m ecgmon run --config "{config}"'
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", script, sys.executable],
@@ -189,7 +189,7 @@ def jumped():
     except (OSError, ValueError):
         return real()
 time.time = jumped
-from monitor.cli import main
+from ecgmon.monitor.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -299,13 +299,13 @@ def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, 
 
 SLOW = """
 import sys, time
-from models.scoring import Scorer
+from ecgmon.models.inference.reconstruction import Scorer
 score = Scorer.score
 def slowly(self, windows):
     time.sleep(0.1)
     return score(self, windows)
 Scorer.score = slowly
-from monitor.cli import main
+from ecgmon.monitor.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 

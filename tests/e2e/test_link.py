@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
-from conftest import Daemon, Watched, clean_environment, missing_tool, stored, wait_for
 
-from pipelines import keys
+from ecgmon.pipelines.transport import keys
+from tests.e2e.processes import Daemon, Watched, clean_environment, missing_tool, stored, wait_for
 
 SOURCE = {"record": "toy", "speed": 15, "name": "ward/1"}
 HUB, WARD = "10.77.0.1", "10.77.0.2"
@@ -113,7 +113,7 @@ def apart(network, tmp_path, runtime):
             config.write_text(text(section))
             log = stack.enter_context((tmp_path / f"{name}.log").open("ab"))
             process = subprocess.Popen(
-                ["nsenter", "-t", str(host), "-n", sys.executable, "-m", "monitor", role, "--config", str(config)],
+                ["nsenter", "-t", str(host), "-n", sys.executable, "-m", "ecgmon", role, "--config", str(config)],
                 stdout=log, stderr=log, env=clean_environment(tmp_path),
             )  # fmt: skip
             stack.callback(ended, process)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import result
+
+from tests.e2e.processes import result
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import result, sequence, stored, wait_for
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from models.history import History
-from models.scoring import Scorer
-from monitor.store import Reader
-from pipelines.items import Items
-from pipelines.records import resolve
-from pipelines.segmentation import Segmenter
-from pipelines.sources import open_source
+from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.models.score.history import History
+from ecgmon.monitor.store.database import Reader
+from ecgmon.pipelines.items import Items
+from ecgmon.pipelines.segmentation.segmenter import Segmenter
+from ecgmon.pipelines.sources.finding import resolve
+from ecgmon.pipelines.sources.record import open_source
+from tests.e2e.processes import result, sequence, stored, wait_for
 
 TOY = {"record": "toy", "speed": 0}
 
@@ -277,7 +277,7 @@ def test_the_demo_prints_plain_lines_without_a_terminal_and_draws_its_picture(ec
 
 
 def test_the_command_line_starts_fast_because_it_imports_nothing_heavy(ecgmon):
-    code = "import sys; sys.argv = ['ecgmon', '--help']\ntry:\n    from monitor.cli import main; main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['ecgmon', '--help']\ntry:\n    from ecgmon.monitor.cli.main import main; main()\nexcept SystemExit: pass\n"
     code += "heavy = {'torch', 'wfdb', 'scipy', 'numba', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     for command in ("replay", "run", "status", "alerts", "check-config"):

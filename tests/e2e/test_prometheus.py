@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Daemon, missing_tool, wait_for
 
-from monitor.store import Reader
+from ecgmon.monitor.store.database import Reader
+from tests.e2e.processes import Daemon, missing_tool, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

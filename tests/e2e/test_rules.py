@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import missing_tool
+
+from tests.e2e.processes import missing_tool
 
 CHECKOUT = Path(__file__).parents[2]
 RULES = CHECKOUT / "systemd/prometheus/ecgmon.rules.yml"

@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from conftest import Watched, clean_environment, role, sequence, wait_for
 
-from models.checkpoint import default_weights, read_info, shipped
-from monitor.store import Reader
+from ecgmon.models.weights.checkpoint import default_weights, read_info, shipped
+from ecgmon.monitor.store.database import Reader
+from tests.e2e.processes import Watched, clean_environment, role, sequence, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +150,7 @@ def test_systemd_is_told_of_a_reload(tmp_path, runtime):
     config.write_text(f'[runtime]\ndir = "{runtime}/r"\n[store]\npath = "{tmp_path}/s"\n[exporter]\nport = 0\n')
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "monitor", "monitor", "--config", str(config)], stderr=log,
+            [sys.executable, "-m", "ecgmon", "monitor", "--config", str(config)], stderr=log,
             env={**clean_environment(tmp_path), "NOTIFY_SOCKET": str(runtime / "notify")},
         )  # fmt: skip
     try:

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import zmq
-from conftest import sequence, stored
 
-from pipelines.items import ITEM, Kind
+from ecgmon.pipelines.items import ITEM, Kind
+from tests.e2e.processes import sequence, stored
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "producer.py"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from conftest import Daemon, missing_tool, stored, wait_for
 
-from monitor.config_text import dump_toml
-from monitor.settings import Config
+from ecgmon.monitor.config.documentation import dump_toml
+from ecgmon.monitor.config.schema import Config
+from tests.e2e.processes import Daemon, missing_tool, stored, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 UNITS = CHECKOUT / "systemd"
@@ -58,7 +58,7 @@ def test_a_unit_is_hardly_exposed(analyze, unit):
 def test_the_example_explains_every_key_and_is_the_defaults():
     head, _, rest = (UNITS / "ecgmon.toml").read_text().partition("\n\n")
     assert head.startswith("#")
-    assert rest == dump_toml(Config()), "write it anew from monitor.config_text.dump_toml(Config())"
+    assert rest == dump_toml(Config()), "write it anew from ecgmon.monitor.config.documentation.dump_toml(Config())"
 
 
 class Machine:
@@ -297,14 +297,14 @@ def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_not
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
     pid, release = machine.main("ecgmon-monitor"), machine.release()
 
-    # it can not be made, or does not take the configuration: nothing has changed
+    # it cannot be made, or does not take the configuration: nothing has changed
     for wrong in (lambda: machine.install(packages="/nowhere"), lambda: machine.install(packages="/tmp")):
         failed = wrong()
         assert failed.returncode != 0
         assert "what was there is as it was" in failed.stderr
         assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG + "[nonsense]\n")
-    assert "can not use /etc/ecgmon/ecgmon.toml" in machine.install().stderr
+    assert "cannot use /etc/ecgmon/ecgmon.toml" in machine.install().stderr
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG)
     assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
     assert len(machine.done("ls", "/usr/local/lib/ecgmon/releases").split()) == 1

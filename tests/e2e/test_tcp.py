@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import zmq
-from conftest import role, stored, wait_for
-from test_strangers import rejected
 
-from pipelines import keys
+from ecgmon.pipelines.transport import keys
+from tests.e2e.processes import role, stored, wait_for
+from tests.e2e.test_strangers import rejected
 
 
 def free_port() -> int:
@@ -74,13 +74,13 @@ def test_roles_on_other_hosts_give_what_roles_on_one_host_give(tmp_path, network
     assert stored(state) == expected
 
 
-def attack(network, how: str, door: str = "producers") -> zmq.Socket[bytes]:
+def attack(network, how: str, listener: str = "producers") -> zmq.Socket[bytes]:
     """A socket that tries to get through to the monitor in some way."""
     dealer = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
     stranger, known = (
         keys.read(network.folder / "stranger"),
-        keys.read(network.folder / ("ward" if door == "producers" else "gpu")),
+        keys.read(network.folder / ("ward" if listener == "producers" else "gpu")),
     )
     server = network.public["monitor"].encode()
     if how == "plain":
@@ -89,11 +89,11 @@ def attack(network, how: str, door: str = "producers") -> zmq.Socket[bytes]:
         mine = {
             "unknown key": stranger,
             "wrong server key": known,
-            "key of the other role": keys.read(network.folder / ("gpu" if door == "producers" else "ward")),
+            "key of the other role": keys.read(network.folder / ("gpu" if listener == "producers" else "ward")),
         }[how]
         dealer.curve_publickey, dealer.curve_secretkey = mine.public, mine.secret
         dealer.curve_serverkey = stranger.public if how == "wrong server key" else server
-    dealer.connect(network.address[door])
+    dealer.connect(network.address[listener])
     return dealer
 
 
@@ -131,11 +131,13 @@ def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_no
     before = rejected(guarded, "producer"), rejected(guarded, "worker")
     assert before == (0, 0)
     for how in ("null", "plain", "unknown key", "wrong server key", "key of the other role"):
-        for door, who, message in (("producers", "producer", HELLO), ("workers", "worker", READY)):
-            with attack(network, how, door) as dealer:
+        for listener, who, message in (("producers", "producer", HELLO), ("workers", "worker", READY)):
+            with attack(network, how, listener) as dealer:
                 with suppress(zmq.Again):
                     dealer.send(message, zmq.NOBLOCK)
-                wait_for(lambda who=who: handshakes(guarded, who) > counted[who], f"{how} at {door} to be counted", 20)
+                wait_for(
+                    lambda who=who: handshakes(guarded, who) > counted[who], f"{how} at {listener} to be counted", 20
+                )
                 assert not dealer.poll(300), how
             counted[who] = handshakes(guarded, who)
     status = guarded.wait(lambda status: status.streams["ward/9"].ended, "the end")
@@ -161,12 +163,12 @@ def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded, network):
     assert log.count("handshake-failed") <= 6  # a line in ten seconds, with a count of the others
 
 
-def attack_free(network, name: str, door: str = "producers") -> zmq.Socket[bytes]:
+def attack_free(network, name: str, listener: str = "producers") -> zmq.Socket[bytes]:
     """A socket with a key that is on the list."""
     dealer = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
-    keys.Line(keys.read(network.folder / name), network.public["monitor"].encode()).secure(dealer)
-    dealer.connect(network.address[door])
+    keys.ConnectionKeys(keys.read(network.folder / name), network.public["monitor"].encode()).secure(dealer)
+    dealer.connect(network.address[listener])
     return dealer
 
 

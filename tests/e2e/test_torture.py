@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import wait_for
 
-from monitor.store import FILE, Entry, Store
+from ecgmon.monitor.core.commit import Entry
+from ecgmon.monitor.store.database import FILE, Store
+from tests.e2e.processes import wait_for
 from tests.torture.contents import compare, contents, half_written, left_behind, numbered
 from tests.torture.faults import VICTIMS, faults, is_long
 from tests.torture.run import torture

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.windows import LENGTH
-from pipelines import wire
-from pipelines.items import ITEM, Items, Kind
+from ecgmon.models.windows import LENGTH
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.items import ITEM, Items, Kind
 
 
 def some_items(beats: int = 2, seconds: int = 1) -> Items:

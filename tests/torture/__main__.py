@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from monitor.settings import SourceSettings
+from ecgmon.monitor.config.schema import SourceSettings
 from tests.torture.roles import FailedError
 from tests.torture.run import Report, torture
 from tests.torture.streams import TOY

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from monitor.config import to_json
-from monitor.report import Client, NotRunningError, Status
+from ecgmon.monitor.config.reading import to_json
+from ecgmon.monitor.process.report import Client, NotRunningError, Status
 from tests.torture.faults import VICTIMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from monitor.settings import Config
+    from ecgmon.monitor.config.schema import Config
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 
@@ -107,7 +107,7 @@ class Roles:
         with process.log.open("wb") as log, _signals_held():
             process.running = subprocess.Popen(
                 [
-                    sys.executable, "-m", "monitor", process.role,
+                    sys.executable, "-m", "ecgmon", process.role,
                     "--resolved", str(self.folder / "config.json"), "--parent", str(os.getpid()),
                 ],
                 cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from monitor.settings import (
+from ecgmon.monitor.config.schema import (
     AlertSettings,
     Config,
     DeliverySettings,
@@ -25,7 +25,7 @@ from monitor.settings import (
     StoreSettings,
     WorkerSettings,
 )
-from monitor.store import FILE
+from ecgmon.monitor.store.database import FILE
 from tests.torture.contents import Rows, compare, contents, half_written, left_behind, numbered
 from tests.torture.faults import DEAD_AFTER, LEASE, VICTIMS, Fault, faults, is_long
 from tests.torture.roles import FailedError, Process, Roles
@@ -33,7 +33,7 @@ from tests.torture.roles import FailedError, Process, Roles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from monitor.report import Status
+    from ecgmon.monitor.process.report import Status
 
 _CALM_SECONDS: Final = 120.0  # longest time that a run without faults may take to its end
 _AIM_SECONDS: Final = 8.0  # longest wait for a commit to strike at

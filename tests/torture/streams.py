@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from monitor.settings import SourceSettings
+from ecgmon.monitor.config.schema import SourceSettings
 
 TOY: Final = tuple(
     SourceSettings(record="toy", name=f"toy/{name}", start=start)

@@ -1,0 +1,421 @@
+"""Speed of scoring alone: the full BeatGAN generator and the deployed student, in every form that was tried.
+
+Imports nothing but torch, numpy and safetensors, so that it runs on a bare GPU machine.  Every form
+of the student is held against the deployed one: how far apart its A(x) are says what its speed costs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ecgmon.models.inference import passband
+from ecgmon.models.inference.gpu import Resident
+from ecgmon.models.inference.reconstruction import TILE, Sampled, Scorer, fused
+from ecgmon.models.networks.generator import generator_of
+from ecgmon.models.networks.shape import BeatGanShape
+from ecgmon.models.weights.checkpoint import default_weights, load_generator
+from ecgmon.models.windows import LENGTH, scale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+REFERENCE_BATCH: Final = 64
+"""Beats in a batch of the reference, as BeatGAN was trained and as the published speed asks for."""
+
+_BATCHES: Final = (1, 8, 64, 256, 1024, 4096)
+_MOST_BATCH_CUDA: Final = (16_384, 65_536)
+_REPEATS: Final = 5
+_ROUND_SECONDS: Final = 0.2  # shortest round that is timed
+_REFERENCE_SECONDS: Final = 2.0
+_CALLS: Final = 200  # single calls whose quantiles are given
+_PARITY_BEATS: Final = 2500  # more than the largest tile of any device has
+_SLICES: Final = ((0, 1), (3, 10), (100, 164), (100, 165), (7, 307), (1000, 2100), (1, 2500))  # of them, scored apart
+_PEAK_SIZE: Final = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product shows what a device can do
+_COPY_BYTES: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Repeated measurements of one thing.
+
+    Attributes
+    ----------
+    values : tuple of float
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The value in the middle."""
+        return float(np.median(self.values))
+
+    def as_dict(self) -> dict[str, float]:
+        """Median, least and most."""
+        return {"median": self.median, "min": min(self.values), "max": max(self.values)}
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Have torch compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Say what the figures were measured on, without a name that would tell whose machine it is."""
+    processor = platform.processor() or platform.machine()
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+            processor = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    found: dict[str, Any] = {"processor": processor, "cores": cores(), "torch": torch.__version__}
+    return found | {"gpu": torch.cuda.get_device_name()} if device == "cuda" else found
+
+
+class Reference:
+    """The full BeatGAN generator in plain PyTorch: what speeds are compared with.
+
+    Its weights are random: the time that it takes does not depend on them.
+
+    Parameters
+    ----------
+    device : str
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        torch.manual_seed(0)
+        self.shape = BeatGanShape(leads=1, width=32, latent=50)
+        self._generator = generator_of(self.shape).to(device).eval()
+        self._device = device
+
+    def score(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute A(x) of scaled windows, shape (n, 1, 320)."""
+        with torch.inference_mode():
+            x = torch.from_numpy(windows).to(self._device)
+            error: NDArray[np.float32] = (self._generator(x)[0] - x).square().mean(dim=(1, 2)).cpu().numpy()
+        return error
+
+    def beats_per_second(self, seconds: float, *, batch: int = REFERENCE_BATCH) -> float:
+        """Score batches for some seconds, half of them on all cores and half on one, and give the faster.
+
+        All cores are faster where nobody else wants one.  Where somebody does, the threads of a product wait for each
+        other, and a tenth of one core that is missing may cost nine tenths of the speed: a ratio to that would flatter.
+        """
+        speeds = []
+        for number in {cores(), 1}:
+            with threads(number):
+                speeds.append(self._speed(seconds / 2, _windows(batch)))
+        return max(speeds)
+
+    def _speed(self, seconds: float, windows: NDArray[np.float32]) -> float:
+        self.score(windows)
+        count, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < seconds:
+            self.score(windows)
+            count += len(windows)
+        return count / spent
+
+
+def _windows(beats: int) -> NDArray[np.float32]:
+    """Make windows that look a little like beats, in mV: a QRS complex of random size in noise, filtered."""
+    random = np.random.default_rng(beats)
+    response = passband.impulse_response()
+    ticks = np.arange(LENGTH + len(response) - 1) - (len(response) // 2 + 140)
+    complexes = np.exp(-0.5 * np.square(ticks / random.uniform(4, 15, (beats, 1)))) * random.uniform(0.3, 2, (beats, 1))
+    raw = complexes + 0.05 * random.standard_normal((beats, len(ticks)))
+    spectrum = np.fft.rfft(raw) * np.fft.rfft(response, raw.shape[1])
+    windows = np.fft.irfft(spectrum, raw.shape[1])[:, len(response) - 1 :]  # the samples that do not see either end
+    return windows[:, None].astype(np.float32)
+
+
+_Scoring = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From windows, shape (n, leads, 320), in mV, to A(x), shape (n,); both in main memory."""
+
+
+def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: ANN401 - a network of either kind
+    """Make the forms of the student; text says why there is none."""
+    network = fused(generator)
+    leads = generator.shape.leads
+    example = torch.zeros((TILE, leads, LENGTH), device=device)
+    nothing = np.zeros((TILE, leads, LENGTH), np.float32)
+    forms: dict[str, _Scoring | str] = {}
+
+    def attempt(name: str, make: Callable[[], Callable[[Tensor], Tensor]], *, captured: bool = False) -> None:
+        try:
+            score = _on_gpu(make(), leads, device, captured) if device == "cuda" else _on_cpu(make())
+            score(nothing)
+            forms[name] = score
+        except Exception as error:  # noqa: BLE001 - whatever hinders it is the answer
+            forms[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+
+    attempt("eager", lambda: lambda x: generator(x)[0])
+    attempt("fused", lambda: network)
+    if device == "cpu" and generator.shape.architecture == "dense":
+        attempt("sampled", lambda: _sampled(network, leads))
+        attempt("packed", lambda: _packed(network))
+    attempt("traced", lambda: _traced(network, example))
+    attempt("compiled", lambda: torch.compile(network, dynamic=True))
+    if device == "cpu":
+        attempt("int8", lambda: _int8(network))
+        attempt("bfloat16", lambda: _cast(network, torch.bfloat16))
+    else:
+        attempt("float16", lambda: _cast(network, torch.float16), captured=True)
+        attempt("bfloat16", lambda: _cast(network, torch.bfloat16), captured=True)
+    attempt("onnx", lambda: _onnx(network, example, device))
+    return forms
+
+
+def _on_cpu(form: Callable[[Tensor], Tensor]) -> _Scoring:
+    """Score with a form that reconstructs scaled windows, all of a batch at once."""
+
+    def score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        x = torch.from_numpy(scale(windows))
+        error: NDArray[np.float32] = (form(x) - x).square().mean(dim=(1, 2)).numpy()
+        return error
+
+    return score
+
+
+def _on_gpu(form: Callable[[Tensor], Tensor], leads: int, device: str, captured: bool) -> _Scoring:  # noqa: FBT001
+    """Score with it in the tiles of the deployed form, as a CUDA graph or step by step."""
+    resident = Resident(form, leads, device, captured=captured)
+    if captured and not resident.captured:
+        raise RuntimeError("cannot be captured as a CUDA graph")
+    return lambda windows: resident.score(torch.from_numpy(windows))[0].numpy()
+
+
+def _sampled(network: torch.nn.Sequential, leads: int) -> Callable[[Tensor], Tensor]:
+    """Give the deployed form of a dense network without the whole network behind it, which some windows need."""
+    made = Sampled(network, leads)
+    return lambda x: made(x)[0]
+
+
+def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
+    """Put the weights in oneDNN's own order, with the leaky ReLU taken while a product is at hand."""
+    nn, ops = torch.nn, torch.ops.mkldnn
+    steps: list[tuple[Tensor, Tensor | None, str, list[float]]] = []
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            bias = None if layer.bias is None else layer.bias.detach()
+            steps.append((ops._reorder_linear_weight(layer.weight.detach(), None), bias, "none", []))  # noqa: SLF001
+        elif isinstance(layer, nn.LeakyReLU):
+            steps[-1] = (*steps[-1][:2], "leaky_relu", [layer.negative_slope])
+
+    def run(x: Tensor) -> Tensor:
+        h = x.flatten(1)
+        for weight, bias, activation, slope in steps:
+            h = ops._linear_pointwise(h, weight, bias, activation, slope, "")  # noqa: SLF001
+        return h.view_as(x)
+
+    return run
+
+
+def _cast(network: torch.nn.Module, kind: torch.dtype) -> Callable[[Tensor], Tensor]:
+    from copy import deepcopy
+
+    other = deepcopy(network).to(kind)
+    return lambda x: other(x.to(kind)).float()
+
+
+def _traced(network: torch.nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+    made: Callable[[Tensor], Tensor] = torch.jit.freeze(torch.jit.trace(network, example))  # type: ignore[no-untyped-call]
+    return made
+
+
+def _int8(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch is going to replace
+        made: Callable[[Tensor], Tensor] = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            network, {torch.nn.Linear}, dtype=torch.qint8
+        )
+    return made
+
+
+def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[Tensor], Tensor]:
+    import io
+
+    import onnxruntime  # tried where it is installed
+
+    file: Any = io.BytesIO()
+    axes = {"x": {0: "n"}, "x_hat": {0: "n"}}
+    torch.onnx.export(
+        network, (example,), file, input_names=["x"], output_names=["x_hat"], dynamic_axes=axes, dynamo=False
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers = ["CUDAExecutionProvider"] if device == "cuda" else ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(file.getvalue(), options, providers=providers)
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.cpu().numpy()})[0]).to(x.device)
+
+
+def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
+    """Measure scoring by batch size, for the reference and for the student in all forms.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, with as many threads as there are cores, or ``cuda``.
+    repeats : int
+        Rounds of everything, in turns.
+
+    Returns
+    -------
+    dict
+        ``reference`` and ``forms``: by name, then by batch size, ``beats_per_second`` (median, min, max) and, of
+        single calls, ``latency_seconds`` (p50, p99), from windows in the main memory to A(x) in it; of each form
+        ``parity``, the largest relative difference of its A(x) from the deployed one's; ``unavailable``: forms that
+        cannot be had here, and why; ``best``; ``floor``.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no such device.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device can be used here")
+    batches = (*_BATCHES, *_MOST_BATCH_CUDA) if device == "cuda" else _BATCHES
+    with threads(cores()), torch.inference_mode():
+        scorer = Scorer(default_weights(), device=device, threads=cores())
+        generator, info = load_generator(default_weights(), device)
+        made = _forms(device, generator)
+        reference = Reference(device)
+
+        forms: dict[str, _Scoring] = {"deployed": lambda windows: scorer.score(windows).error}
+        forms |= {name: form for name, form in made.items() if not isinstance(form, str)}
+        subjects = {"reference": reference.score} | forms
+        windows = np.repeat(_windows(_PARITY_BEATS), info.leads, axis=1)
+        expected = forms["deployed"](windows)
+        parity = {
+            name: float(np.max(np.abs(score(windows) - expected) / np.maximum(expected, 1e-6)))
+            for name, score in forms.items()
+        }
+        apart = max(
+            float(np.abs(forms["deployed"](windows[first:last]) - expected[first:last]).max())
+            for first, last in _SLICES
+        )
+        speeds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
+        waits: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
+        given = {batch: np.repeat(_windows(batch), info.leads, axis=1) for batch in batches}
+        of_reference: list[float] = []
+        for _ in range(repeats):
+            of_reference.append(reference.beats_per_second(_REFERENCE_SECONDS))
+            for name, score in subjects.items():
+                for batch in batches:
+                    speed, wait = _round(score, given[batch])
+                    speeds[name][batch].append(speed)
+                    waits[name][batch] += wait
+        floor = _floor(device, scorer.multiply_adds, info.leads)
+
+    def figures(name: str) -> dict[str, Any]:
+        return {
+            str(batch): {
+                "beats_per_second": Spread(tuple(speeds[name][batch])).as_dict(),
+                "latency_seconds": {
+                    "p50": float(np.percentile(waits[name][batch], 50)),
+                    "p99": float(np.percentile(waits[name][batch], 99)),
+                },
+            }
+            for batch in batches
+        }
+
+    best = max(batches, key=lambda batch: np.median(speeds["deployed"][batch]))
+    fastest = float(np.median(speeds["deployed"][best]))
+    return {
+        "machine": machine(device),
+        "device": device,
+        "captured": scorer.captured,
+        "model": {
+            "multiply_adds": info.multiply_adds, "deployed_multiply_adds": scorer.multiply_adds,
+            "parameters": info.parameters,
+        },
+        "reference": {
+            "multiply_adds": reference.shape.multiply_adds, "parameters": reference.shape.parameters,
+            "beats_per_second": Spread(tuple(of_reference)).as_dict(),
+            "batches": figures("reference"),
+        },
+        "forms": {name: {"parity": parity[name], "batches": figures(name)} for name in forms},
+        "unavailable": {name: form for name, form in made.items() if isinstance(form, str)},
+        "difference_between_batch_sizes": apart,
+        "best": {
+            "batch": best, "beats_per_second": fastest, "ratio": fastest / Spread(tuple(of_reference)).median,
+            "microseconds_per_beat": 1e6 / fastest, "over_floor": 1e6 / fastest / floor["microseconds_per_beat"],
+        },
+        "floor": floor,
+        "repeats": repeats,
+    }  # fmt: skip
+
+
+def _round(
+    score: Callable[[NDArray[np.float32]], NDArray[np.float32]], windows: NDArray[np.float32]
+) -> tuple[float, list[float]]:
+    """Score one batch again and again; beats per second, and the time of each call."""
+    score(windows)
+    calls: list[float] = []
+    began = before = time.perf_counter()
+    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - one may be odd
+        score(windows)
+        now = time.perf_counter()
+        calls.append(now - before)
+        before = now
+    return len(calls) * len(windows) / (before - began), calls
+
+
+def _floor(device: str, multiply_adds: int, leads: int) -> dict[str, float]:
+    """Say what the student's arithmetic and its windows would take if nothing else took time, on all cores."""
+    rate, copy = peak(device)
+    arithmetic = 2 * multiply_adds / rate
+    size = leads * LENGTH * 4
+    if device == "cuda":
+        size += 4 + LENGTH * 2  # A(x) and its ticks have to come back
+    data = size / copy
+    return {
+        "operations_per_second": rate, "bytes_per_second": copy, "operations_per_beat": 2.0 * multiply_adds,
+        "bytes_per_beat": float(size), "arithmetic_microseconds_per_beat": 1e6 * arithmetic,
+        "data_microseconds_per_beat": 1e6 * data, "microseconds_per_beat": 1e6 * max(arithmetic, data),
+    }  # fmt: skip
+
+
+def peak(device: str = "cpu") -> tuple[float, float]:
+    """Measure operations per second in a large matrix product, and bytes per second in a large copy to the device."""
+
+    def best(what: Callable[[], object]) -> float:
+        least = float("inf")
+        for _ in range(_REPEATS):
+            began = time.perf_counter()
+            what()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            least = min(least, time.perf_counter() - began)
+        return least
+
+    size = _PEAK_SIZE[device]
+    a = torch.rand((size, size), device=device)
+    source = torch.zeros(_COPY_BYTES // 4)
+    target = torch.empty(_COPY_BYTES // 4, device=device)
+    return 2 * size**3 / best(lambda: a @ a), _COPY_BYTES / best(lambda: target.copy_(source))

@@ -1,0 +1,1 @@
+"""From A(x), rhythm and earlier beats to a score with a meaning."""

@@ -1,0 +1,158 @@
+"""What is known of a beat when it is scored: its reconstruction, its rhythm, and how it compares with the beats before.
+
+A reconstruction error says how unlike all normal beats a beat is.  It cannot say that a beat is
+unlike those of its own patient, or that it came early; both are what a premature beat is known by.
+A bounded :class:`ecgmon.models.score.history.History` of its stream measures that, causally; this module names what it measures:
+
+=========  ===========================================================================================
+error      log of A(x)
+error_qrs  log of the squared error over the ticks of the QRS complex
+early      -log of ``rr_ratio``: how much earlier than the mean of the intervals before
+fast       -log of the RR interval in seconds
+late_run   log of the ninetieth percentile of the last 32 intervals over this one: a run of early beats
+           draws the mean along, the percentile hardly
+spread     log of the standard deviation of the log of the last 17 intervals, this one included
+jump       mean absolute difference of successive log intervals over the last 3, this one included
+own_qrs    log of how far the QRS complex is from those of the stream's last 64 beats
+own_p      the same of the stretch before the QRS complex, where the P wave is
+own_qrs_2  ``own_qrs`` on the second lead
+own_p_2    ``own_p`` on the second lead
+=========  ===========================================================================================
+
+In all of them but ``spread`` and ``jump`` more is odder by design; nothing is measured against a label here.
+A feature that cannot be known yet, or at all, is NaN: what is said of the beats before needs some of them, and
+a lead that shows nothing under this beat has nothing to compare.
+
+How far a part of a beat is from the beats before is the thirtieth percentile of its mean squared
+differences to each.  The percentile asks that a third of the recent beats look like this one, so a
+few earlier ones of an ectopic focus do not make it usual; dividing by the stream's own amplitude
+makes streams comparable.  The percentile (the fifteenth was tried) and the ticks of both parts were chosen with
+abnormal beats in sight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from ecgmon.models import windows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NAMES: Final = (
+    "error",
+    "error_qrs",
+    "early",
+    "fast",
+    "late_run",
+    "spread",
+    "jump",
+    "own_qrs",
+    "own_p",
+    "own_qrs_2",
+    "own_p_2",
+)
+"""The features, in the order of the columns of :attr:`Evidence.features`."""
+
+RHYTHM: Final = ("early", "fast", "late_run", "spread", "jump")
+OWN: Final = ("own_qrs", "own_p")
+OWN_2: Final = ("own_qrs_2", "own_p_2")
+"""The features by what they are about."""
+
+BEATS: Final = 64
+"""Beats before that a stream is remembered by; with 200 the distances tell hardly more."""
+
+LEAST_BEATS: Final = 8
+"""Beats before that a distance to the stream's own beats needs."""
+
+LEAST_INTERVALS: Final = 4
+"""Intervals before that a percentile or a spread of intervals needs; ``rr_ratio`` needs as many."""
+
+PERCENTILE: Final = 30
+"""Percentile of the distances to the beats before that counts as the distance to them."""
+
+INTERVALS: Final = 32
+"""Intervals before that the ninetieth percentile is taken of."""
+
+SPREAD_INTERVALS: Final = 17
+"""Intervals, the beat's own included, that the spread is taken of."""
+
+JUMP_INTERVALS: Final = 3
+"""Intervals, the beat's own included, that are compared one with the next."""
+
+P_TICKS: Final = np.arange(50, 128, 3)
+"""Ticks of a window before the QRS complex: 250 to 36 ms before the R peak, every 8 ms."""
+
+QRS_TICKS: Final = np.arange(118, 172, 2)
+"""Ticks of a window around the QRS complex: 61 ms before the R peak to 83 ms after it, every 6 ms."""
+
+ERROR_TICKS: Final = slice(122, 168)
+"""Ticks whose reconstruction error counts as that of the QRS complex."""
+
+OUTLINE_TICKS: Final = slice(0, windows.LENGTH, 4)
+"""Ticks that :attr:`Evidence.outline` keeps of a window: 90 Hz holds the pass band's 45."""
+
+OUTLINE: Final = windows.LENGTH // 4
+"""Values in an outline."""
+
+# So that the logarithm of a perfect match is finite: far below what is measured of any real beat.
+_LEAST_ERROR: Final = 1e-6
+
+
+class EvidenceError(Exception):
+    """Beats or a stored history that do not fit each other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What is known of some beats.
+
+    Attributes
+    ----------
+    features : ndarray of float32, shape (n, len(NAMES))
+        NaN where not known.
+    outline : ndarray of float32, shape (n, OUTLINE)
+        The first lead, scaled to [-1, 1], every fourth tick: the shape that the features go with.  NaN where the
+        window has a NaN.
+    """
+
+    features: NDArray[np.float32]
+    outline: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def without(self, names: tuple[str, ...]) -> Self:
+        """Forget some features, as if they were not known."""
+        features = self.features.copy()
+        features[:, [NAMES.index(name) for name in names]] = np.nan
+        return type(self)(features, self.outline)
+
+    def with_errors(self, error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> Self:
+        """Replace what another generator makes of the same beats; arguments as in :meth:`ecgmon.models.score.history.History.observe`."""
+        features = self.features.copy()
+        features[:, :2] = error_features(error, squared_error[:, ERROR_TICKS])
+        return type(self)(features, self.outline)
+
+    def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        return type(self)(self.features[part], self.outline[part])
+
+    @classmethod
+    def concatenate(cls, parts: list[Self]) -> Self:
+        """Join parts; there must be at least one."""
+        return cls(np.concatenate([p.features for p in parts]), np.concatenate([p.outline for p in parts]))
+
+
+def log_error(error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Turn mean squared errors, such as A(x), into the features ``error`` and ``error_qrs``; same shape."""
+    logarithm: NDArray[np.float32] = np.log(error.astype(np.float32) + np.float32(_LEAST_ERROR))
+    return logarithm
+
+
+def error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Find ``error`` and ``error_qrs``, shape (n, 2), from A(x) and the squared error at :data:`ERROR_TICKS`."""
+    of_qrs = squared_error.astype(np.float32).mean(axis=1)
+    return log_error(np.stack([error, of_qrs], axis=1))

@@ -1,0 +1,1 @@
+"""Losses, settings, and one step of training a generator: no data sets, no files of records."""

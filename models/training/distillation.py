@@ -1,0 +1,279 @@
+"""Training a generator on the unified loss, one step at a time.
+
+    L = err_rec + w_adv * err_adv + alpha * L_KD + beta * L_F
+
+A term whose weight is zero is not computed, and what only it needs is not made: without ``w_adv``
+there is no discriminator, without ``alpha`` and ``beta`` no teacher.  BeatGAN's own training is the
+case with ``w_adv`` alone.
+
+Knows nothing of files, data sets or clocks: windows in, losses out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import torch
+
+from ecgmon.models.networks.beatgan import Discriminator, initialise
+from ecgmon.models.networks.generator import AnyGenerator, generator_of
+from ecgmon.models.networks.self_teacher import FeaturePyramid
+from ecgmon.models.networks.shape import BeatGanShape
+from ecgmon.models.training import losses
+from ecgmon.models.windows import LENGTH
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ecgmon.models.training.settings import Settings
+
+ADVERSARIAL_BETAS: Final = (0.5, 0.999)
+"""Adam's where there is a discriminator, for both networks, as in DCGAN and BeatGAN."""
+
+BETAS: Final = (0.9, 0.999)
+"""Adam's where there is none: its own defaults (Kingma and Ba, 2015)."""
+
+COLLAPSE: Final = 5e-6
+"""Loss of the discriminator under which it has won for good and starts again from fresh weights, as in BeatGAN."""
+
+WARM_UP: Final = 0.1
+"""Share of the steps in which the generator's learning rate rises, before it falls along a cosine."""
+
+
+class ResumeError(Exception):
+    """A stored training that is not this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOutput:
+    """What a teacher has to say about some windows.
+
+    Attributes
+    ----------
+    reconstruction : Tensor of float32, shape (n, leads, 320)
+    maps : list of Tensor of float32, shape (n, ticks)
+        Attention maps of the stages that ``observed`` shows.
+    """
+
+    reconstruction: Tensor
+    maps: list[Tensor]
+
+
+@torch.no_grad()
+def teacher_output(teacher: AnyGenerator, x: Tensor) -> TeacherOutput:
+    """Ask a finished teacher about windows; it is left in evaluation mode and gets no gradient.
+
+    Parameters
+    ----------
+    teacher : Generator or DenseGenerator
+    x : Tensor of float32, shape (n, leads, 320)
+        Scaled windows, where the teacher computes.
+    """
+    x_hat, _, features = teacher.eval().observed(x)
+    return TeacherOutput(x_hat, [losses.attention_map(feature) for feature in features])
+
+
+class Training:
+    """A generator, what it is trained with and against, and how far it is.
+
+    Parameters
+    ----------
+    settings : Settings
+    leads : int
+        Leads of a window.
+    steps : int
+        Steps of the whole training: the learning rate depends on it.
+    device : str
+        Where torch computes.
+    """
+
+    def __init__(self, settings: Settings, *, leads: int, steps: int, device: str = "cpu") -> None:
+        self.settings = settings
+        self.steps = steps
+        self.device = device
+        self.step = 0
+        self.restarts = 0
+        self.random = torch.Generator().manual_seed(settings.seed)
+        self.generator = generator_of(settings.shape(leads))
+        initialise(self.generator, self.random)
+        self.generator.to(device)
+        betas = ADVERSARIAL_BETAS if settings.w_adv > 0 else BETAS
+        self._generator_adam = torch.optim.Adam(self.generator.parameters(), settings.rate, betas)
+        self._pyramid: FeaturePyramid | None = None
+        if settings.self_teacher and settings.distils:
+            self._pyramid = self._made_pyramid(leads)
+            self._pyramid_adam = torch.optim.Adam(self._pyramid.parameters(), settings.rate, BETAS)
+        self.discriminator: Discriminator | None = None
+        if settings.w_adv > 0:
+            self.discriminator = Discriminator(BeatGanShape(leads, settings.discriminator_width))
+            initialise(self.discriminator, self.random)
+            self.discriminator.to(device)
+            self._discriminator_adam = self._fresh_discriminator_adam(self.discriminator)
+
+    def advance(self, x: Tensor, taught: TeacherOutput | None = None) -> dict[str, float]:
+        """Do one step on one batch.
+
+        Parameters
+        ----------
+        x : Tensor of float32, shape (batch, leads, 320)
+            Scaled windows of normal beats.
+        taught : Lesson, optional
+            What the teacher says about the first windows of the batch; needed where the settings
+            distil and there is no self-teacher.
+
+        Returns
+        -------
+        dict of str to float
+            The terms of all losses, each before its weight.
+        """
+        x = x.to(self.device)
+        self.generator.train()
+        reported: dict[str, Tensor] = {}
+        with self._autocast():
+            x_hat, _, features = self.generator.observed(x)
+            terms = {"err_rec": (1.0, losses.reconstruction(x, x_hat))}
+        if self.discriminator is not None:
+            reported["discrimination"], err_adv = self._against_discriminator(self.discriminator, x, x_hat)
+            terms["err_adv"] = (self.settings.w_adv, err_adv)
+        if self._pyramid is not None:
+            with self._autocast():
+                refined_hat, refined = self._pyramid(features)
+                reported["pyramid"] = losses.reconstruction(x, refined_hat)
+            taught = TeacherOutput(refined_hat, [losses.attention_map(feature) for feature in refined])
+        if self.settings.distils:
+            if taught is None:
+                raise ValueError("these settings distil from a teacher; give what it says about the windows")
+            terms |= self._taught(x_hat, features, taught)
+
+        for group in self._generator_adam.param_groups:
+            group["lr"] = self.rate
+        self._generator_adam.zero_grad()
+        torch.stack([weight * term for weight, term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        self._generator_adam.step()
+        if self._pyramid is not None:
+            for group in self._pyramid_adam.param_groups:
+                group["lr"] = self.rate
+            self._pyramid_adam.zero_grad()
+            reported["pyramid"].backward()  # type: ignore[no-untyped-call]
+            self._pyramid_adam.step()
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(requires_grad=True)
+            if reported["discrimination"].item() < COLLAPSE:
+                initialise(self.discriminator, self.random)
+                self._discriminator_adam = self._fresh_discriminator_adam(self.discriminator)
+                self.restarts += 1
+        self.step += 1
+        return {name: term.item() for name, (_, term) in terms.items()} | {
+            name: loss.item() for name, loss in reported.items()
+        }
+
+    def _taught(self, x_hat: Tensor, features: list[Tensor], taught: TeacherOutput) -> dict[str, tuple[float, Tensor]]:
+        """Weights and values of the terms that compare with a teacher."""
+        settings = self.settings
+        n = len(taught.reconstruction)
+        theirs = taught.reconstruction.to(self.device)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if settings.alpha > 0:
+            l_kd = losses.softened_outputs(x_hat[:n], theirs, settings.temperature)
+            terms["l_kd"] = (settings.alpha, l_kd)
+        if settings.beta > 0:
+            maps = [part.to(self.device) for part in taught.maps]
+            terms["l_f"] = (settings.beta, losses.attention_transfer([feature[:n] for feature in features], maps))
+        if settings.w_output > 0:
+            terms["output"] = (settings.w_output, losses.reconstruction(theirs.detach(), x_hat[:n]))
+        return terms
+
+    def _against_discriminator(self, discriminator: Discriminator, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Train the discriminator one step; then look through it, frozen, for the generator's term."""
+        discriminator.train()
+        with self._autocast():
+            logit_real, features_real = discriminator(x)
+            logit_fake, _ = discriminator(x_hat.detach())
+            discrimination = losses.discrimination(logit_real, logit_fake)
+        self._discriminator_adam.zero_grad()
+        discrimination.backward()  # type: ignore[no-untyped-call]
+        self._discriminator_adam.step()
+        # Gradients of its weights would be thrown away.  The real features are those from before its
+        # step: computing them again would change little.
+        discriminator.requires_grad_(requires_grad=False)
+        with self._autocast():
+            return discrimination, losses.feature_matching(features_real, discriminator.features(x_hat))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            torch.device(self.device).type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        )
+
+    @property
+    def rate(self) -> float:
+        """The generator's learning rate at this step: a rise, then a cosine to zero (Smith, 2018)."""
+        warm_up = max(1.0, WARM_UP * self.steps)
+        if self.step < warm_up:
+            return self.settings.rate * (self.step + 1) / (warm_up + 1)
+        part = (self.step - warm_up) / max(1.0, self.steps - warm_up)
+        return self.settings.rate * 0.5 * (1 + math.cos(math.pi * part))
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs to go on from here, but for the teacher."""
+        state: dict[str, Any] = {
+            "settings": asdict(self.settings),
+            "leads": self.generator.shape.leads,
+            "steps": self.steps,
+            "step": self.step,
+            "restarts": self.restarts,
+            "random": self.random.get_state(),
+        }
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def restore(self, state: dict[str, Any]) -> Self:
+        """Go on from a stored state.
+
+        Raises
+        ------
+        ResumeError
+            If the state is that of a training with other settings.
+        """
+        differing = [
+            f"{name} was {state['settings'].get(name)}, is {value}"
+            for name, value in asdict(self.settings).items()
+            if state["settings"].get(name) != value
+        ]
+        if differing or state["steps"] != self.steps:
+            raise ResumeError(
+                f"the stored training had other settings ({'; '.join(differing) or 'another number of beats'}); "
+                "give the same ones to resume it, or another folder to start afresh"
+            )
+        self.step = state["step"]
+        self.restarts = state["restarts"]
+        self.random.set_state(state["random"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        return self
+
+    def _parts(self) -> dict[str, Any]:
+        """Everything with a state of its own."""
+        parts: dict[str, Any] = {"generator": self.generator, "generator_adam": self._generator_adam}
+        if self.discriminator is not None:
+            parts |= {"discriminator": self.discriminator, "discriminator_adam": self._discriminator_adam}
+        if self._pyramid is not None:
+            parts |= {"pyramid": self._pyramid, "pyramid_adam": self._pyramid_adam}
+        return parts
+
+    def _made_pyramid(self, leads: int) -> FeaturePyramid:
+        """Make a self-teacher for this generator; its initial weights follow the seed."""
+        self.generator.eval()
+        with torch.no_grad():
+            _, _, features = self.generator.observed(torch.zeros(1, leads, LENGTH, device=self.device))
+        pyramid = FeaturePyramid([feature.shape[1] for feature in features], leads)
+        for layer in pyramid.modules():
+            if isinstance(layer, torch.nn.Conv1d):  # torch's own default draws from its global generator
+                std = (2 / layer.weight[0].numel()) ** 0.5  # He et al. (2015)
+                layer.weight.data = torch.empty(layer.weight.shape).normal_(0, std, generator=self.random)
+                assert layer.bias is not None
+                torch.nn.init.zeros_(layer.bias)
+        return pyramid.to(self.device)
+
+    def _fresh_discriminator_adam(self, discriminator: Discriminator) -> torch.optim.Adam:
+        return torch.optim.Adam(discriminator.parameters(), self.settings.discriminator_rate, ADVERSARIAL_BETAS)

@@ -1,0 +1,99 @@
+"""What decides the weights of a trained generator, beside the data.
+
+Apart from the training itself, so that a command line can offer the settings without loading torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, Final
+
+from ecgmon.models.networks.shape import ARCHITECTURES, Shape, shape_of
+from ecgmon.models.windows import BEFORE
+
+
+def _setting(default: Any, what: str) -> Any:  # noqa: ANN401 - dataclasses' own field() is no better
+    return field(default=default, metadata={"help": what})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that decides the weights, with the data.  What each one is, is said beside it and in ``--help``.
+
+    The defaults are BeatGAN's own (Zhou et al., IJCAI 2019) wherever the paper gives one.
+    """
+
+    architecture: str = _setting("beatgan", f"kind of generator: {' or '.join(ARCHITECTURES)}")
+    width: int = _setting(32, "channels of the generator: see models/networks/shape.py")
+    latent: int = _setting(50, "length of the latent vector")
+    discriminator_width: int = _setting(32, "width of the discriminator, which is not shipped")
+    epochs: int = _setting(100, "passes over the training beats")
+    batch: int = _setting(64, "beats in a step")
+    rate: float = _setting(1e-4, "highest learning rate of the generator")
+    discriminator_rate: float = _setting(1e-4, "learning rate of the discriminator")
+    w_adv: float = _setting(1.0, "weight of feature matching; 0 trains without a discriminator")
+    alpha: float = _setting(0.0, "weight of L_KD, the softened outputs")
+    beta: float = _setting(0.0, "weight of L_F, the attention maps of the stages")
+    w_output: float = _setting(0.0, "weight of the mean squared difference to the teacher's output, for comparison")
+    temperature: float = _setting(4.0, "temperature T that L_KD softens outputs with")
+    self_teacher: bool = _setting(default=False, what="distil from a feature pyramid over the generator's own stages")
+    precision: str = _setting(
+        "float32", "what the networks compute in: float32 or bfloat16 (where the device is fast at it)"
+    )
+    augmented: float = _setting(0.5, "share of beats that are shifted and warped; a teacher is asked about the others")
+    shift: int = _setting(5, "most samples that an augmented beat's R peak is off, as a detector's may be")
+    warp: float = _setting(0.05, "most that an augmented beat's time axis is stretched or squeezed, as a share")
+    seed: int = _setting(0, "decides initial weights, order of the beats and augmentation")
+
+    def __post_init__(self) -> None:
+        for name, choices in (("architecture", ARCHITECTURES), ("precision", ("float32", "bfloat16"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(choices)}")
+        for name in (
+            "width",
+            "latent",
+            "discriminator_width",
+            "epochs",
+            "batch",
+            "rate",
+            "discriminator_rate",
+            "temperature",
+        ):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected more than 0")
+        for name, most in (
+            ("augmented", 1.0), ("warp", 0.5), ("shift", float(BEFORE)),
+            ("w_adv", inf), ("alpha", inf), ("beta", inf), ("w_output", inf), ("seed", inf),
+        ):  # fmt: skip
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {most:g}")
+
+    @property
+    def distils(self) -> bool:
+        """Whether a term of the loss needs a teacher."""
+        return self.alpha > 0 or self.beta > 0 or self.w_output > 0
+
+    def shape(self, leads: int) -> Shape:
+        """Shape of the generator for windows of so many leads."""
+        return shape_of(self.architecture, leads=leads, width=self.width, latent=self.latent)
+
+
+TEACHER: Final = Settings(
+    width=16, discriminator_width=8, epochs=20, batch=128, rate=1e-3, discriminator_rate=2e-4, w_adv=0.05
+)
+"""A BeatGAN of half the width, which two cores can train; the paper's own is ``Settings()``."""
+
+STUDENT: Final = Settings(
+    architecture="dense",
+    width=13,
+    latent=16,
+    epochs=40,
+    batch=256,
+    rate=2e-3,
+    w_adv=0.0,
+    alpha=0.1,
+    self_teacher=True,
+    shift=3,
+)
+"""The generator that is deployed; it needs no other to be trained first."""

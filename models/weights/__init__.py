@@ -1,0 +1,1 @@
+"""The shipped checkpoints, and the reader that refuses a bad one."""

@@ -1,0 +1,209 @@
+"""The commands ``train`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ecgmon.monitor.cli.check_config import add_config_flags
+from ecgmon.monitor.cli.roles import load_config
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def add_train(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon train``."""
+    from ecgmon.monitor.cli.train import add_arguments
+
+    parser.description = (
+        "Make a model: prepare the beats of annotated records, train generators on the normal ones, fit the score, "
+        "and write the checkpoint that [worker] weights takes."
+    )
+    add_arguments(parser)
+
+
+def run_train(args: Namespace) -> int:
+    """Run ``ecgmon train``."""
+    from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.monitor.cli.train import run
+    from ecgmon.pipelines.sources.errors import SourceError
+    from ecgmon.pipelines.training.dataset import DatasetError
+    from ecgmon.pipelines.training.fitting import TrainingError
+
+    try:
+        return run(args)
+    except (TrainingError, DatasetError, SourceError, CheckpointError) as error:
+        print(f"ecgmon: {error}", file=sys.stderr)
+        return 1
+
+
+def add_evaluate(parser: ArgumentParser) -> None:
+    """Add the arguments of ``ecgmon evaluate``."""
+    parser.description = "Measure against reference annotations what the daemon does with records."
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    stream = what.add_parser(
+        "stream",
+        help="beats (EC57), anomaly scores and alerts of every annotated record of a folder, as a stream has them",
+        description=(
+            "Stream every record of a folder that has reference annotations (.atr) through segmenter, scorer and alert "
+            "rules, in chunks of one second, and compare: beats within 150 ms, without ventricular flutter, over whole "
+            "records and without their first five minutes."
+        ),
+    )
+    stream.add_argument("--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records")
+    stream.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    add_config_flags(stream)
+    for name, text in _PROTOCOLS.items():
+        protocol = what.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        protocol.add_argument("--db", type=Path, required=True, metavar="DIR", help="the MIT-BIH Arrhythmia Database")
+        protocol.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+        protocol.add_argument(
+            "--out", type=Path, metavar="DIR", help="folder to write what 'ecgmon train report' reads"
+        )
+
+
+_PROTOCOLS: Final = {
+    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with its own shipped generator and score",
+    "inter-patient": "patients apart: what was trained on the normal beats of DS1 is tested on all beats of DS2",
+    "explanation": "does the error per tick point at known distortions of normal beats?",
+}
+
+
+def run_evaluate(args: Namespace) -> int:
+    """Run ``ecgmon evaluate``."""
+    return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)
+
+
+def _evaluate_protocol(args: Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.pipelines.evaluation.protocols import STEPS, evaluate
+    from ecgmon.pipelines.sources.errors import SourceError
+    from ecgmon.pipelines.training.dataset import RECORDS, DatasetError
+
+    try:
+        with Progress(console=Console(stderr=True)) as progress:
+            bar = progress.add_task("Reading records, running models", total=len(RECORDS) + STEPS[args.what])
+            found = evaluate(args.what, args.db, done=lambda _: progress.advance(bar))
+        if args.out is not None:
+            found.store(args.out, args.what)
+    except (CheckpointError, DatasetError, SourceError, OSError) as error:
+        print(f"ecgmon: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(found.figures))
+    else:
+        _show_protocol(args.what, found.figures)
+    return 0
+
+
+def _show_protocol(what: str, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table()
+    if what == "explanation":
+        for column in ("distortion", "beats", "inside, plain error %", "inside, smoothed %", "inside, relative %"):
+            table.add_column(column, justify="left" if column == "distortion" else "right")
+        for name, row in [*found["distortions"].items(), ("mean", {"beats": "", **found["mean"]})]:
+            shares = (_percent(row[ranking]["inside"]) for ranking in ("error", "smoothed", "relative"))
+            table.add_row(name, str(row["beats"]), *shares)
+        console.print(table)
+        return
+    table.add_column("", style="bold")
+    table.add_column("AUC", justify="right")
+    table.add_column("AP", justify="right")
+    rows = [("score", found["score"]), ("A(x) of the student", found["raw"])]
+    rows += [("A(x) of the teacher, as recorded", found["teacher_raw"])] if found["teacher_raw"] else []
+    rows += [(f"score without {what}", row) for what, row in found["without"].items()]
+    for name, row in rows:
+        table.add_row(name, *(_with_spread(row[key]) for key in ("auc", "ap")))
+    console.print(table)
+    console.print("AUC of the score by class: " + ", ".join(f"{k} {v:.4f}" for k, v in found["per_class"].items()))
+    if "without_232" in found:
+        light = found["without_232"]
+        console.print(
+            f"without record 232: AUC {light['auc']:.4f}, AP {light['ap']:.4f}, S {light['per_class']['S']:.4f}"
+        )
+    model = found["model"]
+    console.print(f"generator: {model['parameters']:,} parameters, {model['multiply_adds']:,} multiply-adds a beat")
+
+
+def _with_spread(figure: dict[str, float | None]) -> str:
+    spread = "" if figure["std"] is None else f" ± {figure['std']:.4f}"
+    return f"{figure['mean']:.4f}{spread}"
+
+
+def _evaluate_stream(args: Namespace) -> int:
+    from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.monitor.offline.evaluation import evaluate_stream
+    from ecgmon.pipelines.sources.errors import SourceError
+
+    config = load_config(args)
+    try:
+        scorer = Scorer(Path(config.worker.weights) if config.worker.weights else None)
+        found = evaluate_stream(args.db, scorer, config.alerts, progress=sys.stderr.isatty())
+    except (CheckpointError, SourceError) as error:
+        print(f"ecgmon: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(found))
+    else:
+        _show(found)
+    return 0
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table()
+    table.add_column("record", style="bold")
+    for column in ("lead", "beats", "missed", "false", "Se %", "+P %", "F1 %", "offset ms (median, 95 %)"):
+        table.add_column(column, justify="right")
+    whole = {**found["qrs"], "lead": ""}
+    for name, row in [*found["records"].items(), ("all", whole), ("after 5 min", found["qrs_after_learning"])]:
+        offset = row.get("offset_seconds")
+        table.add_row(
+            name,
+            row.get("lead", ""),
+            str(row["tp"] + row["fn"]),
+            str(row["fn"]),
+            str(row["fp"]),
+            *(_percent(row.get(key)) for key in ("sensitivity", "positive_predictivity", "f1")),
+            "" if offset is None else f"{_ms(offset['median'])}, {_ms(offset['p95'])}",
+        )
+    console.print(table)
+    delay = found["qrs"]["delay_seconds"]
+    console.print(
+        f"delay of a beat after its R peak: p50 {delay['p50']:.3f} s, p99 {delay['p99']:.3f} s, max {delay['max']:.3f} s"
+    )
+    anomaly = found["anomaly"]
+    if anomaly["auc"] is not None:
+        classes = ", ".join(f"{name} {value:.4f}" for name, value in anomaly["per_class"].items())
+        console.print(
+            f"score, abnormal against normal beats: AUC {anomaly['auc']:.4f}, AP {anomaly['ap']:.4f}; AUC by class: {classes}"
+        )
+        if light := anomaly["without_q"]:
+            console.print(f"without paced and unclassifiable beats (Q): AUC {light['auc']:.4f}, AP {light['ap']:.4f}")
+    alerts = found["alerts"]
+    kinds = ", ".join(f"{kind} {n['raised']} ({n['false']} false)" for kind, n in alerts["kinds"].items())
+    console.print(
+        f"alerts in {alerts['hours']:.1f} h: {kinds or 'none'}; {alerts['false_per_hour']:.2f} false per hour"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1000 * seconds:.0f}"

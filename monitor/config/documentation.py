@@ -1,0 +1,97 @@
+"""The configuration in words: the documented TOML file and the reference page, both made from the schema."""
+
+from __future__ import annotations
+
+import textwrap
+from inspect import getdoc
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from ecgmon.monitor.config.keys import SOURCE, Key, keys, sections
+from ecgmon.monitor.config.toml import toml_value
+
+if TYPE_CHECKING:
+    from ecgmon.monitor.config.schema import Config
+
+_WIDTH: Final = 100  # characters of a comment's line
+
+_HEAD: Final = """\
+# Configuration
+
+<!-- Made from monitor/config/schema.py by `ecgmon check-config --reference > docs/configuration.md`; a test holds it to that. -->
+
+ecgmon reads its configuration from a [TOML](https://toml.io) file. Every key may be left out. What is given later
+wins: the defaults, the file (`--config FILE`), the environment, flags (`--set exporter.port=9465`). An environment
+variable is called `ECGMON_`, the section, `_` and the key: `ECGMON_EXPORTER_PORT=9465`. In the environment and in
+flags text has no quotes.
+
+`ecgmon check-config --config FILE` says all that is wrong with a configuration, with line and nearest valid key, and
+`ecgmon check-config --print` prints the configuration as it is resolved, with every key explained: a file to begin
+with. `~` stands for the home folder; other relative paths are taken from the working folder.
+"""
+
+
+def dump_toml(config: Config, *, documented: bool = True) -> str:
+    """Write a configuration as TOML, which :func:`ecgmon.monitor.config.reading.load` reads back to the same.
+
+    Parameters
+    ----------
+    config : Config
+    documented : bool
+        Whether every key has its explanation above it.
+    """
+    parts: list[str] = []
+    for section in sections():
+        tables = _tables(config, section)
+        parts += [_table(section, table, documented=documented) for table in tables]
+        if documented and not tables:
+            parts.append(f'# {_heading(section)}\n# [[{section}]]\n# record = "208"\n# speed = 1.0\n')
+    return "\n".join(parts)
+
+
+def reference_page() -> str:
+    """Write the reference page, docs/configuration.md."""
+    parts = [_HEAD]
+    for section in sections():
+        title = f"[[{section}]]" if section == SOURCE else f"[{section}]"
+        rows = ["| key | value | unit | default | what it is |", "| --- | --- | --- | --- | --- |"]
+        for key in _keys(section):
+            default = "required" if key.default is msgspec.NODEFAULT else f"`{toml_value(key.default)}`"
+            rows.append(f"| `{key.name}` | {key.expected} | {key.unit} | {default} | {key.description} |")
+        once = "\nOnce for each stream; in the file only.\n" if section == SOURCE else ""
+        parts.append(f"## `{title}`\n\n{_heading(section)}\n{once}\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _heading(section: str) -> str:
+    return (getdoc(sections()[section]) or "").splitlines()[0]
+
+
+def _keys(section: str) -> list[Key]:
+    return [key for key in keys().values() if key.section == section]
+
+
+def _tables(config: Config, section: str) -> list[object]:
+    if section == SOURCE:
+        return list(config.source)
+    table: object = config
+    for name in section.split("."):
+        table = getattr(table, name)
+    return [table]
+
+
+def _table(section: str, table: object, *, documented: bool) -> str:
+    header = f"[[{section}]]" if section == SOURCE else f"[{section}]"
+    lines = [f"# {_heading(section)}", header] if documented else [header]
+    for key in _keys(section):
+        if documented:
+            lines += ["", *textwrap.wrap(_explanation(key), _WIDTH, initial_indent="# ", subsequent_indent="# ")]
+        lines.append(f"{key.name} = {toml_value(getattr(table, key.name))}")
+    return "\n".join(lines) + "\n"
+
+
+def _explanation(key: Key) -> str:
+    unit = f", in {key.unit}" if key.unit else ""
+    default = "required" if key.default is msgspec.NODEFAULT else f"default {toml_value(key.default)}"
+    return f"{key.description.removesuffix('.')} ({key.expected}{unit}; {default})."

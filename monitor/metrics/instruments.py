@@ -1,0 +1,239 @@
+"""The metrics of a monitor.
+
+docs/metrics.md lists every metric; a test holds that page against what is served.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ecgmon.pipelines.items import Quality
+
+PREFIX: Final = "ecgmon"
+OTHER: Final = "other"
+"""Label value of the streams beyond the configured number of labels."""
+
+DURATION_BUCKETS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+"""Upper bounds in seconds of every duration histogram: 100 us to 10 s, three a decade."""
+
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+REFUSALS: Final = (
+    "attempts",
+    "authentication",
+    "connections",
+    "handshake",
+    "method",
+    "no-credentials",
+    "request",
+    "time",
+    "too-long",
+)
+"""Why the HTTP server refuses a connection or a request."""
+
+MAX_LABEL: Final = 64
+"""Longest value of a stream's label, in characters: that of a stream id."""
+
+STAGES: Final = ("segment", "queue", "score", "order", "commit", "total")
+
+
+def score_buckets(threshold: float) -> tuple[float, ...]:
+    """Upper bounds of the score histogram: half steps, and the alert threshold exactly."""
+    return tuple(sorted({0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, threshold}))
+
+
+class Metrics:
+    """All metrics of a monitor.
+
+    Parameters
+    ----------
+    threshold : float
+        Alert threshold of the score, which becomes a bucket bound.
+    max_stream_labels : int
+        Streams that get a label value of their own; the rest share :data:`OTHER`.
+    registry : CollectorRegistry, optional
+        A new one by default.
+    """
+
+    def __init__(self, *, threshold: float, max_stream_labels: int, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        self._max_labels = max_stream_labels
+        self._of_streams: dict[str, StreamMetrics] = {}
+        self._of_others = StreamMetrics(self, OTHER)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=tuple(buckets), registry=registry)
+
+        self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=registry)
+        self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=registry)
+        self.score = histogram(
+            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this odd.",
+            score_buckets(threshold), "stream",
+        )  # fmt: skip
+        self.segmented = counter("beats_segmented", "Beats that producers cut and sent, each once.", "stream")
+        self.scored = counter("beats_scored", "Beats with a score.", "stream")
+        self.stored = counter("beats_stored", "Beats committed to the store.", "stream")
+        self.unscored = counter("beats_unscored", "Beats stored without a score, because no worker could score them.")
+        self.redelivered = counter(
+            "beats_redelivered",
+            "Beats handed over again: by a producer to the monitor, or by the monitor to a worker.",
+            "hop",
+        )
+        self.dropped = counter(
+            "beats_dropped", "Beats that a live source dropped because they were not taken in time.", "stream"
+        )
+        self.workers_degraded = gauge(
+            "workers_degraded", "Workers whose GPU has failed and that go on with the CPU until they are started again."
+        )
+        self.producer_dropped = counter(
+            "producer_beats_dropped", "Beats that live sources dropped, as their producers tell at once."
+        )
+        self.alerts_raised = counter("alerts_raised", "Alerts raised.", "kind", "priority")
+        self.alerts_active = gauge("alerts_active", "Alerts raised and not cleared.", "kind", "priority")
+        self.heart_rate = gauge("heart_rate_beats_per_minute", "Heart rate over the last eight RR intervals.", "stream")
+        self.quality = counter("signal_quality_seconds", "Seconds of signal by quality.", "stream", "quality")
+        self.lag = gauge(
+            "stream_lag_seconds", "Time since the last item of a stream that has not ended arrived.", "stream"
+        )
+        self.last_beat = gauge(
+            "stream_last_item_timestamp_seconds", "When the last item of a stream was stored.", "stream"
+        )
+        self.streams = gauge("streams", "Streams by state.", "state")
+        self.duration = histogram(
+            "stage_duration_seconds",
+            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat to its being handed to a worker;"
+            " score: a batch at its worker, there and back; order: beat received to its turn; commit: one commit;"
+            " total: arrival of the last sample of a window to the commit.",
+            DURATION_BUCKETS, "stage",
+        )  # fmt: skip
+        self.inference = histogram(
+            "inference_duration_seconds", "Time of a batch inside the worker.", DURATION_BUCKETS, "device"
+        )
+        self.batch = histogram("batch_beats", "Beats in a batch.", BATCH_BUCKETS)
+        self.queue = gauge(
+            "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
+        )
+        self.queue_limit = gauge("queue_limit_items", "Items that the monitor holds unstored at most.")
+        self.reload_success = gauge("config_reload_success", "1 if the last reload was taken, 0 if it was refused.")
+        self.reload_success.set(1)
+        self.workers = gauge("workers", "Workers that are connected and alive.", "device")
+        self.producers = gauge("producers", "Producers that are connected and alive.")
+        self.worker_seen = gauge("worker_last_seen_timestamp_seconds", "When a worker was last heard of.", "worker")
+        self.rejected = counter(
+            "messages_rejected", "Messages that did not follow the protocol, by reason.", "role", "reason"
+        )
+        self.source_errors = counter("source_errors", "Sources that could not be read, or not to their end.")
+        self.store_errors = counter("store_errors", "Commits that failed; they are tried again.")
+        self.commits = counter("store_commits", "Commits to the store.")
+        self.pruned = counter("beats_pruned", "Beats deleted because they are older than the retention.")
+        self.ready = gauge("ready", "1 while the monitor can take, score and store beats, else 0.")
+        self.http_refused = counter(
+            "http_refused", "Connections and requests that the HTTP server of the metrics refused, by reason.", "reason"
+        )
+        for reason in REFUSALS:
+            self.http_refused.labels(reason)
+        for stage in STAGES:
+            self.duration.labels(stage)
+        for queue in ("waiting", "leased"):
+            self.queue.labels(queue)
+        for hop in ("producer", "worker"):
+            self.redelivered.labels(hop)
+
+    def of_stream(self, stream: str) -> StreamMetrics:
+        """Give the metrics of a stream: labelled by its id while there is room, then by :data:`OTHER`.
+
+        An id that the protocol would not have let in is shown escaped and cut to :data:`MAX_LABEL`.
+        """
+        found = self._of_streams.get(stream)
+        if found is None:
+            if len(self._of_streams) >= self._max_labels:
+                return self._of_others
+            # half a surrogate pair could not be served at all: one such name, and there were no metrics
+            shown = stream.encode("ascii" if not stream.isprintable() else "utf-8", "backslashreplace").decode()
+            found = self._of_streams[stream] = StreamMetrics(self, shown[:MAX_LABEL])
+        return found
+
+
+class StreamMetrics:
+    """The metrics of one stream, each there from its first use on; finding them by their label takes longer than counting.
+
+    Parameters
+    ----------
+    metrics : Metrics
+    label : str
+        Value of the label ``stream``.
+    """
+
+    def __init__(self, metrics: Metrics, label: str) -> None:
+        self._metrics = metrics
+        self.label = label
+        self._qualities: dict[Quality, Counter] = {}
+
+    @cached_property
+    def segmented(self) -> Counter:
+        """Beats that arrived."""
+        return self._metrics.segmented.labels(self.label)
+
+    @cached_property
+    def stored(self) -> Counter:
+        """Beats committed."""
+        return self._metrics.stored.labels(self.label)
+
+    @cached_property
+    def scored(self) -> Counter:
+        """Those of them with a score."""
+        return self._metrics.scored.labels(self.label)
+
+    @cached_property
+    def score(self) -> Histogram:
+        """Their scores."""
+        return self._metrics.score.labels(self.label)
+
+    @cached_property
+    def heart_rate(self) -> Gauge:
+        """Heart rate in beats/min."""
+        return self._metrics.heart_rate.labels(self.label)
+
+    @cached_property
+    def last_item(self) -> Gauge:
+        """When its last item was stored, in seconds since 1970."""
+        return self._metrics.last_beat.labels(self.label)
+
+    def quality(self, quality: Quality) -> Counter:
+        """Count seconds of a quality."""
+        found = self._qualities.get(quality)
+        if found is None:
+            found = self._qualities[quality] = self._metrics.quality.labels(self.label, quality.name.lower())
+        return found

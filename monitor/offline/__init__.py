@@ -1,0 +1,1 @@
+"""Records through the daemon's chain and alert rules, without a daemon."""

@@ -1,0 +1,198 @@
+"""``ecgmon evaluate stream``: beats, scores and alerts of a folder's records against their reference annotations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ecgmon.models.score.history import History
+from ecgmon.monitor.core.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
+from ecgmon.pipelines.evaluation.ec57 import (
+    BEAT_SYMBOLS,
+    MATCH_SECONDS,
+    Reference,
+    evaluate_records,
+    match_beats,
+    summarise,
+)
+from ecgmon.pipelines.items import Kind, Quality
+from ecgmon.pipelines.training.dataset import SYMBOLS, BeatClass
+from ecgmon.pipelines.training.separation import auc, average_precision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.monitor.config.schema import AlertSettings
+    from ecgmon.monitor.core.alerts import Alert
+    from ecgmon.pipelines.items import Items
+    from ecgmon.pipelines.sources.wfdb_files import Annotations
+
+RHYTHM: Final = (AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA)
+"""Alerts about the times of beats: true where the annotated beats raise one of the same kind at that time."""
+
+_CLASS_OF: Final = {symbol: aami for aami, symbols in SYMBOLS.items() for symbol in symbols}
+_NORMAL_ENOUGH: Final = 0.0  # score of an annotated beat, where only its time matters
+
+
+@dataclass(slots=True)
+class _Found:
+    """What is gathered over records."""
+
+    scores: list[NDArray[np.float32]] = field(default_factory=list)
+    classes: list[NDArray[np.int64]] = field(default_factory=list)
+    raised: dict[str, int] = field(default_factory=dict)
+    false: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def evaluate_stream(folder: Path, scorer: Scorer, settings: AlertSettings, *, progress: bool = True) -> dict[str, Any]:
+    """Stream every annotated record of a folder through segmenter, scorer and alert rules.
+
+    Parameters
+    ----------
+    folder : Path
+        WFDB records with annotations in ``.atr`` files.
+    scorer : Scorer
+    settings : AlertSettings
+    progress : bool
+        Show a bar on standard error while at work.
+
+    Returns
+    -------
+    dict
+        ``records``, ``qrs``, ``qrs_after_learning`` as :func:`ecgmon.pipelines.evaluation.ec57.summarise` has them;
+        ``anomaly``: AUC and average precision of the score, abnormal against normal, over detected beats that match an
+        annotated one (classes as in the BeatGAN protocol), as the stream has them when it scores,
+        ``without_q`` those without paced and unclassifiable ones; ``alerts``: those
+        raised by kind, and the false ones per hour.
+
+    Raises
+    ------
+    SourceError
+        If the folder has no annotated records or one of them cannot be read.
+
+    Notes
+    -----
+    An anomalous episode is false if none of the beats that raised it matches an annotated abnormal
+    beat.  An alert about the rhythm is false if the annotated beats, run through the same rules, raise
+    none of its kind at that time.  Technical alerts are not judged: nothing annotates them.
+    """
+    found = _Found()
+
+    def inspect(stream: str, fs: float, annotations: Annotations, items: Items) -> None:
+        del stream
+        _judge(found, fs, annotations, items, scorer=scorer, settings=settings)
+
+    results = evaluate_records(folder, progress=progress, inspect=inspect)
+    return {**summarise(results), "anomaly": _anomaly(found), "alerts": _alerts(found)}
+
+
+def _judge(
+    found: _Found, fs: float, annotations: Annotations, items: Items, *, scorer: Scorer, settings: AlertSettings
+) -> None:
+    reference = Reference.of(annotations, int(items.table["sample"][-1]))
+    raw = scorer.score(items.windows[:, : scorer.info.leads])
+    evidence, _ = History(items.windows.shape[1]).observe(
+        items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"]
+    )
+    score = scorer.info.score.score(evidence)
+
+    is_beat = np.isin(annotations.symbol, sorted(BEAT_SYMBOLS))
+    truth, symbols = annotations.sample[is_beat], annotations.symbol[is_beat]
+    pairs = match_beats(truth, items.beats["sample"].astype(np.int64), round(MATCH_SECONDS * fs))
+    classes = np.full(len(score), -1)
+    classes[pairs[:, 1]] = [_CLASS_OF.get(str(symbols[i]), -1) for i in pairs[:, 0]]
+    known = (classes >= 0) & ~np.isnan(score)
+    found.scores.append(score[known])
+    found.classes.append(classes[known])
+
+    alerts = _run(settings, fs, items, score)
+    expected = _run_reference(settings, fs, reference, items)
+    for alert in alerts:
+        kind = alert.kind.value
+        if alert.kind == AlertKind.ANOMALOUS_EPISODE:
+            false = not (classes[list(alert.beats)] > BeatClass.N).any()
+        elif alert.kind in RHYTHM:
+            false = not any(other.kind == alert.kind and _overlap(alert, other) for other in expected)
+        else:
+            continue
+        found.raised[kind] = found.raised.get(kind, 0) + 1
+        found.false[kind] = found.false.get(kind, 0) + false
+    found.seconds += int(items.table["sample"][-1]) / fs
+
+
+def _run(settings: AlertSettings, fs: float, items: Items, scores: NDArray[np.float32]) -> list[Alert]:
+    """Give the alerts of a stream, each as it was last seen."""
+    engine = AlertEngine(settings)
+    alerts: dict[int, Alert] = {}
+    beat = 0
+    for row in items.table:
+        time, quality = float(row["sample"]) / fs, Quality(int(row["quality"]))
+        if row["kind"] == Kind.BEAT:
+            changes = engine.feed(ScoredBeat(beat, time, float(row["rr"]), float(scores[beat]), quality))
+            beat += 1
+        elif row["kind"] == Kind.SECOND:
+            changes = engine.feed(SecondPassed(time + 1.0, quality))
+        else:
+            changes = engine.feed(End(time))
+        alerts.update({alert.number: alert for alert in changes})
+    return list(alerts.values())
+
+
+def _run_reference(settings: AlertSettings, fs: float, reference: Reference, items: Items) -> list[Alert]:
+    """Give the alerts about the rhythm that the annotated beats raise, on signal taken as good."""
+    engine = AlertEngine(settings)
+    alerts: dict[int, Alert] = {}
+    length = int(items.table["sample"][-1]) / fs
+    intervals = np.diff(reference.sample, prepend=np.nan) / fs
+    moments: list[tuple[float, ScoredBeat | SecondPassed]] = [
+        (sample / fs, ScoredBeat(seq, sample / fs, rr, _NORMAL_ENOUGH, Quality.USABLE))
+        for seq, (sample, rr) in enumerate(zip(reference.sample.tolist(), intervals.tolist(), strict=True))
+    ]
+    moments += [(second + 1.0, SecondPassed(second + 1.0, Quality.USABLE)) for second in range(int(length))]
+    for _, item in sorted(moments, key=lambda moment: moment[0]):
+        alerts.update({alert.number: alert for alert in engine.feed(item)})
+    alerts.update({alert.number: alert for alert in engine.feed(End(length))})
+    return [alert for alert in alerts.values() if alert.kind in RHYTHM]
+
+
+def _overlap(one: Alert, other: Alert) -> bool:
+    return one.start <= (other.end or np.inf) and other.start <= (one.end or np.inf)
+
+
+def _anomaly(found: _Found) -> dict[str, Any]:
+    scores, classes = np.concatenate(found.scores), np.concatenate(found.classes)
+    normal = classes == BeatClass.N
+    counts = {aami.name: int(np.count_nonzero(classes == aami)) for aami in BeatClass}
+    if not normal.any() or normal.all():
+        return {"auc": None, "ap": None, "per_class": {}, "without_q": None, "beats": counts}
+    return {
+        "auc": auc(scores[normal], scores[~normal]),
+        "ap": average_precision(scores[normal], scores[~normal]),
+        "per_class": {
+            aami.name: auc(scores[normal], scores[classes == aami])
+            for aami in BeatClass
+            if aami != BeatClass.N and counts[aami.name]
+        },
+        "without_q": _apart(scores[normal], scores[~normal & (classes != BeatClass.Q)]),
+        "beats": counts,
+    }
+
+
+def _apart(normal: NDArray[np.float32], abnormal: NDArray[np.float32]) -> dict[str, float] | None:
+    """Figures without paced beats, which AAMI EC57 leaves out."""
+    return {"auc": auc(normal, abnormal), "ap": average_precision(normal, abnormal)} if len(abnormal) else None
+
+
+def _alerts(found: _Found) -> dict[str, Any]:
+    hours = found.seconds / 3600
+    return {
+        "false_per_hour": sum(found.false.values()) / hours,
+        "hours": hours,
+        "kinds": {kind: {"raised": count, "false": found.false[kind]} for kind, count in sorted(found.raised.items())},
+    }

@@ -1,0 +1,1 @@
+"""Processes, sockets, signals, systemd, logs: the shell around the core."""

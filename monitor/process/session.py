@@ -1,0 +1,98 @@
+"""One replay from start to end: the whole pipeline in processes of its own, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import zmq
+
+from ecgmon.monitor.process.report import FeedUpdate, NotRunningError, Status
+from ecgmon.monitor.process.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ecgmon.monitor.config.schema import Config
+
+_LOOK_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What came of a replay.
+
+    Attributes
+    ----------
+    status : Status
+        The monitor's last word.
+    interrupted : bool
+        Whether it was asked to stop before the sources had ended.
+    restarts : int
+        Times that a role was started again.
+    """
+
+    status: Status
+    interrupted: bool
+    restarts: int
+
+
+def play(
+    config: Config,
+    *,
+    observe: Callable[[Status, list[FeedUpdate]], None],
+    output: Callable[[str], None] | None,
+    stopping: Callable[[], bool],
+) -> Played:
+    """Start the roles of a configuration, watch until its sources are stored, and end them.
+
+    Parameters
+    ----------
+    config : Config
+        With its sources.
+    observe : callable
+        Gets how the monitor stands and what the feed brought, ten times a second.
+    output : callable or None
+        Gets every line that a role writes to standard error; None passes them through.
+    stopping : callable
+        Whether to drain and end early.
+
+    Raises
+    ------
+    SupervisorError
+        If a role cannot be kept running.
+    """
+    supervisor = Supervisor(config, output=output)
+    status: Status | None = None
+    try:
+        with supervisor.client.feed() as feed:
+            supervisor.start(stopping)
+            busy = True
+            while busy and not stopping():
+                time.sleep(_LOOK_SECONDS)
+                busy = supervisor.watch()
+                with suppress(NotRunningError):  # it may be coming back after a fault
+                    status = supervisor.client.status()
+                    observe(status, _read(feed))
+        interrupted = busy
+        if interrupted and supervisor.producer is not None:
+            supervisor.end([supervisor.producer])
+            with suppress(NotRunningError):
+                status = supervisor.client.status()
+        if status is None:
+            status = supervisor.client.status()
+        return Played(status, interrupted, sum(role.restarts for role in supervisor.roles))
+    finally:
+        supervisor.stop()
+
+
+def _read(feed: zmq.Socket[bytes]) -> list[FeedUpdate]:
+    updates = []
+    with suppress(zmq.Again):
+        while True:
+            _, payload = feed.recv_multipart(zmq.NOBLOCK)
+            updates.append(msgspec.msgpack.decode(payload, type=FeedUpdate))
+    return updates

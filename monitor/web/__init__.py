@@ -1,0 +1,1 @@
+"""HTTP: the server of the metrics, and who may read them."""

@@ -1,0 +1,1 @@
+"""Figures against reference annotations: beat detection, published protocols, the model card."""

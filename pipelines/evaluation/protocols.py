@@ -1,0 +1,214 @@
+"""``ecgmon evaluate beatgan`` and ``inter-patient``: published protocols, with shipped weights and without training.
+
+Every beat is cut at its annotation and goes through the generator, the evidence and the score in the
+order of its record, as the daemon's beats do: what comes after a beat is not used, so that every
+figure is what a stream has at the moment of the beat.  Each fold has its own generator and score, which
+have seen the normal beats of that fold's training part and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ecgmon.models.score.evidence import OWN, OWN_2, RHYTHM
+from ecgmon.models.weights.checkpoint import shipped
+from ecgmon.pipelines.evaluation import explanation
+from ecgmon.pipelines.evaluation.model_card import HEAVY, failure_cases
+from ecgmon.pipelines.training import dataset as datasets
+from ecgmon.pipelines.training.dataset import BeatClass
+from ecgmon.pipelines.training.score_fitting import annotated, reconstructed
+from ecgmon.pipelines.training.separation import separation
+from ecgmon.pipelines.training.splits import FOLD_NAMES
+from ecgmon.pipelines.training.splits import split as split_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.score.evidence import Evidence
+    from ecgmon.models.weights.checkpoint import ModelInfo
+    from ecgmon.pipelines.training.dataset import Dataset
+
+STEPS: Final = {"beatgan": len(FOLD_NAMES), "inter-patient": 1, "explanation": 1}
+"""What can be evaluated, and the models that each runs, one after the other."""
+
+WITHOUT: Final = {
+    "the second lead": OWN_2,
+    "rhythm": RHYTHM,
+    "own beats": OWN + OWN_2,
+    "rhythm and own beats": RHYTHM + OWN + OWN_2,
+}
+"""What is taken from the score, to see what it adds: names of features."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    figures : dict
+        For people and for JSON.
+    arrays : dict of str to dict of str to ndarray
+        For the model card, by the name of the file, which :mod:`ecgmon.pipelines.evaluation.model_card` describes.
+    """
+
+    figures: dict[str, Any]
+    arrays: dict[str, dict[str, NDArray[Any]]]
+
+    def store(self, folder: Path, name: str) -> None:
+        """Write ``NAME.json`` and the arrays as ``.npz`` files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(self.figures, indent=1) + "\n")
+        for file, arrays in self.arrays.items():
+            np.savez_compressed(folder / f"{file}.npz", allow_pickle=False, **arrays)
+
+
+def evaluate(
+    name: str,
+    db: Path,
+    *,
+    records: Iterable[str] = datasets.RECORDS,
+    done: Callable[[str], None] = lambda _: None,
+) -> Evaluated:
+    """Evaluate the shipped models on the MIT-BIH Arrhythmia Database.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`STEPS`.
+    db : Path
+        Folder with the records.
+    records : iterable of str
+        Which of them; all make the protocol.
+    done : callable
+        Called with what was just done: the name of each record as it is read, of each model as it is through.
+
+    Returns
+    -------
+    Evaluated
+        For ``beatgan`` and ``inter-patient`` the figures are ``score`` and ``raw`` (A(x)): ``auc`` and ``ap``, each with
+        ``mean`` and ``std`` over the folds; ``teacher_raw``: the same as its training recorded it; ``per_class``:
+        mean AUC of the score by class; ``without``: the score where less is known of a beat; ``folds``: each one's own; ``model`` and ``teacher``: ``parameters`` and
+        ``multiply_adds``.  ``inter-patient`` has the DS2 records as its one fold, and ``without_232``.
+        For ``explanation``: :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
+
+    Raises
+    ------
+    ecgmon.pipelines.sources.errors.SourceError
+        If a record cannot be read.
+    ecgmon.pipelines.training.dataset.DatasetError
+        If the records are not those of the protocol.
+    ecgmon.models.weights.checkpoint.CheckpointError
+        If a shipped model is missing or damaged.
+    """
+    with _prepared(db, records, done) as dataset:
+        if name == "explanation":
+            from ecgmon.models.inference.reconstruction import Scorer
+
+            return Evaluated(explanation.evaluate(Scorer(), dataset, "all"), {})
+        names = FOLD_NAMES if name == "beatgan" else ("ds1",)
+        return _rescored(name, dataset, names, done)
+
+
+@contextmanager
+def _prepared(db: Path, records: Iterable[str], done: Callable[[str], None]) -> Iterator[Dataset]:
+    """Prepare the data set in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
+        yield datasets.prepare(db, Path(folder), records=records, done=done)
+
+
+def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callable[[str], None]) -> Evaluated:
+    from ecgmon.models.inference.reconstruction import Scorer
+
+    folds: list[dict[str, Any]] = []
+    tested: list[dict[str, NDArray[Any]]] = []
+    evidence: Evidence | None = None
+    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    for number, split in enumerate(splits):
+        scorer = Scorer(shipped(split))
+        raw = reconstructed(dataset, scorer)
+        # all of it but the errors is the same for every generator
+        evidence = annotated(dataset, raw).evidence if evidence is None else evidence.with_errors(raw.error, raw.ticks)
+        test = split_of(dataset, split).test
+        beats = dataset.beats[test]
+        score = scorer.info.score.score(evidence[test])
+        folds.append(
+            {
+                "split": split,
+                "score": separation(score, beats["aami"]),
+                "raw": separation(raw.error[test], beats["aami"]),
+                "without": {
+                    what: separation(scorer.info.score.score(evidence[test].without(features)), beats["aami"])
+                    for what, features in WITHOUT.items()
+                },
+            }
+        )
+        tested.append(
+            {
+                "score": score,
+                "aami": beats["aami"],
+                "record": beats["record"],
+                "fold": np.full(len(beats), number, "u1"),
+            }
+        )
+        if name == "beatgan" and number == 0:
+            arrays["failures"] = failure_cases(scorer, dataset, beats, score)
+        done(split)
+    curves = {key: np.concatenate([part[key] for part in tested]) for key in tested[0]}
+    arrays[name] = curves
+    figures: dict[str, Any] = {
+        "score": _spread([fold["score"] for fold in folds]),
+        "raw": _spread([fold["raw"] for fold in folds]),
+        "without": {what: _spread([fold["without"][what] for fold in folds]) for what in WITHOUT},
+        "per_class": _per_class(folds),
+        "folds": folds,
+        "model": _size(scorer.info),
+        **_teacher(splits),
+    }
+    if name == "inter-patient":
+        light = curves["record"] != HEAVY
+        figures[f"without_{HEAVY}"] = separation(curves["score"][light], curves["aami"][light])
+    return Evaluated(figures, arrays)
+
+
+def _spread(found: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation over folds; one fold has none."""
+    return {
+        key: {
+            "mean": float(np.mean([row[key] for row in found])),
+            "std": float(np.std([row[key] for row in found], ddof=1)) if len(found) > 1 else None,
+        }
+        for key in ("auc", "ap")
+    }
+
+
+def _per_class(folds: list[dict[str, Any]]) -> dict[str, float]:
+    kinds = [kind.name for kind in BeatClass if kind != BeatClass.N]
+    return {
+        kind: float(np.mean([fold["score"]["per_class"][kind] for fold in folds]))
+        for kind in kinds
+        if all(kind in fold["score"]["per_class"] for fold in folds)
+    }
+
+
+def _size(info: ModelInfo) -> dict[str, int]:
+    return {"parameters": info.parameters, "multiply_adds": info.multiply_adds}
+
+
+def _teacher(splits: tuple[str, ...]) -> dict[str, Any]:
+    """Say what the teachers' trainings recorded; their weights are not shipped."""
+    recorded = json.loads(shipped("teacher", ".json").read_text())
+    found = [recorded["folds"][split] for split in splits if split in recorded["folds"]]
+    return {
+        "teacher_raw": _spread(found) | {"folds": len(found)} if found else None,
+        "teacher": {key: recorded[key] for key in ("what", "parameters", "multiply_adds")},
+    }

@@ -1,0 +1,1 @@
+"""The daemon's chain over a record at once: score, explain, pictures."""

@@ -1,0 +1,1 @@
+"""From samples to beats: resampling, signal quality, QRS detection, rhythm."""

@@ -1,0 +1,1 @@
+"""Where samples come from: records and files, all read as blocks of samples."""

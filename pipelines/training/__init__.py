@@ -1,0 +1,1 @@
+"""Data sets, splits, plans, fitting of generators and scores."""

@@ -1,0 +1,364 @@
+"""Train a generator on the normal beats of a split, and see what its A(x) tells apart.
+
+A training depends on its settings, the seed among them, the split, the data and the teacher alone.
+What is random at a step is drawn from (seed, step), so that one that was interrupted and resumed
+ends in the same weights, bit for bit, as one that was not.  On another processor or number of
+threads sums round differently, and the weights drift apart.
+
+A run is a folder: ``about.json`` (what is trained), ``state.pt`` (to go on from), ``log.jsonl``
+(losses as it went) and, once it is finished, ``result.json``.
+
+torch takes seconds to import, and the command line mounts this package: functions import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ecgmon.models import windows
+from ecgmon.models.training.settings import Settings
+from ecgmon.pipelines.training.separation import separation
+from ecgmon.pipelines.training.splits import split as split_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.networks.generator import AnyGenerator
+    from ecgmon.models.training.distillation import TeacherOutput, Training
+    from ecgmon.pipelines.training.dataset import Dataset
+    from ecgmon.pipelines.training.splits import Split
+
+LOG_EVERY: Final = 50
+"""Steps between two lines of the log."""
+
+SAVE_EVERY: Final = 500
+"""Steps between two savings of the state: about a minute on one core."""
+
+_BLOCK: Final = 256  # beats at a time where no gradient is kept
+
+_DEALING, _AUGMENTING = 0, 1  # independent random sequences under one seed
+
+
+class TrainingError(Exception):
+    """A training that cannot be started, resumed or used."""
+
+
+def batch(
+    dataset: Dataset, beats: NDArray[np.void], settings: Settings, step: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Make the batch of a step: which beats, in which order, how augmented.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    beats : ndarray of BEAT, shape (n,)
+        The training beats, all of which make up an epoch but for a last part of a batch.
+    settings : Settings
+    step : int
+        From 0; decides the batch together with the seed.
+
+    Returns
+    -------
+    x : ndarray of float32, shape (batch, 1, 320)
+        Scaled windows of the first lead; the augmented ones come last.
+    plain : ndarray of int64, shape (m,)
+        Which of ``beats`` the first windows are, which are not augmented.
+    """
+    size = settings.batch
+    epoch, place = divmod(step, len(beats) // size)
+    order = np.random.default_rng([settings.seed, _DEALING, epoch]).permutation(len(beats))
+    chosen = order[place * size : (place + 1) * size]
+    random = np.random.default_rng([settings.seed, _AUGMENTING, step])
+    plain = size - round(settings.augmented * size)
+    augmented = np.arange(size) >= plain
+    shift = np.where(augmented, random.integers(-settings.shift, settings.shift, size, endpoint=True), 0)
+    warp = np.where(augmented, 1 + random.uniform(-settings.warp, settings.warp, size), 1)
+    first_lead = np.zeros(size, np.int64)
+    return (
+        windows.scale(dataset.resampled(beats[chosen], first_lead, shift.astype(np.float64), warp)),
+        chosen[:plain],
+    )
+
+
+class Lessons:
+    """What a finished teacher says about every training beat, asked once.
+
+    Parameters
+    ----------
+    teacher : Generator or DenseGenerator
+    dataset : Dataset
+    beats : ndarray of BEAT, shape (n,)
+        The training beats.
+    """
+
+    def __init__(self, teacher: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> None:
+        import torch
+
+        from ecgmon.models.training.distillation import TeacherOutput, teacher_output
+
+        self._lesson = TeacherOutput
+        device = next(teacher.parameters()).device
+        parts = [teacher_output(teacher, torch.from_numpy(x).to(device)) for x in _scaled(dataset, beats)]
+        self._reconstruction = torch.cat([part.reconstruction.cpu() for part in parts])
+        self._maps = [torch.cat([part.maps[k].cpu() for part in parts]) for k in range(len(parts[0].maps))]
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> TeacherOutput:
+        """Look up what it says about some of the beats."""
+        import torch
+
+        index = torch.from_numpy(chosen)
+        return self._lesson(self._reconstruction[index], [part[index] for part in self._maps])
+
+
+def fit(
+    dataset: Dataset,
+    out: Path,
+    settings: Settings,
+    split: str,
+    *,
+    teacher: Path | None = None,
+    only_confirmed: bool = False,
+    device: str = "cpu",
+    threads: int = 1,
+    stop_after: int | None = None,
+    progress: Callable[[int, int, dict[str, float]], bool] = lambda *_: True,
+) -> Training:
+    """Train on the normal beats of a split, going on from what ``out`` holds.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    out : Path
+        Folder of the run: see the module's head.  The log has losses every :data:`LOG_EVERY` steps
+        and the reconstruction of the held-out normal beats after every epoch.
+    settings : Settings
+    split : str
+        One of :data:`ecgmon.pipelines.training.splits.NAMES`.
+    teacher : Path, optional
+        Folder of the teacher's run, finished, of the same split.
+    only_confirmed : bool
+        Leave out normal beats that a second detector does not confirm: see :func:`ecgmon.pipelines.training.splits.split`.
+    device : str
+        Where torch computes.
+    threads : int
+        Threads that torch computes with.
+    stop_after : int, optional
+        Steps after which to stop, though the learning rate is planned for all epochs.
+    progress : callable
+        Called after every step with the steps done, the steps in all and the step's losses; returns
+        False to stop there, with the state stored.
+
+    Returns
+    -------
+    Training
+        As far as it came.  The weights to use are the last ones: no measure of abnormal beats
+        chooses among them.
+
+    Raises
+    ------
+    TrainingError
+        If there are too few beats for a batch, ``out`` holds a training of something else, the
+        teacher does not fit, or torch cannot compute as asked.
+    """
+    import torch
+
+    from ecgmon.models.networks.dense import DenseGenerator, principal_axes
+    from ecgmon.models.training.distillation import ResumeError, Training
+
+    if threads < 1:
+        raise TrainingError(f"{threads} threads cannot compute; give at least 1")
+    torch.set_num_threads(threads)
+    used = split_of(dataset, split, only_confirmed=only_confirmed)
+    train = dataset.beats[used.train]
+    held_out = dataset.beats[used.held_out]
+    per_epoch = len(train) // settings.batch
+    if per_epoch == 0:
+        raise TrainingError(
+            f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
+        )
+    about = {
+        "split": split,
+        "only_confirmed": only_confirmed,
+        "settings": asdict(settings),
+        "data": dataset.about["sha256"],
+        "beats": len(train),
+        "teacher": None,
+    }
+    lessons = None
+    if settings.distils and not settings.self_teacher:
+        if teacher is None:
+            raise TrainingError(
+                "these settings distil from a teacher; name the folder of its run, or use a self-teacher"
+            )
+        network, theirs = trained(teacher)
+        if theirs["split"] != split or theirs["data"] != about["data"]:
+            raise TrainingError(
+                f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {split}, "
+                "and a teacher must not have seen what its student is tested on"
+            )
+        lessons = Lessons(network.to(device), dataset, train)
+        about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
+    elif teacher is not None:
+        raise TrainingError("these settings have no use for a teacher; give alpha or beta, and no self-teacher")
+    try:
+        training = Training(settings, leads=1, steps=per_epoch * settings.epochs, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch has no name for it
+        raise TrainingError(f"torch cannot compute on {device!r}: {error}") from error
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, about)
+    if isinstance(training.generator, DenseGenerator):
+        axes = principal_axes(map(torch.from_numpy, _scaled(dataset, train)))
+        training.generator.axes.weight.data.copy_(axes)
+    if (out / "state.pt").exists():
+        try:
+            training.restore(_load_state(out))
+        except ResumeError as error:
+            raise TrainingError(f"{out}: {error}") from error
+    _forget_after(out / "log.jsonl", training.step)
+    with (out / "log.jsonl").open("a") as log:
+        last = training.steps if stop_after is None else min(stop_after, training.steps)
+        going = True
+        while going and training.step < last:
+            rate = training.rate
+            x, plain = batch(dataset, train, settings, training.step)
+            terms = training.advance(torch.from_numpy(x), lessons[plain] if lessons else None)
+            entry: dict[str, float] = {}
+            if training.step % LOG_EVERY == 0:
+                entry |= {"rate": rate, **terms, "restarts": training.restarts}
+            if training.step % per_epoch == 0:
+                entry["held_out_reconstruction"] = float(np.mean(errors(training.generator, dataset, held_out)))
+            if entry:
+                log.write(json.dumps({"step": training.step, "epoch": training.step / per_epoch} | entry) + "\n")
+                log.flush()
+            going = progress(training.step, training.steps, terms)
+            if not going or training.step % SAVE_EVERY == 0 or training.step == last:
+                _save_state(out, training)
+    return training
+
+
+def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
+    """Load the generator of a run, finished or stopped.
+
+    Returns
+    -------
+    generator : Generator or DenseGenerator
+        In evaluation mode, on the CPU.
+    about : dict
+        What ``about.json`` says, with ``step`` and ``steps``.
+
+    Raises
+    ------
+    TrainingError
+        If ``out`` holds no run.
+    """
+    from ecgmon.models.networks.generator import generator_of
+
+    state = _load_state(out)
+    about = _load_about(out)
+    generator = generator_of(Settings(**state["settings"]).shape(state["leads"]))
+    generator.load_state_dict(state["generator"])
+    return generator.eval(), about | {"step": state["step"], "steps": state["steps"]}
+
+
+def fingerprint(generator: AnyGenerator) -> str:
+    """SHA-256 of a generator's tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def errors(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
+    """Compute A(x) of some beats, as cut at their annotations, in order; shape (n,)."""
+    import torch
+
+    generator.eval()
+    device = next(generator.parameters()).device
+    found = []
+    with torch.inference_mode():
+        for block in _scaled(dataset, beats):
+            x = torch.from_numpy(block).to(device)
+            found.append((generator(x)[0] - x).square().mean(dim=(1, 2)).cpu().numpy())
+    return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def tested(generator: AnyGenerator, dataset: Dataset, used: Split) -> dict[str, Any]:
+    """Say what the raw A(x) of a generator tells apart among the test beats of its split.
+
+    Nothing is chosen by this: it is what is written down at the end.
+    """
+    beats = dataset.beats[used.test]
+    return separation(errors(generator, dataset, beats), beats["aami"])
+
+
+def _scaled(dataset: Dataset, beats: NDArray[np.void]) -> list[NDArray[np.float32]]:
+    """Scaled windows of the first lead, in blocks (at most 256, 1, 320)."""
+    return [
+        windows.scale(dataset.windows(beats[first : first + _BLOCK])[:, :1]) for first in range(0, len(beats), _BLOCK)
+    ]
+
+
+def _claim(out: Path, about: dict[str, Any]) -> None:
+    """Write down what a run trains, or refuse a folder that trains something else."""
+    path = out / "about.json"
+    if path.exists():
+        before = _load_about(out)
+        differing = [name for name in about if name != "settings" and before.get(name) != about[name]]
+        if differing:
+            raise TrainingError(
+                f"{out} holds a training with another {', another '.join(differing)}; "
+                "give another folder to start afresh"
+            )
+        if before["settings"] != about["settings"]:
+            return  # the state says which ones differ
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _load_about(out: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads((out / "about.json").read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{out / 'about.json'} is missing or damaged ({error}); start anew in another folder"
+        ) from error
+    return about
+
+
+def _load_state(out: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        state: dict[str, Any] = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{out} holds no training; start one with 'ecgmon train fit'") from error
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{out / 'state.pt'} is damaged or no training's state; remove it and start anew with 'ecgmon train fit'"
+        ) from error
+    return state
+
+
+def _save_state(out: Path, training: Training) -> None:
+    """Store the state whole or not at all."""
+    import torch
+
+    part = out / "state.pt.part"
+    torch.save(training.state(), part)
+    part.replace(out / "state.pt")
+
+
+def _forget_after(log: Path, step: int) -> None:
+    """Drop what a training logged after the state that it is resumed from: it will log that again."""
+    if log.exists():
+        lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
+        log.write_text("".join(lines))

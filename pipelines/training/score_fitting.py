@@ -1,0 +1,249 @@
+"""Gather what is known of a data set's beats, and fit the score to the normal ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ecgmon.models import windows
+from ecgmon.models.score.calibration import CalibrationError
+from ecgmon.models.score.evidence import Evidence
+from ecgmon.models.score.normalizing_flow import DensityError
+from ecgmon.models.score.score import Score, ScoreError
+from ecgmon.pipelines.sources.finding import RecordRef
+from ecgmon.pipelines.sources.wfdb_files import open_record
+from ecgmon.pipelines.training.dataset import nearest_of
+from ecgmon.pipelines.training.fitting import TrainingError
+from ecgmon.pipelines.training.splits import HALVES, patients, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.inference.reconstruction import Raw, Reconstructor
+    from ecgmon.pipelines.training.dataset import Dataset
+    from ecgmon.pipelines.training.splits import Split
+
+MATCH: Final = 0.15
+"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
+
+
+class Halves:
+    """The two generators of a split that each have seen half of its patients.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    generators : dict of str to Reconstructor
+        By the name of the split that each was trained on: the halves of one split of :data:`ecgmon.pipelines.training.splits.HALVES`.
+
+    Raises
+    ------
+    ecgmon.pipelines.training.fitting.TrainingError
+        If they are not the halves of a split.
+    """
+
+    def __init__(self, dataset: Dataset, generators: dict[str, Reconstructor]) -> None:
+        if tuple(sorted(generators)) not in HALVES.values():
+            raise TrainingError(
+                f"generators of {', '.join(sorted(generators)) or 'nothing'} are not the halves of a split; "
+                f"expected those of {' or of '.join(' and '.join(halves) for halves in HALVES.values())}"
+            )
+        whose = patients(dataset)
+        self._seen = {name: set(whose[split(dataset, name).train].tolist()) for name in generators}
+        self._patients = dict(zip(dataset.beats["record"].tolist(), whose.tolist(), strict=True))
+        self._generators = generators
+
+    def error(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Find A(x) of a record's windows, shape (n, 1, 320), by the half that has not seen its patient."""
+        name = next(name for name, seen in self._seen.items() if self._patients[record] not in seen)
+        return self._generators[name].score(windows_mv).error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """What is known of some beats of a data set.
+
+    Attributes
+    ----------
+    beats : ndarray of int64, shape (n,)
+        Which of the data set's beats they are.
+    evidence : Evidence
+    ticks : ndarray of float16, shape (n, 320)
+        Squared difference of window and reconstruction.
+    unseen : ndarray of float32, shape (n,), or None
+        A(x) by a generator that has not seen the patient.
+    """
+
+    beats: NDArray[np.int64]
+    evidence: Evidence
+    ticks: NDArray[np.float16]
+    unseen: NDArray[np.float32] | None = None
+
+
+def reconstructed(dataset: Dataset, generator: Reconstructor) -> Raw:
+    """Reconstruct all beats of a data set, cut at their annotations, in order."""
+    from ecgmon.models.inference.reconstruction import Raw
+
+    beats = dataset.beats
+    parts = [generator.score(dataset.windows(part)[:, :1]) for part in _blocks(beats)]
+    return Raw(np.concatenate([part.error for part in parts]), np.concatenate([part.ticks for part in parts]))
+
+
+def annotated(
+    dataset: Dataset,
+    raw: Raw,
+    *,
+    leads: int = 2,
+    halves: Halves | None = None,
+    done: Callable[[str], None] = lambda _: None,
+) -> Gathered:
+    """Gather what a stream that is cut at the annotations would know of each of its beats.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    raw : Raw
+        What a generator makes of the data set's beats: see :func:`reconstructed`.
+    leads : int
+        Leads to look at, 1 or 2.
+    halves : Halves, optional
+        What finds the errors of patients not seen.
+    done : callable
+        Called with the name of each record once it is done.
+
+    Returns
+    -------
+    Gathered
+        Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
+        the next ones are compared with: a stream knows no labels.
+    """
+    from ecgmon.models.score.history import History  # compiles its loops when it is first used
+
+    parts, unseen = [], []
+    for name in dataset.about["records"]:
+        here = np.flatnonzero(dataset.beats["record"] == int(name))
+        beats = dataset.beats[here]
+        windows_mv = dataset.windows(beats)[:, :leads]
+        evidence, _ = History(leads).observe(
+            windows_mv, raw.error[here], raw.ticks[here], beats["rr"], beats["rr_ratio"]
+        )
+        parts.append(evidence)
+        if halves is not None:
+            unseen.append(halves.error(int(name), windows_mv[:, :1]))
+        done(name)
+    return Gathered(
+        np.arange(len(dataset.beats)),
+        Evidence.concatenate(parts),
+        raw.ticks,
+        np.concatenate(unseen) if unseen else None,
+    )
+
+
+def streamed(
+    dataset: Dataset,
+    db: Path,
+    generator: Reconstructor,
+    *,
+    halves: Halves | None = None,
+    done: Callable[[str], None] = lambda _: None,
+) -> Gathered:
+    """Gather what a stream knows of its beats: found by the detector, with their own rhythm.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    db : Path
+        Folder of the records that it was made from.
+    generator : Reconstructor
+    halves : Halves, optional
+        What finds the errors of patients not seen.
+    done : callable
+        Called with the name of each record once it is done.
+
+    Returns
+    -------
+    Gathered
+        Of every detected beat within :data:`MATCH` of an annotated one.
+
+    Raises
+    ------
+    ecgmon.pipelines.sources.errors.SourceError
+        If a record cannot be read.
+    """
+    from ecgmon.models.score.history import History  # compile their loops when they are first used
+    from ecgmon.pipelines.segmentation.segmenter import Segmenter
+
+    parts, numbers, ticks, unseen = [], [], [], []
+    for name in dataset.about["records"]:
+        here = np.flatnonzero(dataset.beats["record"] == int(name))
+        truth = dataset.beats["sample"][here].astype(np.int64)
+        record = open_record(RecordRef(name, db / name))
+        segmenter = Segmenter(record.fs, record.leads)
+        history = History(len(segmenter.leads))
+        for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
+            beats = items.beats
+            raw = generator.score(items.windows[:, :1])
+            evidence, _ = history.observe(items.windows, raw.error, raw.ticks, beats["rr"], beats["rr_ratio"])
+            nearest = nearest_of(truth, beats["sample"])
+            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH * windows.FS
+            parts.append(evidence[matched])
+            numbers.append(here[nearest[matched]])
+            ticks.append(raw.ticks[matched])
+            if halves is not None:
+                unseen.append(halves.error(int(name), items.windows[matched, :1]))
+        done(name)
+    return Gathered(
+        np.concatenate(numbers),
+        Evidence.concatenate(parts),
+        np.concatenate(ticks),
+        np.concatenate(unseen) if unseen else None,
+    )
+
+
+def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
+    """Fit the score of a split: for other patients if the errors of patients not seen were found.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    found : Gathered
+        What is known of its beats.
+    used : Split
+        Whose normal beats to fit to.
+
+    Raises
+    ------
+    ecgmon.pipelines.training.fitting.TrainingError
+        If the normal beats do not suffice.
+    """
+    train, held_out = np.flatnonzero(used.train[found.beats]), np.flatnonzero(used.held_out[found.beats])
+    both = np.concatenate([train, held_out])
+    apart = found.unseen is not None
+    try:
+        return Score.fit(
+            found.evidence[train],
+            found.evidence[held_out],
+            patients=patients(dataset)[found.beats[both]] if apart else None,
+            unseen=None if found.unseen is None else found.unseen[both],
+        )
+    except (CalibrationError, DensityError, ScoreError) as error:
+        raise TrainingError(f"no score can be fitted to the normal beats of {used.name}: {error}") from error
+
+
+def usual_errors(found: Gathered, used: Split) -> NDArray[np.float32]:
+    """Average the errors per tick of the held-out normal beats; shape (320,)."""
+    ticks = found.ticks[used.held_out[found.beats]]
+    usual: NDArray[np.float32] = ticks.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return usual
+
+
+def _blocks(beats: NDArray[np.void]) -> list[NDArray[np.void]]:
+    return [beats[first : first + _BLOCK] for first in range(0, len(beats), _BLOCK)]
+
+
+_BLOCK: Final = 1024  # beats at a time

@@ -1,0 +1,172 @@
+"""A filtered window is known from a third of its samples; one that is not filtered gets the whole network's answer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ecgmon.models.inference import passband
+from ecgmon.models.inference.reconstruction import TILE, TILES, Reconstructor
+from ecgmon.models.networks.beatgan import initialise
+from ecgmon.models.networks.dense import DenseGenerator
+from ecgmon.models.networks.shape import DenseShape
+from ecgmon.models.weights.checkpoint import load_generator, shipped
+from ecgmon.models.windows import FILTER_HALF, LENGTH, filter_raw, scale, taps
+
+SHIPPED = ("default", "ds1", "fold0", "fold1", "fold2", "fold3", "fold4")
+
+
+def raw_signals(kind, count=300, leads=1):
+    """Unfiltered stretches, (count, leads, 536), that give a filter all that it may have to take."""
+    random = np.random.default_rng(0)
+    shape = (count, leads, LENGTH + 2 * FILTER_HALF)
+    white = random.standard_normal(shape)
+    match kind:
+        case "white noise":
+            raw = white
+        case "wander":
+            raw = white.cumsum(axis=-1) / 8
+        case "saturated":
+            raw = np.clip(white.cumsum(axis=-1) / 8, -2, 2)
+        case "lead off":
+            raw = np.where(np.arange(shape[-1]) > random.integers(50, 450, (count, 1, 1)), 5, white.cumsum(axis=-1) / 8)
+        case "beats":
+            width = random.uniform(3, 12, (count, leads, 1))
+            peak = np.exp(-(((np.arange(shape[-1]) - 140 - FILTER_HALF) / width) ** 2))
+            raw = random.uniform(-1, 2, (count, leads, 1)) * peak + 0.02 * white
+        case _:
+            raise AssertionError(kind)
+    return raw.astype(np.float32)
+
+
+def answer_of_all(generator, windows):
+    """A(x) of the generator as it was trained."""
+    with torch.inference_mode():
+        x = torch.from_numpy(scale(windows))
+        return (generator(x)[0] - x).square().mean(dim=(1, 2)).numpy()
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return load_generator(shipped("default"))[0]
+
+
+@pytest.fixture(scope="module")
+def scorer(generator):
+    return Reconstructor(generator)
+
+
+def test_the_impulse_response_is_that_of_the_window_filter():
+    assert np.abs(passband.impulse_response() - taps()).max() < 1e-8
+
+
+@pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
+def test_a_filtered_window_follows_from_its_samples(kind):
+    windows = scale(filter_raw(raw_signals(kind)))[:, 0].astype(float)
+    missed = windows - windows[:, passband.TICKS] @ passband.interpolation().T
+    error = np.sqrt(np.square(missed).mean(axis=1))
+    assert np.median(error) < 2e-6
+    assert np.allclose(windows @ passband.probes().T, missed @ signs().T, atol=1e-5)
+
+
+def signs():
+    """The sums that the probes take of what is missed."""
+    missed = np.eye(LENGTH)
+    missed[:, passband.TICKS] -= passband.interpolation()
+    return passband.probes() @ np.linalg.pinv(missed)
+
+
+@pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_filtered_windows_get_the_whole_networks_answer(name, kind):
+    generator, _ = load_generator(shipped(name))
+    windows = filter_raw(raw_signals(kind))
+    expected, found = answer_of_all(generator, windows), Reconstructor(generator).score(windows).error
+    apart = np.abs(found - expected) / expected
+    assert apart[expected > 1e-4].max() < 1e-4
+    assert apart.mean() < 1e-5
+
+
+@pytest.mark.parametrize("leads", [1, 2, 3])
+def test_several_leads_are_sampled_alike(leads):
+    generator = DenseGenerator(DenseShape(leads=leads, width=2, latent=3))
+    initialise(generator, torch.Generator().manual_seed(0))
+    generator(torch.randn(16, leads, LENGTH))  # moves the batch-norm statistics off their start
+    generator.eval()
+    windows = filter_raw(raw_signals("beats", leads=leads))
+    reconstructor = Reconstructor(generator)
+    assert reconstructor._sampled(torch.from_numpy(scale(windows)))[1] is None
+    assert reconstructor.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    windows[7, leads - 1, 101] += 0.1
+    assert reconstructor._sampled(torch.from_numpy(scale(windows)))[1].nonzero().tolist() == [[7]]
+
+
+def test_a_window_that_passed_no_filter_gets_the_whole_networks_answer(scorer, generator):
+    windows = np.random.default_rng(0).standard_normal((200, 1, LENGTH)).astype(np.float32)
+    assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+
+
+def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer, generator):
+    windows = np.repeat(filter_raw(raw_signals("beats", 1)), LENGTH, axis=0)
+    windows[np.arange(LENGTH), 0, np.arange(LENGTH)] += 0.01 * np.ptp(windows)
+    with torch.inference_mode():
+        unknown = scorer._sampled(torch.from_numpy(scale(windows)))[1]
+    assert unknown.all()
+    assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+
+
+def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer):
+    windows = filter_raw(raw_signals("beats", 100))
+    alone = scorer.score(windows)
+    windows[40] = np.random.default_rng(0).standard_normal((1, LENGTH))
+    found = scorer.score(windows)
+    others = np.arange(len(windows)) != 40
+    assert np.array_equal(found.error[others], alone.error[others])
+    assert np.array_equal(found.ticks[others], alone.ticks[others])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer, threads):
+    windows = filter_raw(raw_signals("beats", 600))
+    windows[::50, 0, 100] += 0.5  # some that go through the whole network
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = scorer.score(windows)
+        for count in [*range(1, 301), 511, 512, 513, 599]:
+            part = slice(600 - count, None)
+            found = scorer.score(windows[part])
+            assert np.array_equal(found.error, alone.error[part])
+            assert np.array_equal(found.ticks, alone.ticks[part])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_tiles_are_used_only_where_they_give_the_same_bits(scorer):
+    sampled = scorer._sampled
+    windows = torch.from_numpy(scale(filter_raw(raw_signals("beats", TILES[0]))))
+    with torch.inference_mode():
+        expected = sampled(windows)[0].clone()
+        (sizes,) = {sampled._sizes[torch.get_num_threads()]}
+        assert TILE in sizes
+        try:
+            for size in sizes:
+                sampled._sizes = {torch.get_num_threads(): (size,)}
+                assert torch.equal(sampled(windows)[0], expected)
+        finally:
+            sampled._sizes = {}
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_what_is_sampled_does_not_depend_on_the_threads_that_a_library_was_given_when_it_was_loaded(threads):
+    code = "from ecgmon.models.inference import passband as p; print((p.interpolation().tobytes() + p.probes(2).tobytes()).hex())"
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | limits, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == (passband.interpolation().tobytes() + passband.probes(2).tobytes()).hex()

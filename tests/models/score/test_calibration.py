@@ -1,0 +1,88 @@
+"""A surprise means what it says: 2 is one normal beat in a hundred, whatever was measured."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgmon.models.score.calibration import CAP, CalibrationError, Table
+
+
+def normal_beats(n, seed):
+    """Oddness of made-up normal beats: skewed."""
+    return 0.003 * np.exp(0.9 * np.random.default_rng(seed).standard_normal(n))
+
+
+@pytest.fixture(scope="module")
+def table():
+    return Table.measure(np.log(normal_beats(20_000, seed=1)))
+
+
+@pytest.mark.parametrize("level", [0.5, 1, 1.5, 2, 2.5, 3])
+def test_the_share_of_normal_beats_over_a_surprise_is_what_it_says(table, level):
+    surprise = table(np.log(normal_beats(400_000, seed=2)))
+    assert np.mean(surprise > level) == pytest.approx(10**-level, rel=0.25)
+
+
+@settings(deadline=None)
+@given(odd=st.floats(-20, 20), odder=st.floats(-20, 20))
+def test_what_is_odder_is_never_less_surprising(table, odd, odder):
+    usual, rare = table(np.sort([odd, odder]))
+    assert 0 <= usual <= rare <= CAP
+
+
+def test_a_beat_of_which_nothing_is_known_surprises_nobody(table):
+    assert np.isnan(table(np.array([np.nan]))).all()
+
+
+def test_a_table_survives_being_stored(table):
+    restored = Table.from_dict(json.loads(json.dumps(table.to_dict())))
+    oddness = np.log(normal_beats(1000, seed=5))
+    assert np.array_equal(restored(oddness), table(oddness))
+
+
+def test_too_few_beats_are_not_taken_for_a_table():
+    with pytest.raises(CalibrationError, match=r"999 normal beats .* too few"):
+        Table.measure(normal_beats(999, seed=6))
+
+
+def test_beats_that_are_all_alike_are_not_taken_for_a_table():
+    with pytest.raises(CalibrationError, match="all alike"):
+        Table.measure(np.full(2000, 0.1))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_impossible_oddness_is_not_taken_for_a_table(bad):
+    oddness = normal_beats(2000, seed=7)
+    oddness[3] = bad
+    with pytest.raises(CalibrationError, match="not finite"):
+        Table.measure(oddness)
+
+
+@pytest.mark.parametrize(
+    ("values", "surprise", "message"),
+    [
+        ([1, 2, 3], [0, 2, 1], "rises and falls"),
+        ([1, 2, 3], [2, 1, 0], "wrong way"),
+        ([1, 1, 3], [0, 1, 2], "do not increase"),
+        ([1, 2, 3], [0, 1, 7], "expected 0 to"),
+        ([1, 2, float("nan")], [0, 1, 2], "not finite"),
+        ([1, 2], [0, 1, 2], "equally long"),
+        ([1], [0], "equally long"),
+        ("abc", [0, 1, 2], "list of numbers"),
+    ],
+)
+def test_a_table_that_has_no_meaning_is_refused(values, surprise, message):
+    with pytest.raises(CalibrationError, match=message):
+        Table.from_dict({"values": values, "surprise": surprise})
+
+
+def test_a_missing_list_is_said(table):
+    plain = table.to_dict()
+    del plain["surprise"]
+    with pytest.raises(CalibrationError, match="surprise"):
+        Table.from_dict(plain)

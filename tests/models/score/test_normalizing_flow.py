@@ -1,0 +1,157 @@
+"""The monitor has no torch: what a loop evaluates must be the density that torch fitted, and a proper one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgmon.models.kernels import coupling
+from ecgmon.models.score import normalizing_flow as density
+from ecgmon.models.score.evidence import OUTLINE
+from ecgmon.models.score.normalizing_flow import COMPONENTS, Density, DensityError
+
+
+def made_up_beats(n, seed):
+    """Three numbers, the second of which goes with the first, and the third with the shape."""
+    random = np.random.default_rng(seed)
+    shapes = np.sin(np.arange(1, 21)[:, None] * np.linspace(0, 3, OUTLINE)) / np.arange(1, 21)[:, None]
+    weights = random.standard_normal((n, 20))
+    first = random.standard_normal(n)
+    second = 0.8 * first + 0.3 * random.standard_normal(n)
+    third = np.sign(weights[:, 0]) + 0.2 * random.standard_normal(n)
+    return np.stack([first, second, third], axis=1).astype(np.float32), (weights @ shapes).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return Density.fit(*made_up_beats(3000, seed=1), blur=0.1)
+
+
+def test_the_loop_evaluates_what_torch_fitted(fitted):
+    torch = pytest.importorskip("torch")
+    numbers, outline = made_up_beats(200, seed=2)
+    networks = [density._network(3).eval() for _ in fitted.order]
+    for k, network in enumerate(networks):
+        for layer, name in ((0, "into"), (3, "within"), (5, "out")):
+            network[layer].weight.data = torch.from_numpy(getattr(fitted, name)[k].T.copy())
+            network[layer].bias.data = torch.from_numpy(getattr(fitted, f"{name}_bias")[k].copy())
+    x, given_shape = (torch.from_numpy(a) for a in (fitted._standardised(numbers), fitted._condition(outline)))
+    with torch.inference_mode():
+        expected = density._surprisal(networks, fitted.order.copy(), x, given_shape).numpy()
+    assert fitted.surprisal(numbers, outline) == pytest.approx(expected, rel=1e-4, abs=1e-3)
+
+
+def test_the_density_of_all_there_is_adds_up_to_one(fitted):
+    _, outline = made_up_beats(1, seed=3)
+    side = np.linspace(-3.9, 3.9, 60)  # standard scores, inside what numbers are limited to
+    grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
+    numbers = (grid * fitted.scale + fitted.mean).astype(np.float32)
+    surprisal = fitted.surprisal(numbers, np.repeat(outline, len(numbers), axis=0)).astype(np.float64)
+    total = np.exp(-surprisal).sum() * (side[1] - side[0]) ** 3 / (2 * np.pi) ** 1.5
+    assert total == pytest.approx(1, abs=0.1)
+
+
+def test_numbers_that_do_not_go_together_are_improbable(fitted):
+    numbers, outline = made_up_beats(500, seed=4)
+    usual = fitted.surprisal(numbers, outline)
+    swapped = numbers.copy()
+    swapped[:, 1] *= -1  # each number as usual as before
+    assert np.median(fitted.surprisal(swapped, outline)) > np.median(usual) + 1
+
+
+def test_numbers_that_do_not_go_with_the_shape_are_improbable(fitted):
+    numbers, outline = made_up_beats(500, seed=5)
+    usual = fitted.surprisal(numbers, outline)
+    assert np.median(fitted.surprisal(numbers, -outline)) > np.median(usual) + 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(start=st.integers(0, 99), count=st.integers(1, 100))
+def test_a_beat_is_judged_the_same_whatever_beats_are_beside_it(fitted, start, count):
+    numbers, outline = made_up_beats(200, seed=6)
+    part = slice(start, start + count)
+    alone = fitted.surprisal(numbers[part], outline[part])
+    assert alone.tobytes() == fitted.surprisal(numbers, outline)[part].tobytes()
+
+
+def test_no_number_however_wild_has_an_infinite_surprisal(fitted):
+    _, outline = made_up_beats(2, seed=7)
+    wild = np.array([[1e30, -1e30, 0], [3e38, 3e38, -3e38]], np.float32)
+    assert np.isfinite(fitted.surprisal(wild, outline)).all()
+
+
+def test_what_is_not_known_has_no_surprisal(fitted):
+    numbers, outline = made_up_beats(3, seed=8)
+    numbers[1, 2] = np.nan
+    outline[2, 5] = np.nan
+    assert np.isnan(fitted.surprisal(numbers, outline)).tolist() == [False, True, True]
+
+
+def test_a_fit_can_be_repeated():
+    beats = made_up_beats(1000, seed=9)
+    first, second, other = (Density.fit(*beats, blur=0.5, seed=seed) for seed in (3, 3, 4))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(first.to_arrays().values(), second.to_arrays().values(), strict=True)
+    )
+    assert not np.array_equal(first.out, other.out)
+
+
+def test_fitting_leaves_the_random_numbers_of_others_alone():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Density.fit(*made_up_beats(1000, seed=10), blur=0.5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_density_survives_being_stored(fitted):
+    restored = Density.from_arrays(fitted.to_arrays())
+    beats = made_up_beats(50, seed=11)
+    assert np.array_equal(restored.surprisal(*beats), fitted.surprisal(*beats))
+
+
+def test_fitted_and_stored_densities_run_what_was_compiled_at_the_start(fitted):
+    density.warm_up()
+    for each in (fitted, Density.from_arrays(fitted.to_arrays())):
+        for n in (0, 1, 40):
+            numbers, outline = made_up_beats(n, seed=12)
+            each.surprisal(numbers, outline)
+            each.surprisal(np.frombuffer(numbers.tobytes(), np.float32).reshape(n, 3), outline[:, ::-1])
+    assert len(coupling.run.signatures) == 1  # a stream must not wait seconds for a compiler
+
+
+@pytest.mark.parametrize(
+    ("name", "spoilt"),
+    [
+        ("mean", np.zeros(4, np.float32)),
+        ("scale", np.zeros(3, np.float32)),
+        ("basis", np.full((OUTLINE, COMPONENTS), np.nan, np.float32)),
+        ("order", np.zeros((4, 3), np.int32)),
+        ("into", np.zeros(0, np.float32)),
+        ("out", np.zeros((4, 96, 4), np.float64)),
+    ],
+)
+def test_arrays_that_are_no_density_are_refused(fitted, name, spoilt):
+    with pytest.raises(DensityError):
+        Density.from_arrays(fitted.to_arrays() | {name: spoilt})
+
+
+def test_a_missing_array_is_said(fitted):
+    arrays = fitted.to_arrays()
+    del arrays["within"]
+    with pytest.raises(DensityError, match="within"):
+        Density.from_arrays(arrays)
+
+
+def test_beats_that_no_density_can_be_fitted_to_are_refused():
+    numbers, outline = made_up_beats(1000, seed=12)
+    with pytest.raises(DensityError, match="999 beats are too few"):
+        Density.fit(numbers[:999], outline[:999], blur=0.1)
+    with pytest.raises(DensityError, match="the same for all"):
+        Density.fit(numbers * np.array([1, 0, 1], np.float32), outline, blur=0.1)
+    numbers[4, 0] = np.inf
+    with pytest.raises(DensityError, match="not finite"):
+        Density.fit(numbers, outline, blur=0.1)

@@ -1,0 +1,42 @@
+"""The profile of a stage gives every function the share that it took, whichever comes last in a piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecgmon.monitor.bench import profile
+from ecgmon.monitor.bench.profile import Profile
+
+
+def first(work):
+    sorted(work)  # one call of a library, at whose end a signal is handled
+
+
+def second(work):
+    sorted(work)
+
+
+@pytest.mark.parametrize("size", [503, 2003, 20_011])
+def test_two_functions_that_take_as_long_get_as_much(monkeypatch, size):
+    monkeypatch.setattr(profile, "_OURS", (__file__,))
+    monkeypatch.setattr(profile, "_ROOT", Path(__file__).parent)
+    work = [(k * 7919) % size for k in range(size)]
+    found = Profile()
+    with found.running():
+        while found.samples < 800:
+            found.enter("stage")
+            first(work)
+            second(work)
+            found.leave()
+    shares = {where.rpartition(".")[2]: share for where, share in found.shares(0.1)["stage"].items()}
+    assert shares == {"first": pytest.approx(0.5, abs=0.12), "second": pytest.approx(0.5, abs=0.12)}
+
+
+def test_a_stage_in_which_no_time_was_spent_has_no_sample():
+    found = Profile()
+    found.enter("stage")
+    found.leave()
+    assert found.samples == 0
+    assert found.shares(0.0) == {}

@@ -1,0 +1,110 @@
+"""What a stream comes to does not depend on how its items arrived, and survives a store that fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecgmon.models.windows import LENGTH
+from ecgmon.monitor.config.schema import AlertSettings
+from ecgmon.monitor.core.alerts import AlertKind
+from ecgmon.monitor.core.commit import StreamState
+from ecgmon.monitor.core.exchange import Lot
+from ecgmon.monitor.core.outcomes import StreamRules, conclude, observe
+from ecgmon.pipelines.items import ITEM, Items, Kind, Quality
+
+FS = 100.0
+
+
+def stream_items(odd: set[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE) -> Items:
+    """A beat every second, some of which are to score high, then the end."""
+    rows = []
+    for second in range(seconds):
+        rows.append((Kind.BEAT, quality, 0, second, int(second * FS) + 50, int(second * FS) + 130, 1.0, 1.0))
+        rows.append((Kind.SECOND, quality, 0, second, int(second * FS), int(second * FS) + 199, np.nan, np.nan))
+    rows.append((Kind.END, 0, 0, seconds, int(seconds * FS), int(seconds * FS), np.nan, np.nan))
+    windows = np.zeros((seconds, 1, LENGTH), np.float32)
+    windows[sorted(odd)] = 1.0
+    return Items(np.array(rows, ITEM), windows)
+
+
+def lots(items: Items, cuts: list[int]) -> list[Lot]:
+    made = []
+    for first, last in zip([0, *cuts], [*cuts, len(items)], strict=True):
+        part = items[first:last]
+        lot = Lot("a", first, part, np.zeros(len(part)), 0.0)
+        lot.errors[:] = np.where(part.windows[:, 0, 0] > 0, 5.0, 0.25)
+        lot.unscored = 0
+        made.append(lot)
+    return made
+
+
+def feed(rules: StreamRules, lot: Lot):
+    """Run over a lot with A(x) for a score."""
+    arrived = [(rules, [lot])]
+    observed = observe(arrived)
+    return conclude(arrived, observed, np.array(observed.errors, np.float32))[0]
+
+
+def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anomalous"):
+    rules = StreamRules(StreamState(1, "a", FS, ("MLII",)), AlertSettings(), detail=detail)
+    beats, alerts, runs, details, recent = [], [], {}, [], []
+    for number, lot in enumerate(lots(items, cuts)):
+        if number == fail_at:  # the store was full; the same lot comes again
+            feed(rules, lot)
+            rules.forget()
+        outcome = feed(rules, lot)
+        rules.commit(outcome.entry)
+        beats += outcome.entry.beats
+        alerts += outcome.entry.alerts
+        runs |= {first: (count, quality) for first, count, quality in outcome.entry.runs}
+        details += [seq for seq, _, _ in outcome.entry.details]
+        recent += outcome.entry.recent
+    return beats, alerts, runs, details, rules.state, recent
+
+
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.lists(st.integers(1, 60), unique=True, max_size=10).map(sorted), fail_at=st.integers(-1, 5))
+def test_lots_of_any_size_and_failed_commits_come_to_the_same(cuts, fail_at):
+    items = stream_items(odd={10, 11, 12, 20})
+    whole, torn = run(items, []), run(items, cuts, fail_at=fail_at)
+    assert repr(torn) == repr(whole)  # repr, because NaN equals nothing
+
+
+def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands():
+    beats, alerts, runs, _, state, _ = run(stream_items(odd={10, 11, 12}), [])
+    assert [row[0] for row in beats] == list(range(30))
+    assert (state.position, state.beats, state.seconds, state.ended) == (61, 30, 30.0, True)
+    assert runs == {0: (30, Quality.USABLE)}
+    assert [(alert.kind, alert.end is None) for alert in alerts] == [
+        (AlertKind.ANOMALOUS_EPISODE, True),
+        (AlertKind.ANOMALOUS_EPISODE, False),
+    ]
+
+
+@pytest.mark.parametrize(("detail", "kept"), [("none", []), ("anomalous", [3, 9]), ("all", list(range(30)))])
+def test_the_windows_that_are_kept_are_those_asked_for(detail, kept):
+    assert run(stream_items(odd={3, 9}), [7], detail=detail)[3] == kept
+
+
+def test_signal_that_cannot_be_used_raises_a_technical_alert_and_no_physiological_one():
+    alerts = run(stream_items(odd=set(range(30)), quality=Quality.FLAT), [])[1]
+    assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
+
+
+@pytest.mark.parametrize("restart_at", [1, 5, 20])
+@pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
+def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at, leads):
+    rng = np.random.default_rng(0)
+    items = stream_items()
+    items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))
+    before, after = items[: 2 * restart_at], items[2 * restart_at :]
+    rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
+    whole = observe([(rules, lots(items, []))]).evidence
+    rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
+    entry = feed(rules, lots(before, [])[0]).entry
+    again = observe([(StreamRules(entry.state, AlertSettings(), entry.recent), lots(after, []))]).evidence
+    assert np.array_equal(again.features, whole.features[restart_at:], equal_nan=True)
+    assert np.isfinite(again.features[-1]).sum() > np.isfinite(whole.features[0]).sum()

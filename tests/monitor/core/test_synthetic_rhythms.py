@@ -1,0 +1,127 @@
+"""Asystole, extreme bradycardia and tachycardia on signals made so that the truth is known, from samples to alerts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ecgmon.monitor.config.schema import AlertSettings
+from ecgmon.monitor.core.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
+from ecgmon.pipelines.items import Kind, Quality
+from ecgmon.pipelines.segmentation.segmenter import Segmenter
+
+RATES = (250.0, 360.0)
+RHYTHM_KINDS = {AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA}
+AT = 0.02
+"""Seconds by which an R peak may be off; an alert that a beat raises or clears bears the time of its R peak."""
+
+
+def made_up(fs, r_peaks, seconds, *, seed=0, noise=0.02):
+    """Two leads of QRS and T on a wandering baseline with noise: samples (n, 2) in mV."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * fs)) / fs
+    signal = np.zeros(len(time))
+    for r in r_peaks:
+        near = slice(max(0, int((r - 0.5) * fs)), int((r + 0.6) * fs))
+        # (offset s, height mV, standard deviation s): Q, R, S and a T wave that comes sooner in quick rhythms
+        for offset, height, width in ((-0.025, -0.1, 0.009), (0, 1.1, 0.011), (0.03, -0.2, 0.01), (0.2, 0.25, 0.04)):
+            signal[near] += height * np.exp(-0.5 * ((time[near] - r - offset) / width) ** 2)
+    wander = 0.15 * np.sin(2 * np.pi * 0.2 * time)
+    leads = np.stack([signal + wander, 0.6 * signal - wander], axis=1)
+    return (leads + noise * rng.standard_normal(leads.shape)).astype(np.float32)
+
+
+def at_rate(start, until, per_minute):
+    return np.arange(start, until, 60 / per_minute)
+
+
+def rhythm_alerts(samples, fs):
+    """Alerts on the rhythm that a stream of these samples raises, each as it was when it was last heard of."""
+    segmenter = Segmenter(fs, ["MLII", "V1"])
+    step = round(0.7 * fs)
+    tables = [segmenter.push(samples[at : at + step]).table for at in range(0, len(samples), step)]
+    engine = AlertEngine(AlertSettings())
+    alerts = {}
+    for item in np.concatenate([*tables, segmenter.finish().table]):
+        seconds, quality = float(item["sample"]) / fs, Quality(int(item["quality"]))
+        if item["kind"] == Kind.BEAT:
+            changes = engine.feed(ScoredBeat(int(item["seq"]), seconds, float(item["rr"]), 0.0, quality))
+        elif item["kind"] == Kind.SECOND:
+            changes = engine.feed(SecondPassed(seconds + 1, quality))
+        else:
+            changes = engine.feed(End(seconds))
+        alerts |= {change.number: change for change in changes}
+    return [alert for alert in alerts.values() if alert.kind in RHYTHM_KINDS]
+
+
+@pytest.mark.parametrize("fs", RATES)
+@pytest.mark.parametrize("per_minute", [44.0, 60.0, 100.0, 128.0])
+def test_a_steady_rhythm_within_the_limits_raises_nothing(fs, per_minute):
+    r_peaks = at_rate(0.6, 89, per_minute)
+    assert rhythm_alerts(made_up(fs, r_peaks, 90), fs) == []
+
+
+@pytest.mark.parametrize("fs", RATES)
+def test_an_irregular_normal_rhythm_with_premature_beats_raises_nothing(fs):
+    rng = np.random.default_rng(3)
+    intervals = 0.85 + 0.12 * rng.standard_normal(130).clip(-2, 2)
+    intervals[10::15] *= 0.6  # premature
+    intervals[11::15] *= 1.4  # and the pause after it
+    r_peaks = 0.6 + np.cumsum(intervals)
+    assert rhythm_alerts(made_up(fs, r_peaks[r_peaks < 89], 90), fs) == []
+
+
+@pytest.mark.parametrize("fs", RATES)
+@pytest.mark.parametrize("noise", [0.005, 0.03])
+def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_third_after_it(fs, noise):
+    before, after = at_rate(0.6, 30, 75), at_rate(42.0, 70, 75)
+    alerts = rhythm_alerts(made_up(fs, [*before, *after], 70, noise=noise), fs)
+    assert [alert.kind for alert in alerts] == [AlertKind.ASYSTOLE]
+    assert alerts[0].start == pytest.approx(before[-1], abs=AT)
+    assert before[-1] + 4 <= alerts[0].raised + AT <= before[-1] + 5 + AT  # seconds pass on a grid of one second
+    assert alerts[0].end == pytest.approx(after[2], abs=AT)
+
+
+@pytest.mark.parametrize("fs", RATES)
+def test_a_pause_of_three_and_a_half_seconds_is_no_asystole(fs):
+    before = at_rate(0.6, 30, 75)
+    after = at_rate(before[-1] + 3.5, 60, 75)
+    assert rhythm_alerts(made_up(fs, [*before, *after], 60), fs) == []
+
+
+@pytest.mark.parametrize("fs", RATES)
+def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_rate_is_back(fs):
+    before = at_rate(0.6, 30, 70)
+    slow = before[-1] + 2.0 * np.arange(1, 11)  # 30/min
+    after = at_rate(slow[-1] + 60 / 70, 75, 70)
+    alerts = rhythm_alerts(made_up(fs, [*before, *slow, *after], 75), fs)
+    assert [alert.kind for alert in alerts] == [AlertKind.EXTREME_BRADYCARDIA]
+    # The mean of four intervals is above 1.5 s with the third of 2 s: 3 * 2 + 0.86 = 6.86 s for four
+    assert alerts[0].raised == pytest.approx(slow[2], abs=AT)
+    assert alerts[0].start == pytest.approx(before[-2], abs=AT)
+    # and at 45/min or above, 5.33 s for four, with the second quick interval: 2 * 2 + 2 * 0.86 is too long, 2 + 3 * 0.86 is not
+    assert alerts[0].end == pytest.approx(after[2], abs=AT)
+
+
+@pytest.mark.parametrize("fs", RATES)
+@pytest.mark.parametrize("per_minute", [155.0, 200.0])
+def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_the_rate_is_back(fs, per_minute):
+    before = at_rate(0.6, 30, 80)
+    quick = before[-1] + 60 / per_minute * np.arange(1, 61)
+    after = at_rate(quick[-1] + 0.75, 80, 80)
+    truth = np.array([*before, *quick, *after])
+    alerts = rhythm_alerts(made_up(fs, truth, 80), fs)
+    assert [alert.kind for alert in alerts] == [AlertKind.EXTREME_TACHYCARDIA]
+    spans = truth[16:] - truth[:-16]  # of seventeen beats
+    raised = int(np.argmax(spans < 16 * 60 / 140)) + 16
+    cleared = raised + int(np.argmax(spans[raised - 16 :] >= 16 * 60 / 130))
+    assert alerts[0].raised == pytest.approx(truth[raised], abs=AT)
+    assert alerts[0].start == pytest.approx(truth[raised - 16], abs=AT)
+    assert alerts[0].end == pytest.approx(truth[cleared], abs=AT)
+
+
+@pytest.mark.parametrize("fs", RATES)
+def test_a_lead_that_comes_off_is_no_asystole(fs):
+    samples = made_up(fs, at_rate(0.6, 60, 75), 60)
+    samples[round(25 * fs) : round(40 * fs)] = np.nan
+    assert rhythm_alerts(samples, fs) == []

@@ -1,0 +1,511 @@
+"""What is scraped is what is documented, and no client can hurt the daemon by asking."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from ecgmon.monitor.config.schema import ExporterSettings
+from ecgmon.monitor.metrics.instruments import MAX_LABEL, OTHER, Metrics
+from ecgmon.monitor.web import http_server, passwords
+from ecgmon.monitor.web.exporter import Exporter, ExporterError, Guard, access, application, serve
+from ecgmon.monitor.web.http_server import MAX_CONNECTIONS
+from ecgmon.monitor.web.passwords import Hashed
+from tests.conftest import missing
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+@pytest.fixture
+def metrics():
+    made = Metrics(threshold=2.0, max_stream_labels=2)
+    made.build.info({"version": "1"})
+    made.model.info({"name": "m", "fingerprint": "f", "leads": "1", "width": "16"})
+    return made
+
+
+@pytest.fixture
+def exporter(metrics):
+    health = {"alive": True, "worker": True}
+    served = Exporter(application(metrics, lambda: health), "127.0.0.1", 0)
+    served.health = health
+    yield served
+    served.close()
+
+
+def ask(exporter, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Content-Type", ""), answer.read().decode()
+    finally:
+        connection.close()
+
+
+def documented() -> dict[str, tuple[str, set[str]]]:
+    rows = re.findall(r"^\| `(ecgmon_\w+)` \| (\w+) \|([\w, ]*)\|", PAGE.read_text(), re.MULTILINE)
+    return {name: (kind, set(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
+
+
+def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other(metrics):
+    described = {}
+    for collector in [
+        value for value in vars(metrics).values() if hasattr(value, "describe") and hasattr(value, "_labelnames")
+    ]:
+        (family,) = collector.describe()
+        name = {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type, family.name)
+        described[name] = (family.type, set(collector._labelnames))
+    page = documented()
+    assert set(page) == set(described)
+    for name, (kind, labels) in described.items():
+        if kind != "info":  # its labels are values
+            assert page[name] == (kind, labels), name
+
+
+def test_what_is_served_is_what_is_documented(exporter):
+    _, _, text = ask(exporter, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    page = documented()
+    suffix = {"counter": "_total", "info": "_info"}
+    served = {
+        family.name + suffix.get(family.type, "")
+        for family in parse_openmetrics(text)
+        if family.name.startswith("ecgmon_")
+    }
+    assert served == set(page)
+
+
+def test_openmetrics_is_served_to_who_asks_for_it(exporter):
+    _, kind, text = ask(exporter, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert kind.startswith("application/openmetrics-text")
+    assert list(parse_openmetrics(text))
+    _, kind, _ = ask(exporter, "/metrics")
+    assert kind.startswith("text/plain")
+
+
+def test_streams_beyond_the_limit_share_a_label(metrics):
+    assert [metrics.of_stream(name).label for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
+
+
+def test_ready_says_what_is_missing_while_healthy_goes_on(exporter):
+    assert ask(exporter, "/-/ready")[0] == 200
+    exporter.health["worker"] = False
+    status, _, text = ask(exporter, "/-/ready")
+    assert status == 503
+    assert '"worker": false' in text
+    assert ask(exporter, "/-/healthy")[0] == 200
+    exporter.health["alive"] = False
+    assert ask(exporter, "/-/healthy")[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"), [("GET", "/nothing", 404), ("POST", "/metrics", 405), ("GET", "/", 200)]
+)
+def test_other_requests_get_a_plain_answer(exporter, method, path, expected):
+    assert ask(exporter, path, method=method)[0] == expected
+
+
+def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(exporter):
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port)))
+        assert ask(exporter, "/-/healthy")[0] == 200
+
+
+def test_a_port_that_is_taken_is_said(exporter, metrics):
+    with pytest.raises(ExporterError, match=rf"127\.0\.0\.1:{exporter.port}.*\[exporter\] port"):
+        Exporter(application(metrics, dict), "127.0.0.1", exporter.port)
+
+
+def test_the_alert_threshold_is_a_bucket_bound():
+    odd = Metrics(threshold=2.7, max_stream_labels=1)
+    odd.score.labels("a").observe(2.69)
+    assert odd.registry.get_sample_value("ecgmon_score_bucket", {"stream": "a", "le": "2.7"}) == 1
+
+
+# ---- names from outside
+
+HOSTILE = [
+    'a"} 1\necgmon_evil 1',
+    "back\\slash",
+    "line\nfeed",
+    "π/β",
+    "\ud800",
+    "nul\0",
+    "x" * 10_000,
+    "",
+    "\u2028",
+    "\r",
+]
+
+
+def test_no_name_of_a_stream_breaks_the_exposition():
+    metrics = Metrics(threshold=2.0, max_stream_labels=64)
+    for name in HOSTILE:
+        metrics.of_stream(name).stored.inc()
+    for text, parse in [
+        (generate_latest(metrics.registry).decode(), parse_text),
+        (generate_openmetrics(metrics.registry).decode(), parse_openmetrics),
+    ]:
+        (family,) = (
+            family for family in parse(text) if family.name in {"ecgmon_beats_stored", "ecgmon_beats_stored_total"}
+        )
+        labels = [sample.labels["stream"] for sample in family.samples if sample.name.endswith("_total")]
+        assert len(labels) == len(HOSTILE)
+        assert max(map(len, labels)) <= MAX_LABEL
+        assert "\necgmon_evil" not in text
+
+
+def test_ten_thousand_names_make_no_more_series_than_allowed():
+    metrics = Metrics(threshold=2.0, max_stream_labels=64)
+    for number in range(10_000):
+        metrics.of_stream(f"s{number}").stored.inc()
+    text = generate_latest(metrics.registry).decode()
+    series = re.findall(r"^ecgmon_beats_stored_total\{.*\} (.*)$", text, re.MULTILINE)
+    assert len(series) == 65
+    assert sum(map(float, series)) == 10_000
+    assert f'ecgmon_beats_stored_total{{stream="{OTHER}"}} 9936.0' in text
+
+
+# ---- who may ask
+
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    if shutil.which("openssl") is None:
+        missing("there is no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "tls.key", "-out", "tls.crt"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    (folder / "tls.key").chmod(0o600)
+    return folder / "tls.crt", folder / "tls.key"
+
+
+@pytest.fixture
+def settings(certificate, tmp_path) -> ExporterSettings:
+    passwords.write(tmp_path / "password", PASSWORD)
+    return ExporterSettings(
+        host="0.0.0.0", port=0, tls_certificate=str(certificate[0]), tls_key=str(certificate[1]), user="prometheus",
+        password_file=str(tmp_path / "password"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def open_to_others(metrics, settings):
+    served = serve(metrics, lambda: {"alive": True}, settings)
+    yield served
+    served.close()
+
+
+def ask_tls(port: int, certificate, path="/metrics", given: str | None = f"prometheus:{PASSWORD}", timeout=10) -> int:
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)) as connection:
+        headers = {} if given is None else {"Authorization": "Basic " + base64.b64encode(given.encode()).decode()}
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+
+def refused(metrics, reason: str) -> float:
+    return metrics.registry.get_sample_value("ecgmon_http_refused_total", {"reason": reason})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org", "0", "127.0.0.1.example.org"])
+def test_an_address_that_others_reach_is_refused_without_tls_and_password(metrics, settings, host):
+    for without in [
+        ("tls_certificate", "tls_key"),
+        ("user", "password_file"),
+        ("tls_certificate", "tls_key", "user", "password_file"),
+    ]:
+        changed = msgspec.structs.replace(settings, host=host, **dict.fromkeys(without, ""))
+        with pytest.raises(ExporterError, match="tls_certificate, tls_key, user and password_file"):
+            serve(metrics, dict, changed)
+    with pytest.raises(ExporterError, match="could be read by other hosts"):
+        Exporter(application(metrics, dict), host, 0)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/nothing"])
+def test_every_page_is_behind_tls_and_password(open_to_others, certificate, metrics, path):
+    port = open_to_others.port
+    assert ask_tls(port, certificate, path) == (404 if path == "/nothing" else 200)
+    assert ask_tls(port, certificate, path, None) == 401
+    assert ask_tls(port, certificate, path, "prometheus:wrong") == 401
+    assert ask_tls(port, certificate, path, f"other:{PASSWORD}") == 401
+    assert (refused(metrics, "authentication"), refused(metrics, "no-credentials")) == (2, 1)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(open_to_others, path)
+    assert open_to_others.url.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Basic", "Basic !", "Basic Zm9v", "Bearer x", "Basic " + "QQ" * 4000, "Basic \xff"]
+)
+def test_a_header_that_is_no_authentication_is_refused(metrics, header):
+    guard = Guard(application(metrics, dict), "a", Hashed.of(PASSWORD), refused=lambda _: None)
+    said = []
+    guard({"HTTP_AUTHORIZATION": header}, lambda status, _: said.append(status))
+    assert said == ["401 Unauthorized"]
+
+
+def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(metrics, capsys):
+    reasons: list[str] = []
+    now = 0.0
+    guard = Guard(
+        application(metrics, lambda: {"alive": True}),
+        "a",
+        Hashed.of(PASSWORD),
+        refused=reasons.append,
+        clock=lambda: now,
+    )
+
+    def attempt(given: str) -> str:
+        said = []
+        header = "Basic " + base64.b64encode(given.encode()).decode()
+        guard(
+            {"HTTP_AUTHORIZATION": header, "REQUEST_METHOD": "GET", "PATH_INFO": "/"},
+            lambda *head: said.append(head[0]),
+        )
+        return said[0][:3]
+
+    assert attempt(f"a:{PASSWORD}") == "200"
+    assert [attempt(f"a:guess{k}") for k in range(8)] == ["401"] * 5 + ["429"] * 3
+    assert attempt(f"a:{PASSWORD}") == "200"
+    now += 2.0
+    assert [attempt(f"a:{k}") for k in range(3)] == ["401", "401", "429"]
+    assert Counter(reasons) == {"authentication": 7, "attempts": 4}
+    logged = capsys.readouterr()
+    lines = [line for line in (logged.out + logged.err).splitlines() if "http-authentication-failed" in line]
+    assert len(lines) == 2  # one of each kind in ten seconds
+    assert "guess" not in logged.out + logged.err
+
+
+@pytest.mark.parametrize("key", ["tls_key", "password_file"])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622])
+def test_a_secret_that_others_could_read_is_refused(settings, tmp_path, key, mode):
+    path = tmp_path / "secret"
+    path.write_bytes(Path(getattr(settings, key)).read_bytes())
+    path.chmod(mode)
+    with pytest.raises(ExporterError, match=f"mode {mode:04o}.*chmod 0600"):
+        access(msgspec.structs.replace(settings, **{key: str(path)}))
+    path.chmod(0o400)
+    assert access(msgspec.structs.replace(settings, **{key: str(path)})).whole
+
+
+@pytest.mark.parametrize("key", ["tls_key", "password_file"])
+def test_a_secret_that_is_no_regular_file_or_missing_is_refused(settings, tmp_path, key):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path, said in [
+        (tmp_path / "pipe", "not a regular file"),
+        (tmp_path, "regular"),
+        (tmp_path / "no", "No such file"),
+    ]:
+        with pytest.raises(ExporterError, match=said):
+            access(msgspec.structs.replace(settings, **{key: str(path)}))
+
+
+def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(settings, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("no key")
+    other.chmod(0o600)
+    with pytest.raises(ExporterError, match="cannot be used"):
+        access(msgspec.structs.replace(settings, tls_key=str(other)))
+    with pytest.raises(ExporterError, match=r"certificate .* is not a file"):
+        access(msgspec.structs.replace(settings, tls_certificate=str(tmp_path / "no")))
+
+
+def test_a_key_with_a_password_of_its_own_is_refused_without_asking_for_it(settings, tmp_path):
+    locked = tmp_path / "locked"
+    subprocess.run(
+        ["openssl", "ec", "-in", settings.tls_key, "-aes128", "-passout", "pass:secret", "-out", str(locked)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    locked.chmod(0o600)
+    with pytest.raises(ExporterError, match="without a password"):
+        access(msgspec.structs.replace(settings, tls_key=str(locked)))
+
+
+# ---- clients that are slow, many or mad
+
+
+def memory() -> int:
+    """Bytes of memory that this process has in use."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_two_hundred_clients_that_never_finish_asking_keep_nobody_from_an_answer(
+    metrics, settings, certificate, secure
+):
+    settings = msgspec.structs.replace(settings, host="127.0.0.1")
+    if not secure:
+        settings = msgspec.structs.replace(settings, tls_certificate="", tls_key="")
+    served = serve(metrics, lambda: {"alive": True}, settings)
+    before = memory()
+    try:
+        with ExitStack() as stack:
+            slow = []
+            for number in range(200):
+                slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", served.port))))
+                # half a request line, half headers, half a TLS greeting, or nothing
+                slow[-1].sendall(
+                    [b"GET /met", b"GET /metrics HTTP/1.1\r\nHost: a\r\nX", b"\x16\x03\x01\x02\x00\x01", b""][
+                        number % 4
+                    ]
+                )
+            for _ in range(10):
+                began = time.monotonic()
+                if secure:
+                    assert ask_tls(served.port, certificate) == 200
+                else:
+                    header = "Basic " + base64.b64encode(f"prometheus:{PASSWORD}".encode()).decode()
+                    assert ask(served, "/metrics", Authorization=header)[0] == 200
+                assert time.monotonic() - began < 2.0
+                for one in slow:  # a byte now and then, as a slow loris does
+                    with suppress(OSError):
+                        one.send(b"x")
+            assert sum(thread.name == "metrics" for thread in threading.enumerate()) <= 2 * MAX_CONNECTIONS
+            assert memory() - before < 100 * 2**20
+            assert sum(refused(metrics, reason) for reason in ("connections", "handshake")) >= 200 - MAX_CONNECTIONS
+        assert threads_are_gone()
+    finally:
+        served.close()
+
+
+def threads_are_gone() -> bool:
+    deadline = time.monotonic() + 20
+    while any(thread.name == "metrics" for thread in threading.enumerate()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(exporter, monkeypatch):
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", exporter.port)) as slow:
+        slow.settimeout(0.1)
+        began = time.monotonic()
+        while time.monotonic() - began < 10:
+            try:
+                slow.send(b"G")
+                if slow.recv(1) == b"":
+                    break
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert 0.4 < time.monotonic() - began < 5
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_when_its_time_is_over(metrics, monkeypatch):
+    monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.4)
+
+    def app(environ, start):
+        start("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * 50_000_000]
+
+    reasons: list[str] = []
+    served = Exporter(app, "127.0.0.1", 0, refused=reasons.append)
+    try:
+        with socket.create_connection(("127.0.0.1", served.port)) as slow:
+            slow.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert slow.recv(1) == b"H"
+            assert threads_are_gone()
+        # cut by the server's clock, or by the time-out of one write, whichever comes first
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 60_000 + b"\r\n\r\n",
+    ],
+)
+def test_a_request_of_more_bytes_than_any_needs_is_refused(metrics, sent):
+    served = serve(metrics, lambda: {"alive": True}, ExporterSettings(port=0))
+    try:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client, suppress(ConnectionError):
+            client.sendall(sent)
+            answer = client.recv(100)
+            assert answer == b"" or b" 431 " in answer or b" 414 " in answer
+        deadline = time.monotonic() + 10  # its thread may not have run yet when the client goes
+        while (
+            not (counted := refused(metrics, "too-long") + refused(metrics, "request")) and time.monotonic() < deadline
+        ):
+            time.sleep(0.01)
+        assert counted == 1
+        assert threads_are_gone()
+    finally:
+        served.close()
+
+
+def test_random_bytes_for_a_request_end_in_an_answer_or_a_closed_connection(exporter, capfd):
+    random = np.random.default_rng(1)
+    for _ in range(100):
+        with socket.create_connection(("127.0.0.1", exporter.port), timeout=10) as client, suppress(ConnectionError):
+            client.sendall(random.bytes(200) + b"\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(4096):
+                pass
+    assert ask(exporter, "/metrics")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_head_says_what_get_would_without_its_body(exporter):
+    connection = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
+    with closing(connection):
+        connection.request("HEAD", "/-/healthy")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        assert int(answer.headers["Content-Length"]) == len(ask(exporter, "/-/healthy")[2])
+
+
+def test_clients_that_ask_without_end_leave_half_of_the_time_to_others(metrics):
+    """Rendering holds the interpreter; the monitor's loop runs in the same one."""
+    app = application(metrics, lambda: {"alive": True})
+    spent = 0.0
+    registry = metrics.registry
+    collect = registry.collect
+
+    def timed():
+        nonlocal spent
+        began = time.monotonic()
+        yield from list(collect())
+        spent += time.monotonic() - began
+
+    registry.collect = timed
+    began = time.monotonic()
+    while time.monotonic() - began < 1.0:
+        app({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None)
+    assert spent / (time.monotonic() - began) < 0.6

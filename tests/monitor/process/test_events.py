@@ -1,0 +1,56 @@
+"""The page of events names every event that the code logs, with its fields, and no other."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[3]
+LEVELS = {"debug", "info", "warning", "error", "exception"}
+
+
+def logged() -> dict[str, set[str]]:
+    """Events of the code, each with the fields that it is logged with anywhere."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(p for folder in ("monitor", "pipelines", "models") for p in (CHECKOUT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            method = isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS
+            if method and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "_log"):
+                continue
+            if not method and not (isinstance(node.func, ast.Name) and node.func.id == "log"):
+                continue
+            names = [
+                part.value
+                for part in ast.walk(node.args[0])
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+            assert names, f"{path.name}:{node.lineno}: an event without a name that is written down"
+            fields = {keyword.arg for keyword in node.keywords if keyword.arg}
+            fields |= {"exception"} if method and node.func.attr == "exception" else set()
+            for name in names:
+                found.setdefault(name, set()).update(fields)
+    return found
+
+
+def documented() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for line in (CHECKOUT / "docs/events.md").read_text().splitlines():
+        if line.startswith("| `"):
+            names, _, _, fields = line.strip("| ").split(" | ")[:4]
+            for name in re.findall(r"`([a-z-]+)`", names):
+                found[name] = set(re.findall(r"\w+", fields))
+    return found
+
+
+def test_every_event_is_documented_and_every_documented_event_exists():
+    assert set(documented()) == set(logged())
+
+
+def test_the_fields_of_every_event_are_documented():
+    pages = documented()
+    for name, fields in logged().items():
+        missing = fields - pages[name]
+        assert not missing, (name, missing)

@@ -1,0 +1,105 @@
+"""The password of the metrics is in no file, argument or message; its hash is in a file of ours alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from ecgmon.monitor.web import passwords
+from ecgmon.monitor.web.passwords import Hashed, PasswordError
+
+PASSWORD = "correct horse €"
+
+
+def test_a_hash_knows_its_password_and_no_other(tmp_path):
+    passwords.write(tmp_path / "file", PASSWORD)
+    hashed = passwords.read(tmp_path / "file")
+    assert hashed.matches(PASSWORD.encode())
+    assert not hashed.matches(b"")
+    assert not hashed.matches(PASSWORD.encode()[:-1])
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_two_hashes_of_a_password_differ_and_show_nothing_of_it():
+    one, other = Hashed.of(PASSWORD), Hashed.of(PASSWORD)
+    assert str(one) != str(other)
+    assert one.salt != other.salt
+    assert one.digest.hex() not in repr(one)
+    assert one.salt.hex() not in repr(one)
+
+
+def test_a_password_file_is_never_overwritten(tmp_path):
+    (tmp_path / "file").write_text("dear to somebody")
+    with pytest.raises(PasswordError, match="exists"):
+        passwords.write(tmp_path / "file", PASSWORD)
+    assert (tmp_path / "file").read_text() == "dear to somebody"
+
+
+@pytest.mark.parametrize(
+    "password", ["", "short", "x" * 2000, "two\nlines of it", "tab\tin it all", "\ud800 half a pair"]
+)
+def test_what_is_no_password_is_not_hashed(password):
+    with pytest.raises(PasswordError, match="expected a password"):
+        Hashed.of(password)
+
+
+SALT, HASH = "00" * 16, "11" * 32
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "correct horse",
+        f"md5$16384$8$1${SALT}${HASH}",
+        f"scrypt$16384$8$1${SALT}",
+        f"scrypt$16384$8$1$zz${HASH}",
+        f"scrypt$16384$8$1$00${HASH}",
+        f"scrypt$16384$8$1${SALT}$11",
+        f"scrypt$2$8$1${SALT}${HASH}",  # a hash that is cheap to guess
+        f"scrypt$16385$8$1${SALT}${HASH}",
+        f"scrypt$1073741824$8$1${SALT}${HASH}",  # one that takes a terabyte
+        f"scrypt$16384$8$1000000${SALT}${HASH}",  # or a day
+        f"scrypt$-16384$-8$1${SALT}${HASH}",
+        f"scrypt${'9' * 5000}$8$1${SALT}${HASH}",
+        "\udcff",
+    ],
+)
+def test_a_file_without_a_hash_is_refused_and_not_shown(tmp_path, text):
+    path = tmp_path / "file"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    path.chmod(0o600)
+    with pytest.raises(PasswordError, match="holds no hash") as caught:
+        passwords.read(path)
+    assert "horse" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def command(path, given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "ecgmon", "password", "--out", str(path), *more],
+        input=given, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_the_command_takes_the_password_from_standard_input_and_says_nothing(tmp_path):
+    done = command(tmp_path / "file", f"{PASSWORD}\n".encode())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert passwords.read(tmp_path / "file").matches(PASSWORD.encode())
+
+
+@pytest.mark.parametrize("given", [b"", b"\n", b"\xff\xfe secret\n", b"secret" * 1000])
+def test_the_command_refuses_what_is_no_password_without_repeating_it(tmp_path, given):
+    done = command(tmp_path / "file", given)
+    assert done.returncode == 1
+    assert b"password" in done.stderr
+    assert b"secret" not in done.stderr
+    assert not os.path.lexists(tmp_path / "file")
+
+
+def test_the_command_takes_no_password_as_an_argument(tmp_path):
+    assert command(tmp_path / "file", b"", "correct horse").returncode == 2

@@ -1,0 +1,59 @@
+"""A picture that marks ticks as odd points at what is odd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.models.inference.ticks import relative, smooth
+from ecgmon.pipelines.evaluation.explanation import RANKINGS, TOP, ExplanationError, compare, evaluate, measure, table
+from ecgmon.pipelines.training.dataset import prepare
+
+
+def marked(first, last, n=1):
+    ticks = np.zeros((n, 320), np.bool_)
+    ticks[:, first:last] = True
+    return ticks
+
+
+def test_pointing_wholly_half_and_not_at_all_at_a_distortion_is_told_apart():
+    ranking = np.tile(np.arange(320.0), (3, 1))  # the last tenth is the most anomalous
+    distorted = np.concatenate([marked(320 - TOP, 320), marked(320 - TOP // 2, 320), marked(0, 200)])
+    assert compare(ranking, distorted) == pytest.approx({"inside": 0.5, "half": 2 / 3, "all": 1 / 3})
+
+
+def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike():
+    peak = np.zeros((1, 320))
+    peak[0, 100] = 1
+    spread = smooth(peak)
+    assert smooth(np.full((2, 320), 3.0)) == pytest.approx(np.full((2, 320), 3.0))
+    assert spread.sum() == pytest.approx(1)
+    assert np.flatnonzero(spread[0]).mean() == 100
+
+
+def test_an_error_that_is_usual_at_its_tick_is_not_pointed_at():
+    usual = np.full(320, 0.001)
+    usual[120:160] = 0.1  # the QRS complex
+    odd = usual.copy()
+    odd[220:260] *= 10
+    assert 210 <= relative(odd[None], usual).argmax() < 270
+    assert relative(usual[None], usual) == pytest.approx(np.ones((1, 320)))
+
+
+def test_without_beats_the_measurement_says_so():
+    none = np.zeros((0, 1, 320), np.float32)
+    with pytest.raises(ExplanationError, match="no beats to distort"):
+        measure(Scorer(), none)
+
+
+def test_the_shipped_model_points_at_known_distortions(mitdb, tmp_path):
+    dataset = prepare(mitdb, tmp_path, records=("100", "103", "115"))
+    found = evaluate(Scorer(), dataset, "all", beats=200)
+    for name, row in found["distortions"].items():
+        assert row["rises"] > 0.9, f"A(x) does not see a {name}"
+        assert row["relative"]["inside"] > 2 * row["span"], f"the marks on a {name} say little more than chance"
+    assert found["mean"]["relative"]["inside"] > 0.85
+    assert found == evaluate(Scorer(), dataset, "all", beats=200)
+    assert table(found).count("\n") == 2 + len(found["distortions"])
+    assert set(found["mean"]) == set(RANKINGS)

@@ -1,0 +1,79 @@
+"""Anyone can repeat the published protocols with the shipped weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ecgmon.pipelines.evaluation import model_card, protocols
+from ecgmon.pipelines.training.dataset import BeatClass
+from ecgmon.pipelines.training.separation import separation
+
+FIGURES = {"score", "raw", "teacher_raw", "per_class", "folds", "model", "teacher", "without"}
+
+
+@pytest.fixture(scope="module")
+def five_folds(mitdb):
+    return protocols.evaluate("beatgan", mitdb, records=["100", "208", "209"])
+
+
+@pytest.fixture(scope="module")
+def apart(mitdb):
+    return protocols.evaluate("inter-patient", mitdb, records=["100", "200", "213", "232"])
+
+
+@pytest.mark.slow
+def test_five_folds_are_scored_each_by_its_own_model(five_folds):
+    figures = five_folds.figures
+    assert set(figures) == FIGURES
+    assert [fold["split"] for fold in figures["folds"]] == ["fold0", "fold1", "fold2", "fold3", "fold4"]
+    assert len({fold["raw"]["auc"] for fold in figures["folds"]}) == 5  # five generators
+    mean = np.mean([fold["score"]["auc"] for fold in figures["folds"]])
+    assert figures["score"]["auc"]["mean"] == pytest.approx(mean)
+    assert 0 < figures["score"]["auc"]["std"] < 0.02
+    assert figures["score"]["auc"]["mean"] > 0.97  # a floor for three records, not a figure to report
+    assert figures["score"]["auc"]["mean"] > figures["raw"]["auc"]["mean"]
+    assert figures["teacher"]["multiply_adds"] > 8 * figures["model"]["multiply_adds"]
+
+
+@pytest.mark.slow
+def test_every_tested_beat_is_kept_for_the_card(five_folds, tmp_path):
+    five_folds.store(tmp_path, "beatgan")
+    curves = np.load(tmp_path / "beatgan.npz")
+    for number, fold in enumerate(five_folds.figures["folds"]):
+        here = curves["fold"] == number
+        assert separation(curves["score"][here], curves["aami"][here]) == fold["score"]
+    cases = np.load(tmp_path / "failures.npz")
+    assert set(cases["aami"]) <= set(BeatClass)
+    assert json.loads((tmp_path / "beatgan.json").read_text()) == five_folds.figures
+    names = model_card.SECTIONS
+    card = tmp_path / "card.md"
+    card.write_text("\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in names))
+    left_out = model_card.write(tmp_path, card)
+    assert set(left_out) == set(names) - {"beatgan", "failures"}
+    assert f"{five_folds.figures['score']['auc']['mean']:.4f}"[1:] in card.read_text()
+
+
+@pytest.mark.slow
+def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart):
+    figures = apart.figures
+    assert set(figures) == FIGURES | {"without_232"}
+    curves = apart.arrays["inter-patient"]
+    assert set(curves["record"]) == {100, 200, 213, 232}
+    light = curves["record"] != 232
+    assert figures["without_232"] == separation(curves["score"][light], curves["aami"][light])
+    assert figures["score"]["auc"]["std"] is None
+    assert figures["score"]["auc"]["mean"] > 0.9
+
+
+def test_a_folder_without_the_records_is_said(tmp_path):
+    command = [sys.executable, "-m", "ecgmon", "evaluate", "beatgan", "--db", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "ecgmon: " in done.stderr
+    assert "100" in done.stderr

@@ -1,0 +1,153 @@
+"""Pictures: what they show has to be what was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.image import imread
+
+from ecgmon.models.windows import LENGTH
+from ecgmon.pipelines.offline.pictures import Beat, Strip, busiest_stretch, draw_strip, meaning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FS = 360.0
+ORANGE = np.array([0xC2, 0x41, 0x0C]) / 255
+
+
+def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
+    rng = np.random.default_rng(2)
+    fields = {
+        "stream": "mitdb/208",
+        "lead": "MLII",
+        "fs": FS,
+        "start": 61.5,
+        "signal": rng.normal(0, 0.2, round(seconds * FS)).astype(np.float32),
+        "beat_seconds": 61.5 + (np.arange(len(scores)) + 0.5) * seconds / max(len(scores), 1),
+        "beat_scores": np.array(scores, np.float32),
+    }
+    return Strip(**{**fields, **changes})
+
+
+def beat(**changes: object) -> Beat:
+    t = np.linspace(-1, 1, LENGTH, dtype=np.float32)
+    fields = {
+        "seq": 7, "seconds": 64.0, "score": 3.4, "error": 0.02, "rr": 0.8, "rr_ratio": 1.1,
+        "window": np.exp(-((8 * t) ** 2)), "reconstruction": 0.9 * np.exp(-((7 * t) ** 2)), "oddness": 30 * t**2,
+    }  # fmt: skip
+    return Beat(**{**fields, **changes})
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of the resolution: enough where only the layout counts, and much faster."""
+    monkeypatch.setattr("ecgmon.pipelines.offline.pictures._DPI", 50)
+
+
+def orange(path: Path) -> int:
+    """Pixels of a strip in the colour that only anomalous beats have."""
+    pixels = imread(path)[: -150 * 4, :, :3]  # without the enlarged beat, whose errors have a like colour
+    return int((np.abs(pixels - ORANGE).max(axis=-1) < 0.02).sum())
+
+
+def test_anomalous_beats_stand_out_and_others_do_not(tmp_path: Path) -> None:
+    quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
+    ordinary = beat(score=0.5, oddness=np.zeros(LENGTH, np.float32), error=0.0)
+    draw_strip(quiet, strip(10, [0.5] * 8), ordinary, threshold=2)
+    draw_strip(loud, strip(10, [0.5] * 4 + [2.0] * 4), ordinary, threshold=2)
+    assert orange(quiet) == 0
+    assert orange(loud) > 4 * 50
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(3.0, 1), (10.01, 2), (60.0, 6)])
+@pytest.mark.usefixtures("coarse")
+def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, rows: int) -> None:
+    heights = []
+    for length in (10.0, seconds):
+        path = tmp_path / f"{length}.png"
+        flat = np.zeros(round(length * FS), np.float32)  # rows are as high as their signal
+        draw_strip(path, strip(length, [1.0], signal=flat), beat(), threshold=2)
+        heights.append(imread(path).shape[0])
+    assert (heights[1] > heights[0]) == (rows > 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"score": float("nan"), "error": float("nan"), "oddness": np.full(LENGTH, np.nan, np.float32)},
+        {"window": np.full(LENGTH, np.nan, np.float32), "reconstruction": np.full(LENGTH, np.nan, np.float32)},
+        {"window": np.zeros(LENGTH, np.float32), "reconstruction": np.zeros(LENGTH, np.float32)},
+        {"rr": float("nan"), "rr_ratio": float("nan")},
+        {"score": 6.0, "seconds": 1e4},
+        {"oddness": np.zeros(LENGTH, np.float32), "error": 0.0},
+    ],
+)
+@pytest.mark.usefixtures("coarse")
+def test_a_beat_with_something_missing_is_drawn_all_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
+    draw_strip(tmp_path / "a.png", strip(5, [1.0, float("nan")]), beat(**changes), threshold=2)
+    assert imread(tmp_path / "a.png").shape[1] == 600
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 1e6])
+@pytest.mark.usefixtures("coarse")
+def test_a_signal_without_a_shape_is_drawn_all_the_same(tmp_path: Path, value: float) -> None:
+    signal = np.full(1800, value, np.float32)
+    draw_strip(tmp_path / "a.png", strip(5, [], signal=signal), beat(), threshold=2)
+    assert imread(tmp_path / "a.png").shape[1] == 600
+
+
+@pytest.mark.usefixtures("coarse")
+def test_an_artefact_does_not_blow_up_the_picture(tmp_path: Path) -> None:
+    signal = strip(10, []).signal.copy()
+    draw_strip(tmp_path / "a.png", strip(10, [], signal=signal), beat(), threshold=2)
+    signal[100:200] = 1000.0
+    draw_strip(tmp_path / "b.png", strip(10, [], signal=signal), beat(), threshold=2)
+    assert imread(tmp_path / "b.png").shape[0] < 1.5 * imread(tmp_path / "a.png").shape[0]
+
+
+@pytest.mark.usefixtures("coarse")
+def test_a_picture_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OSError, match=r"a\.png"):
+        draw_strip(tmp_path / "a.png", strip(5, []), beat(), threshold=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@given(
+    gaps=st.lists(st.floats(0.2, 20), min_size=1, max_size=60),
+    odd=st.lists(st.booleans(), min_size=60, max_size=60),
+    length=st.floats(5, 60),
+)
+def test_the_busiest_stretch_holds_as_many_anomalous_beats_as_any(
+    gaps: list[float], odd: list[bool], length: float
+) -> None:
+    seconds = np.cumsum(gaps)
+    anomalous = np.array(odd[: len(gaps)])
+    start = busiest_stretch(seconds, anomalous, length)
+
+    def count(first: float, width: float) -> int:
+        return int(np.count_nonzero(anomalous & (seconds >= first) & (seconds < first + width)))
+
+    assert start >= 0
+    assert count(start, length) >= max((count(first, length - 0.5) for first in seconds), default=0)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (0.0, "About 100 % of normal beats are at least as odd."),
+        (0.5, "About 32 % of normal beats are at least as odd."),
+        (1.0, "About 1 normal beat in 10 is at least as odd."),
+        (3.0, "About 1 normal beat in 1,000 is at least as odd."),
+        (3.55, "About 1 normal beat in 3,500 is at least as odd."),
+        (6.0, "Fewer than 1 normal beat in 1,000,000 is as odd."),
+        (float("nan"), "Parts of its signal are missing: it has no score."),
+    ],
+)
+def test_a_score_is_put_into_words(score: float, text: str) -> None:
+    assert meaning(score) == text

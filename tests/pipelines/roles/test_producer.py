@@ -1,0 +1,67 @@
+"""A producer in front of a monitor that answers as slowly, and as often, as a frozen one that goes on again."""
+
+from __future__ import annotations
+
+import threading
+
+import msgspec
+import zmq
+
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.roles.producer import UNPACED_CHUNK_SECONDS, Feed, Producer, unpaced_chunk
+from ecgmon.pipelines.sources.finding import resolve
+from ecgmon.pipelines.sources.record import open_source
+
+PATIENCE_MS = 60_000
+
+
+def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path):
+    feed = Feed(open_source(resolve(["toy"])[0], stop=60.0), 0.0, 0.25)
+    address = f"ipc://{tmp_path}/m"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as monitor:
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.bind(address)
+        producer = Producer(address, [feed], buffer_items=64, drain_seconds=5.0)
+        thread = threading.Thread(target=producer.run, args=(lambda: False,), daemon=True)
+        thread.start()
+        expected = deliveries = 0
+        while thread.is_alive():
+            assert monitor.poll(PATIENCE_MS), "the producer says nothing any more"
+            peer, header, *_ = monitor.recv_multipart()
+            message = msgspec.msgpack.decode(header)
+            if message["type"] == "hello":
+                welcome = wire.encode(
+                    wire.Welcome(
+                        epoch=7,
+                        received=[0],
+                        stored=[0],
+                        samples=[0],
+                        window=32,
+                        heartbeat=1.0,
+                        greeting=message["greeting"],
+                    )
+                )
+                monitor.send_multipart([peer, welcome])
+            elif message["type"] == "deliver":
+                if not deliveries:
+                    monitor.send_multipart([peer, welcome])  # to the same greeting, said again meanwhile
+                deliveries += 1
+                for _, first, items, _ in message["parts"]:
+                    assert first == expected
+                    expected += items
+                monitor.send_multipart([peer, wire.encode(wire.Stored(7, [(0, expected)]))])
+            elif message["type"] == "bye":
+                break
+        thread.join(timeout=10)
+        producer.close()
+    assert deliveries > 1
+    assert expected == feed.position
+
+
+def test_of_thousands_of_streams_without_a_pace_none_waits_long_for_its_turn():
+    assert unpaced_chunk(1) == unpaced_chunk(500) == UNPACED_CHUNK_SECONDS
+    assert unpaced_chunk(1000) == 30
+    assert unpaced_chunk(10_000) == 10
+    feed = Feed(open_source(resolve(["toy"])[0], stop=60.0), 0.0, 0.25, unpaced_chunk(2000))
+    feed.advance()
+    assert feed.samples == 15 * 360

@@ -1,0 +1,140 @@
+"""A worker whose device fails goes on with the CPU, answers the batch in hand, and says so."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import zmq
+
+from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.pipelines import wire
+from ecgmon.pipelines.roles.worker import Worker
+
+EPOCH = 7
+
+
+class Broken:
+    """A scorer on a device that fails from its second batch on, as CUDA does: for good."""
+
+    def __init__(self) -> None:
+        self._good = Scorer()
+        self.info = self._good.info
+        self.left = 1
+
+    def score(self, windows: np.ndarray):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return self._good.score(windows)
+
+
+class Monitor:
+    """The other side, message by message."""
+
+    def __init__(self, address: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.bind(address)
+        self.batch = 0
+
+    def receive(self):
+        assert self._socket.poll(20_000), "nothing came from the worker"
+        self._peer, *frames = self._socket.recv_multipart()
+        return wire.decode(wire.from_worker, frames), frames
+
+    def send(self, frames: list[bytes]) -> None:
+        self._socket.send_multipart([self._peer, *frames])
+
+    def ask(self, windows: np.ndarray) -> None:
+        self.batch += 1
+        self.send(wire.pack_batch(EPOCH, self.batch, windows))
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+
+@pytest.fixture
+def monitor(tmp_path):
+    found = Monitor(f"ipc://{tmp_path}/w")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def working(monitor, tmp_path):
+    """Run a worker in a thread until the test is over."""
+    running: list[tuple[threading.Thread, threading.Event]] = []
+
+    def start(scorer, spare) -> None:
+        ended = threading.Event()
+
+        def work() -> None:
+            worker = Worker(f"ipc://{tmp_path}/w", scorer, device="cuda", credit=2, spare=spare)
+            worker.run(ended.is_set)
+            worker.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        running.append((thread, ended))
+
+    yield start
+    for thread, ended in running:
+        ended.set()
+        thread.join(timeout=20)
+
+
+def beats(n: int) -> np.ndarray:
+    return np.random.default_rng(n).standard_normal((n, 1, 320)).astype(np.float32)
+
+
+def greeted(monitor: Monitor) -> wire.Ready:
+    message, _ = monitor.receive()
+    assert isinstance(message, wire.Ready)
+    monitor.send([wire.encode(wire.Accepted(EPOCH, 60.0))])
+    return message
+
+
+def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor, working):
+    working(Broken(), Scorer)
+    ready = greeted(monitor)
+    assert (ready.device, ready.degraded) == ("cuda", "")
+    for n in (3, 40):
+        monitor.ask(beats(n))
+        message, frames = monitor.receive()
+        assert isinstance(message, wire.Scores)
+        errors, ticks = wire.unpack_scores(frames, n)
+        expected = Scorer().score(beats(n))
+        assert np.array_equal(errors, expected.error)
+        assert np.array_equal(ticks, expected.ticks)
+    again = greeted(monitor)
+    assert again.device == "cpu"
+    assert "illegal memory access" in again.degraded
+    assert (again.worker, again.model) == (ready.worker, ready.model)
+    monitor.ask(beats(5))
+    assert isinstance(monitor.receive()[0], wire.Scores)
+
+
+def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor, working):
+    working(Broken(), Broken)  # the spare scores one batch, then fails, too
+    greeted(monitor)
+    monitor.ask(beats(1))
+    assert isinstance(monitor.receive()[0], wire.Scores)
+    monitor.ask(beats(2))
+    assert isinstance(monitor.receive()[0], wire.Scores)
+    greeted(monitor)
+    monitor.ask(beats(3))
+    message, _ = monitor.receive()
+    assert isinstance(message, wire.Failed)
+    assert "illegal memory access" in message.reason
+
+
+def test_without_a_spare_a_failure_is_reported_and_the_worker_lives(monitor, working):
+    working(Broken(), None)
+    greeted(monitor)
+    monitor.ask(beats(1))
+    assert isinstance(monitor.receive()[0], wire.Scores)
+    for n in (2, 3):
+        monitor.ask(beats(n))
+        assert isinstance(monitor.receive()[0], wire.Failed)

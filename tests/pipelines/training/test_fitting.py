@@ -1,0 +1,290 @@
+"""A training lowers the loss, can be stopped at any moment without losing it, and ends in a usable model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from ecgmon.models import windows
+from ecgmon.models.training.settings import Settings
+from ecgmon.models.weights import checkpoint
+from ecgmon.monitor.cli import train as train_command
+from ecgmon.pipelines.training import dataset
+from ecgmon.pipelines.training import fitting as training
+from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
+from ecgmon.pipelines.training.fitting import TrainingError
+from ecgmon.pipelines.training.splits import split
+
+TINY = Settings(width=4, latent=4, discriminator_width=2, epochs=8, batch=16, rate=1e-2, w_adv=0.1)
+TINY_STUDENT = Settings(
+    architecture="dense", width=2, latent=4, epochs=8, batch=16, rate=1e-2, w_adv=0.0, alpha=1.0, beta=0.1
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
+
+
+def made_up(beats=200):
+    """A data set of one record with equal beats, one a second, and some noise."""
+    random = np.random.default_rng(0)
+    ticks = np.arange(beats * 360)
+    phase = (ticks % 360) - 180
+    wave = np.exp(-((phase / 6) ** 2)) + 0.2 * np.exp(-(((phase - 90) / 25) ** 2))
+    table = np.zeros(beats - 2, BEAT)
+    table["record"] = 100
+    table["symbol"] = b"N"
+    table["sample"] = table["column"] = 180 + 360 * np.arange(1, beats - 1)
+    table["fold"], table["tenth"] = np.divmod(np.arange(beats - 2) % 50, 10)
+    table["rr"] = table["rr_ratio"] = 1
+    table["aami"][5::20] = BeatClass.V
+    wave = np.stack([wave] * 2) + 0.02 * random.standard_normal((2, len(ticks)))
+    about = {"records": ["100"], "sha256": {"files": "0", "beats": "1", "signal": "2"}}
+    return Dataset(table, (wave / STEP).astype(np.int16), {100: (0, len(ticks))}, about)
+
+
+@pytest.fixture(scope="module")
+def beats():
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def finished(beats, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    return training.fit(beats, out, TINY, "all"), out
+
+
+def held_out(beats):
+    return beats.beats[split(beats, "all").held_out]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def test_training_learns_to_reconstruct_normal_beats(beats, finished, tmp_path):
+    short = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"epochs": 2})
+    early = training.fit(beats, tmp_path, short, "all")
+    before = training.errors(early.generator, beats, held_out(beats)).mean()
+    after = training.errors(finished[0].generator, beats, held_out(beats)).mean()
+    assert after < 0.75 * before
+
+
+def test_the_log_says_how_the_training_went(finished):
+    lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
+    held_out = [line["held_out_reconstruction"] for line in lines if "held_out_reconstruction" in line]
+    assert len(held_out) == TINY.epochs
+    assert held_out[-1] < held_out[0]
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})
+
+
+@pytest.mark.parametrize("stop", [1, 17, 30])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(beats, finished, tmp_path, stop):
+    stopped = training.fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < stop)
+    assert stopped.step == stop
+    resumed = training.fit(beats, tmp_path, TINY, "all")
+    assert resumed.step == resumed.steps
+    assert same(resumed.generator, finished[0].generator)
+    assert same(resumed.discriminator, finished[0].discriminator)
+    assert (tmp_path / "log.jsonl").read_text() == (finished[1] / "log.jsonl").read_text()
+
+
+def test_another_seed_gives_other_weights(beats, finished, tmp_path):
+    other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"seed": 1})
+    assert not same(training.fit(beats, tmp_path, other, "all").generator, finished[0].generator)
+
+
+def test_resuming_with_other_settings_is_refused_and_says_which(beats, finished):
+    other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"rate": 1e-4})
+    with pytest.raises(TrainingError, match=r"rate was 0.01, is 0.0001"):
+        training.fit(beats, finished[1], other, "all")
+
+
+@pytest.mark.parametrize("given", [TINY, replace(TINY_STUDENT, self_teacher=True)], ids=["beatgan", "dense"])
+def test_only_normal_beats_that_are_not_held_out_are_trained_on(beats, tmp_path, given):
+    spoilt = made_up()
+    columns = spoilt.beats["column"][~split(spoilt, "all").train]
+    for column in columns:  # leaves the beats beside them alone: they are 360 samples off
+        spoilt.signal[:, column - 10 : column + 10] = 9_999
+    settings = replace(given, augmented=0.0)
+    there, here = (
+        training.fit(beats, tmp_path / "a", settings, "all"),
+        training.fit(spoilt, tmp_path / "b", settings, "all"),
+    )
+    assert same(there.generator, here.generator)
+
+
+def test_a_discriminator_that_has_won_starts_again(beats, tmp_path, monkeypatch):
+    from ecgmon.models.training import distillation
+
+    monkeypatch.setattr(distillation, "COLLAPSE", 1e9)
+    run = training.fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < 3)
+    assert run.restarts == 3
+
+
+def test_too_few_beats_are_said(tmp_path):
+    with pytest.raises(TrainingError, match="do not fill one batch of 16"):
+        training.fit(made_up(beats=12), tmp_path, TINY, "all")
+
+
+def test_a_training_shipped_before_its_end_says_so_in_its_command(beats, tmp_path):
+    training.fit(beats, tmp_path, TINY, "all", stop_after=2)
+    assert train_command.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
+
+
+def test_a_missing_training_is_said(tmp_path):
+    with pytest.raises(TrainingError, match="holds no training"):
+        training.trained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("width", 0), ("epochs", -1), ("rate", float("nan")), ("augmented", 1.5), ("warp", 0.9), ("seed", -1)],
+)
+def test_a_setting_that_makes_no_sense_is_named(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} is {value}; expected"):
+        Settings(**{setting: value})
+
+
+def test_a_device_that_is_not_there_is_named(beats, tmp_path):
+    with pytest.raises(TrainingError, match="cannot compute on 'nonsense'"):
+        training.fit(beats, tmp_path, TINY, "all", device="nonsense")
+    with pytest.raises(TrainingError, match="0 threads"):
+        training.fit(beats, tmp_path, TINY, "all", threads=0)
+
+
+def test_a_damaged_state_is_said_to_be_one(beats, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match="damaged"):
+        training.fit(beats, tmp_path, TINY, "all")
+
+
+def test_a_training_that_does_not_say_what_it_is_is_not_used(beats, tmp_path):
+    training.fit(beats, tmp_path, TINY, "all", stop_after=1)
+    (tmp_path / "about.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
+        training.trained(tmp_path)
+    with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
+        training.fit(beats, tmp_path, TINY, "all")
+
+
+def test_a_student_learns_from_its_teacher(beats, finished, tmp_path):
+    taught = training.fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
+    entries = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    first, last = [entry for entry in entries if "l_kd" in entry][:: len(entries)][0], entries[-1]
+    assert {"err_rec", "l_kd", "l_f"} <= first.keys()
+    assert last["held_out_reconstruction"] < entries[0].get("held_out_reconstruction", 1)
+    about = training.trained(tmp_path / "student")[1]
+    assert about["teacher"]["weights"] == training.fingerprint(training.trained(finished[1])[0])
+    alone = training.fit(beats, tmp_path / "alone", replace(TINY_STUDENT, alpha=0.0, beta=0.0), "all")
+    assert not same(taught.generator, alone.generator)
+
+
+def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(beats, finished, tmp_path):
+    for self_teacher in (False, True):
+        settings = replace(TINY_STUDENT, self_teacher=self_teacher)
+        teacher = None if self_teacher else finished[1]
+        whole = training.fit(beats, tmp_path / f"whole-{self_teacher}", settings, "all", teacher=teacher)
+        part = tmp_path / f"part-{self_teacher}"
+        training.fit(beats, part, settings, "all", teacher=teacher, stop_after=5)
+        assert same(whole.generator, training.fit(beats, part, settings, "all", teacher=teacher).generator)
+
+
+def test_a_teacher_that_has_seen_the_test_beats_is_refused(beats, finished, tmp_path):
+    with pytest.raises(TrainingError, match="must not have seen what its student is tested on"):
+        training.fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
+
+
+def test_a_missing_or_needless_teacher_is_said(beats, finished, tmp_path):
+    with pytest.raises(TrainingError, match="name the folder of its run"):
+        training.fit(beats, tmp_path, TINY_STUDENT, "all")
+    with pytest.raises(TrainingError, match="no use for a teacher"):
+        training.fit(beats, tmp_path, TINY, "all", teacher=finished[1])
+
+
+def test_a_folder_of_another_training_is_refused(beats, finished):
+    with pytest.raises(TrainingError, match="another split"):
+        training.fit(beats, finished[1], TINY, "fold0")
+
+
+def test_a_batch_holds_each_beat_of_an_epoch_once(beats):
+    train = beats.beats[split(beats, "all").train]
+    plain = Settings(batch=16, augmented=0.0)
+    steps = len(train) // 16
+    drawn = np.concatenate([training.batch(beats, train, plain, step)[0] for step in range(steps)])
+    assert drawn.shape == (steps * 16, 1, 320)
+    assert len(np.unique(drawn, axis=0)) == len(drawn)
+    again = np.concatenate([training.batch(beats, train, plain, step)[0] for step in range(steps, 2 * steps)])
+    assert not np.array_equal(drawn, again)
+
+
+def test_a_checkpoint_says_how_its_generator_was_trained(beats, finished, made_up_score, tmp_path):
+    generator, about = training.trained(finished[1])
+    info = checkpoint.save(
+        tmp_path / "m.safetensors",
+        generator,
+        name="tiny",
+        score=made_up_score,
+        usual=np.ones(windows.LENGTH, np.float32),
+        command=train_command.command_line(about),
+        data=beats.about["sha256"],
+    )
+    assert "--width 4" in info.command
+    assert "--seed 0" in info.command
+    assert "--stop-after" not in info.command
+
+
+def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb, tmp_path):
+    tiny = ["--width", "1", "--latent", "2", "--epochs", "9999", "--batch", "256"]
+    dataset.prepare(mitdb, tmp_path / "data", records=["100"])
+    command = [sys.executable, "-m", "ecgmon", "train", "fit", "--data", str(tmp_path / "data")]
+    command += ["--run", str(tmp_path / "run"), *tiny]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.exists() and log.stat().st_size):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"the training ended by itself with status {process.wait(timeout=0.1)}")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on from there" in out
+    done = training._load_state(tmp_path / "run")["step"]
+    subprocess.run([*command, "--stop-after", str(done + 3)], capture_output=True, check=True, timeout=120)
+    assert training._load_state(tmp_path / "run")["step"] == done + 3
+
+
+def test_every_setting_can_be_given_on_the_command_line(beats, finished):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    about = training.trained(finished[1])[1]
+    args = parser.parse_args(train_command.command_line(about).split()[2:])
+    assert {name: getattr(args, name) for name in TINY.__dataclass_fields__} == asdict(TINY)
+    assert args.split == "all"
+    assert args.stop_after is None
+    with pytest.raises(SystemExit):
+        parser.parse_args(["fit", "--data", "a", "--run", "b", "--self-teacher", "perhaps"])
+
+
+def test_mounting_the_command_does_not_load_torch():
+    code = (
+        "import sys, ecgmon.monitor.cli.train; print({'torch', 'scipy', 'wfdb', 'numba'} & set(sys.modules) or 'none')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "none"
+
+
+def test_windows_are_scaled_before_the_network_sees_them(beats):
+    train = beats.beats[split(beats, "all").train]
+    drawn, plain = training.batch(beats, train, TINY, 0)
+    assert len(plain) == 8
+    assert np.allclose(drawn.max(axis=-1), 1, atol=1e-6)
+    assert np.allclose(drawn.min(axis=-1), -1, atol=1e-6)
+    assert drawn.shape[-1] == windows.LENGTH

@@ -1,0 +1,92 @@
+"""A score is fitted to what a stream knows of its beats, and means what it says on others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.models.score.evidence import NAMES, log_error
+from ecgmon.models.weights.checkpoint import shipped
+from ecgmon.pipelines.training import score_fitting
+from ecgmon.pipelines.training.dataset import prepare
+from ecgmon.pipelines.training.fitting import TrainingError
+from ecgmon.pipelines.training.separation import separation
+from ecgmon.pipelines.training.splits import split
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return Scorer(shipped("fold0"))
+
+
+@pytest.fixture(scope="module")
+def dataset(mitdb, tmp_path_factory):
+    return prepare(mitdb, tmp_path_factory.mktemp("data"), records=["100", "105", "119", "208", "213", "220"])
+
+
+@pytest.fixture(scope="module")
+def found(dataset, scorer):
+    return score_fitting.annotated(dataset, score_fitting.reconstructed(dataset, scorer))
+
+
+@pytest.mark.slow
+def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(dataset, found):
+    used = split(dataset, "fold0")
+    # a tenth would be too few beats of so few records
+    held_out = used.held_out | (used.train & (dataset.beats["tenth"] < 4))
+    used = type(used)(used.name, used.train & ~held_out, held_out, used.test)
+    score = score_fitting.fitted(dataset, found, used).score(found.evidence)
+    tested = used.test & dataset.normal
+    assert np.mean(score[tested] > 1) == pytest.approx(0.1, rel=0.35)
+    assert np.mean(score[tested] > 2) == pytest.approx(0.01, rel=0.75)
+    assert separation(score[used.test], dataset.beats["aami"][used.test])["per_class"]["V"] > 0.98
+
+
+def test_too_few_beats_for_a_score_are_said(dataset, found):
+    used = split(dataset, "ds1")  # none of its five groups of patients could be left out
+    few = type(used)(used.name, used.train & (np.arange(len(used.train)) < 500), used.held_out & False, used.test)
+    with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of ds1"):
+        score_fitting.fitted(dataset, replace(found, unseen=found.evidence.features[:, 0]), few)
+
+
+def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset, scorer):
+    generators = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
+    halves = score_fitting.Halves(dataset, generators)
+    for record, unseen in ((119, "ds1-b"), (208, "ds1-a"), (220, "ds1-b")):  # every other patient, from the first on
+        here = dataset.windows(dataset.beats[dataset.beats["record"] == record][:50])[:, :1]
+        assert np.array_equal(halves.error(record, here), generators[unseen].score(here).error)
+
+
+@pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1-a", "all-b"), ("fold0", "fold1")])
+def test_generators_that_are_no_halves_are_refused(dataset, scorer, names):
+    with pytest.raises(TrainingError, match="are not the halves of a split"):
+        score_fitting.Halves(dataset, dict.fromkeys(names, scorer))
+
+
+def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(mitdb, dataset, scorer):
+    halves = score_fitting.Halves(dataset, {"ds1-a": scorer, "ds1-b": scorer})
+    streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
+    known = np.isfinite(streamed.unseen)
+    assert np.allclose(log_error(streamed.unseen[known]), streamed.evidence.features[known, 0])
+
+
+def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(mitdb, dataset, scorer, found):
+    streamed = score_fitting.streamed(dataset, mitdb, scorer)
+    assert len(streamed.beats) > 0.99 * len(dataset.beats)
+    assert len(np.unique(streamed.beats)) > 0.999 * len(streamed.beats)
+    there, here = streamed.evidence.features, found.evidence.features[streamed.beats]
+    both = np.isfinite(there) & np.isfinite(here)
+    assert both.mean() > 0.97
+    for name, column in zip(NAMES, range(there.shape[1]), strict=True):
+        known = both[:, column]
+        assert np.corrcoef(there[known, column], here[known, column])[0, 1] > 0.9, name
+
+
+def test_what_is_usual_is_the_mean_error_of_the_held_out_beats(dataset, found):
+    used = split(dataset, "fold1")
+    usual = score_fitting.usual_errors(found, used)
+    assert usual == pytest.approx(found.ticks[used.held_out].astype(float).mean(axis=0), rel=1e-5)
+    assert usual[-1] > 2 * np.median(usual)  # where the next beat may begin, normal ones differ most

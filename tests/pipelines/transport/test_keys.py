@@ -1,0 +1,96 @@
+"""Keys are made once, read only from files that nobody else can read, and never shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+import zmq
+
+from ecgmon.pipelines.transport import keys
+from ecgmon.pipelines.transport.keys import KeyFileError
+
+
+@pytest.fixture
+def made(tmp_path):
+    path = tmp_path / "own.key"
+    return path, keys.generate(path)
+
+
+def test_a_key_that_was_made_can_be_read_and_only_by_us(made):
+    path, public = made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    pair = keys.read(path)
+    assert pair.public == public == zmq.curve_public(pair.secret)
+
+
+def test_a_wide_umask_does_not_open_a_key(tmp_path):
+    before = os.umask(0)
+    try:
+        keys.generate(tmp_path / "own.key")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "own.key").stat().st_mode) == 0o600
+
+
+def test_no_key_is_ever_overwritten(made):
+    path, public = made
+    with pytest.raises(KeyFileError, match="never overwritten"):
+        keys.generate(path)
+    assert keys.read(path).public == public
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
+def test_a_key_that_others_could_read_or_change_is_refused(made, mode):
+    path, _ = made
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match="chmod 0600"):
+        keys.read(path)
+
+
+def test_no_key_is_written_through_a_planted_link(tmp_path):
+    (tmp_path / "planted").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KeyFileError):
+        keys.generate(tmp_path / "planted")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_pipe_in_a_key_s_place_neither_hangs_nor_counts(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(KeyFileError, match="not a regular file"):
+            keys.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"secret words of mine", b"x" * 39, b"x" * 41, b"\xff" * 40, b'"' * 40])
+def test_what_is_no_key_is_refused_without_being_shown(tmp_path, content):
+    path = tmp_path / "own.key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="holds no key") as raised:
+        keys.read(path)
+    assert "words" not in str(raised.value)
+
+
+def test_a_secret_has_no_representation(made):
+    pair = keys.read(made[0])
+    line = keys.ConnectionKeys(pair, pair.public)
+    for text in (repr(pair), str(pair), repr(line)):
+        assert pair.secret.decode() not in text
+
+
+def test_the_credential_of_systemd_is_taken_where_no_file_is_named(made, tmp_path, monkeypatch):
+    path, public = made
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    path.rename(folder / keys.CREDENTIAL)
+    (folder / keys.CREDENTIAL).chmod(0o440)  # as an access list shows itself
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+    assert keys.find("", os.environ).public == public
+    assert keys.find(str(folder / keys.CREDENTIAL), {}).public == public
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    with pytest.raises(KeyFileError, match="chmod 0600"):
+        keys.read(folder / keys.CREDENTIAL)
+    with pytest.raises(KeyFileError, match="ecgmon keygen"):
+        keys.find("", {})

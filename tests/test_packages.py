@@ -1,0 +1,16 @@
+"""What is installed is all that there is: a checkout that runs from its own folder would not miss a package."""
+
+from __future__ import annotations
+
+from setuptools import find_packages
+
+from tests.conftest import CHECKOUT
+
+
+def test_every_folder_of_code_is_installed_under_one_name():
+    folders = {
+        ".".join(("ecgmon", *file.parent.relative_to(CHECKOUT).parts))
+        for package in ("models", "monitor", "pipelines")
+        for file in (CHECKOUT / package).rglob("*.py")
+    }
+    assert set(find_packages(str(CHECKOUT), include=["ecgmon*"])) == folders | {"ecgmon"}
