@@ -68,9 +68,20 @@ def taps() -> NDArray[np.float32]:
     from scipy.signal import firwin  # a second of import that only those who filter should pay
 
     forward = firwin(_ORDER + 1, BAND, pass_zero=False, fs=FS)
-    zero_phase = np.convolve(forward, forward[::-1]).astype(np.float32)
+    zero_phase = convolve(forward, forward[::-1]).astype(np.float32)
     zero_phase.flags.writeable = False
     return zero_phase
+
+
+def convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convolve two impulse responses; shape (len(a) + len(b) - 1,).
+
+    numpy's own takes its sums from a BLAS library, in an order that depends on the processor.
+    """
+    out = np.zeros(len(a) + len(b) - 1)
+    for k, factor in enumerate(a):
+        out[k : k + len(b)] += factor * b
+    return out
 
 
 def filter_raw(raw: NDArray[np.float32]) -> NDArray[np.float32]:

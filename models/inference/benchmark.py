@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ecgmon.models.inference import passband
 from ecgmon.models.inference.gpu import Resident
-from ecgmon.models.inference.reconstruction import TILE, Sampled, Scorer, fused
+from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.weights.checkpoint import default_weights, load_generator
@@ -160,8 +160,8 @@ def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: A
     """Make the forms of the student; text says why there is none."""
     network = fused(generator)
     leads = generator.shape.leads
-    example = torch.zeros((TILE, leads, LENGTH), device=device)
-    nothing = np.zeros((TILE, leads, LENGTH), np.float32)
+    example = torch.zeros((BLOCK, leads, LENGTH), device=device)
+    nothing = np.zeros((BLOCK, leads, LENGTH), np.float32)
     forms: dict[str, _Scoring | str] = {}
 
     def attempt(name: str, make: Callable[[], Callable[[Tensor], Tensor]], *, captured: bool = False) -> None:

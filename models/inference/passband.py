@@ -8,12 +8,13 @@ neighbour on one side, they have to lie closer.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ecgmon.models.windows import BAND, FILTER_HALF, FS, LENGTH
+from ecgmon.models.windows import BAND, FILTER_HALF, FS, LENGTH, convolve
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,8 +49,9 @@ def impulse_response() -> NDArray[np.float64]:
     time = np.arange(FILTER_HALF + 1) - FILTER_HALF / 2
     low, high = (2 * edge / FS for edge in BAND)
     forward = (high * np.sinc(high * time) - low * np.sinc(low * time)) * np.hamming(FILTER_HALF + 1)
-    forward /= forward @ np.cos(np.pi * (low + high) / 2 * time)  # a gain of 1 in the middle of the band
-    return np.convolve(forward, forward[::-1])
+    # A gain of 1 in the middle of the band.  Not @: a BLAS library's sums depend on the processor and the threads.
+    forward /= math.fsum(forward * np.cos(np.pi * (low + high) / 2 * time))
+    return convolve(forward, forward[::-1])
 
 
 @cache
@@ -65,7 +67,7 @@ def interpolation() -> NDArray[np.float64]:
     """
     response = impulse_response()
     lags = np.zeros(LENGTH)
-    correlation = np.correlate(response, response, "full")[len(response) - 1 :]
+    correlation = convolve(response, response[::-1])[len(response) - 1 :]
     lags[: len(correlation)] = correlation[:LENGTH]
     apart = np.abs(np.subtract.outer(np.arange(LENGTH), np.arange(LENGTH)))
     covariance = lags[apart] / lags[0] + _CONSTANT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ecgmon.models.inference import passband
 from ecgmon.models.inference.gpu import Resident
+from ecgmon.models.inference.products import ROWS, Product, row_means
 from ecgmon.models.weights.checkpoint import default_weights, load_generator
 from ecgmon.models.windows import LENGTH
 
@@ -24,18 +24,9 @@ if TYPE_CHECKING:
 
     from ecgmon.models.networks.generator import AnyGenerator
 
-TILE: Final = 64
-"""Windows that a network runs on at once, the last tile filled up.
+BLOCK: Final = 256
+"""Windows that are worked on at a time, so that they stay in the processor's cache; no answer depends on it."""
 
-Sums over another batch size may be taken in another order.  With one size only, a beat's answer
-does not depend, even in its last bit, on which beats it happened to be scored with: that is what
-makes a replay repeatable at any speed and with any number of workers.
-"""
-
-TILES: Final = (256, 128, TILE, 32, 16, 8)
-"""Sizes of tiles of a dense generator, of which those are used that give the bits that :data:`TILE` gives."""
-
-_TILE_WINDOWS: Final = 6  # the time that a tile takes whatever its size, in windows
 _LARGEST_REMAINDER: Final = 2e-5  # root mean square of what sampling may miss of a scaled window
 
 
@@ -79,8 +70,9 @@ class Reconstructor:
 
     Notes
     -----
-    Answers are bit for bit the same whatever the batch, on one machine, device and number of
-    threads.  Another processor may differ in the last bits.
+    On a CPU, a dense generator gives the same bits in every batch, process and thread, and on every x86-64 processor: see
+    :mod:`ecgmon.models.inference.products`.  A convolutional one, which is not deployed, and a GPU give the same bits on one
+    machine with one number of threads.
 
     A dense generator runs as :class:`Sampled` does.  A window that did not pass the window filter, so that it cannot
     be told from its samples, runs through the whole network: which way a window goes depends on that window alone.
@@ -125,12 +117,16 @@ class Reconstructor:
         error = torch.empty(len(windows))
         ticks = torch.empty((len(windows), LENGTH), dtype=torch.float16)
         with torch.inference_mode():
-            for first in range(0, len(windows), TILES[0]):  # what is worked on stays in the processor's cache
-                part = slice(first, first + TILES[0])
+            for first in range(0, len(windows), BLOCK):
+                part = slice(first, first + BLOCK)
                 scaled, unusable = self._scaled(windows[part])
                 apart = self._reconstructed(scaled).sub_(scaled).square_()
-                tick = apart[:, 0] if self._leads == 1 else apart.mean(1)
-                torch.mean(tick, 1, out=error[part])
+                tick = apart[:, 0]
+                for lead in range(1, self._leads):
+                    tick = tick + apart[:, lead]
+                if self._leads > 1:
+                    tick /= self._leads
+                error[part] = row_means(tick)
                 ticks[part] = tick
                 if unusable is not None:
                     error[part][unusable] = torch.nan
@@ -193,19 +189,25 @@ class Reconstructor:
             return self._in_whole(scaled.to(self._device)).cpu()
         x_hat, unknown = self._sampled(scaled)
         if unknown is not None:
-            x_hat[unknown] = self._in_whole(scaled[unknown])
+            x_hat[unknown] = self._sampled.in_whole(scaled[unknown])
         return x_hat
 
     def _in_whole(self, x: Tensor) -> Tensor:
-        """Run the whole network tile by tile, the last tile filled up with zeros."""
+        """Run a network that is not dense, always over as many windows, the last ones filled up with zeros.
+
+        Over another number of windows a library might take its sums in another order.
+        """
         x_hat = torch.empty_like(x)
-        for first in range(0, len(x), TILE):
-            tile = x[first : first + TILE]
-            count = len(tile)
-            if count < TILE:
-                tile = torch.nn.functional.pad(tile, (0, 0, 0, 0, 0, TILE - count))
-            x_hat[first : first + TILE] = self._network(tile)[:count]
+        for first in range(0, len(x), _CONVOLVED):
+            part = x[first : first + _CONVOLVED]
+            count = len(part)
+            if count < _CONVOLVED:
+                part = torch.nn.functional.pad(part, (0, 0, 0, 0, 0, _CONVOLVED - count))
+            x_hat[first : first + _CONVOLVED] = self._network(part)[:count]
         return x_hat
+
+
+_CONVOLVED: Final = 64
 
 
 class Sampled:
@@ -232,36 +234,31 @@ class Sampled:
         self._shape = (leads, LENGTH)
         ticks = np.concatenate([passband.TICKS + lead * LENGTH for lead in range(leads)])
         self._ticks = torch.from_numpy(ticks)
-        probes = passband.probes(leads)
-        self._probes = torch.from_numpy(probes.astype(np.float32)).t()
-        # weights (outputs, inputs), bias, slope of the leaky ReLU
-        layers: list[tuple[Tensor, Tensor | None, float]] = []
-        for layer in network:
-            if isinstance(layer, nn.Linear):
-                layers.append((layer.weight.detach(), None if layer.bias is None else layer.bias.detach(), 1.0))
-            elif isinstance(layer, nn.LeakyReLU):
-                layers[-1] = (*layers[-1][:2], layer.negative_slope)
-        weight, bias, slope = layers[0]
-        whole = weight.double().numpy().reshape(-1, leads, LENGTH)
+        probes = torch.from_numpy(passband.probes(leads).astype(np.float32)).t().contiguous()
+        self._probes = Product(probes, None)
+        self._layers = [
+            Product(weight.t().contiguous(), bias)
+            for weight, bias in (_weights(each) for each in network if _is_dense(each))
+        ]
+        self._slopes = _slopes(network)
+        whole = self._layers[0].weight.t().double().numpy().reshape(-1, leads, LENGTH)
         sampled = np.einsum("oli,ij->olj", whole, passband.interpolation())  # the same bits with any number of threads
         weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32))
-        layers[0] = (weight, bias, slope)
-        self._layers = [(weight.t().contiguous(), bias, slope) for weight, bias, slope in layers]
-        self.multiply_adds = probes.size + sum(weight.numel() for weight, _, _ in self._layers)
-        # Room that is used over and over: fresh memory would cost more than a layer, and where it lies decides which
-        # instructions a library takes.  A layer reads from one half and writes to the other.
-        widest = max(weight.shape[1] for weight, _, _ in self._layers)
-        self._given = torch.zeros((TILES[0], leads * LENGTH))
-        self._samples = torch.zeros((TILES[0], leads * count))
-        self._room = torch.zeros((2, TILES[0] * widest))
-        self._missed = torch.zeros((TILES[0], len(probes)))
+        self._first = Product(weight.t().contiguous(), self._layers[0].bias)
+        self.multiply_adds = sum(each.weight.numel() for each in (self._probes, self._first, *self._layers[1:]))
+        # Room that is used over and over: fresh memory would cost more than a layer.  A layer reads from one half and
+        # writes to the other.
+        widest = max(each.outputs for each in self._layers)
+        self._given = torch.zeros((BLOCK, leads * LENGTH))
+        self._samples = torch.zeros((BLOCK, leads * count))
+        self._room = torch.zeros((2, BLOCK * widest))
+        self._missed = torch.zeros((BLOCK, self._probes.outputs))
         self._limit = _LARGEST_REMAINDER * leads**0.5
-        self._sizes: dict[int, tuple[int, ...]] = {}  # by number of threads, which may change the order of sums
         with torch.inference_mode():
-            self._choose_sizes()  # now, so that the first beat does not wait for it
+            self(torch.zeros((1, *self._shape)))  # checks the library now, so that the first beat does not wait for it
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Reconstruct scaled windows, tile by tile.
+        """Reconstruct scaled windows as if all had passed the window filter.
 
         Parameters
         ----------
@@ -274,78 +271,66 @@ class Sampled:
             True for a window that is not known from its samples; its reconstruction is that of another window, which
             has the same samples and could have passed the filter.  None where there is no such window.
         """
-        sizes = self._sizes.get(torch.get_num_threads()) or self._choose_sizes()
         flat = x.flatten(1)
         x_hat = torch.empty_like(flat)
-        missed = torch.empty((len(flat), self._missed.shape[1]))
-        first, largest = 0, sizes[0]
-        for size in (largest,) * (len(flat) // largest) + tiling(len(flat) % largest, sizes):
-            part = slice(first, first + size)
-            x_hat[part] = self._tile(flat[part], size, missed[part])
-            first += size
+        missed = torch.empty((len(flat), self._probes.outputs))
+        for first in range(0, len(flat), BLOCK):
+            part = slice(first, first + BLOCK)
+            given, count = self._filled_up(flat[part])
+            missed[part] = self._probes(given, self._missed[: len(given)])[:count]
+            samples = torch.index_select(given, 1, self._ticks, out=self._samples[: len(given)])
+            x_hat[part] = self._run(self._first, samples)[:count]
         x_hat = x_hat.view(-1, *self._shape)
         if len(flat) == 0 or missed.abs_().max().item() <= self._limit:  # which most often says it of all at once
             return x_hat, None
         return x_hat, ~(missed.amax(1) <= self._limit)
 
-    def _tile(self, tile: Tensor, size: int, missed: Tensor) -> Tensor:
-        """Reconstruct one tile, filled up with what is left of those before; write down the probes."""
-        count = len(tile)
-        if count == size:
-            given = tile
-        else:
-            given = self._given[:size]
-            given[:count] = tile
-        missed[:] = torch.mm(given, self._probes, out=self._missed[:size])[:count]
-        h = torch.index_select(given, 1, self._ticks, out=self._samples[:size])
-        for number, (weight, bias, slope) in enumerate(self._layers):
-            room = self._room[number % 2, : size * weight.shape[1]].view(size, -1)
-            h = torch.mm(h, weight, out=room) if bias is None else torch.addmm(bias, h, weight, out=room)
+    def in_whole(self, x: Tensor) -> Tensor:
+        """Reconstruct scaled windows, shape (n, leads, 320), from all of their samples."""
+        flat = x.flatten(1)
+        x_hat = torch.empty_like(flat)
+        for first in range(0, len(flat), BLOCK):
+            part = slice(first, first + BLOCK)
+            given, count = self._filled_up(flat[part])
+            x_hat[part] = self._run(self._layers[0], given)[:count]
+        return x_hat.view(-1, *self._shape)
+
+    def _filled_up(self, part: Tensor) -> tuple[Tensor, int]:
+        """Bring windows to a number of rows that a product takes, with what is left of those before."""
+        count = len(part)
+        if count % ROWS == 0:
+            return part, count
+        given = self._given[: -(-count // ROWS) * ROWS]
+        given[:count] = part
+        return given, count
+
+    def _run(self, first: Product, h: Tensor) -> Tensor:
+        """Run the layers, the first of them as given."""
+        for number, (layer, slope) in enumerate(zip((first, *self._layers[1:]), self._slopes, strict=True)):
+            h = layer(h, self._room[number % 2, : len(h) * layer.outputs].view(len(h), -1))
             if slope != 1:
                 nn.functional.leaky_relu_(h, slope)
-        return h[:count]
-
-    def _choose_sizes(self) -> tuple[int, ...]:
-        """Find the sizes of tiles that give the bits that tiles of :data:`TILE` give, with the threads of now.
-
-        A library chooses the order of its sums by the shapes that it is given, so what it does with some numbers it
-        does with all.
-        """
-        random = torch.Generator().manual_seed(0)
-        x = 2 * torch.rand(self._given.shape, generator=random) - 1
-
-        def made(size: int) -> Tensor:
-            missed = torch.empty_like(self._missed)
-            parts = [slice(first, first + size) for first in range(0, len(x), size)]
-            tiles = [self._tile(x[part], size, missed[part]).clone() for part in parts]
-            return torch.cat([torch.cat(tiles), missed], 1)
-
-        expected = made(TILE)
-        sizes = tuple(size for size in TILES if size == TILE or torch.equal(made(size), expected))
-        self._sizes[torch.get_num_threads()] = sizes
-        return sizes
+        return h
 
 
-@cache
-def tiling(count: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Choose the tiles that windows are run in soonest; the last may be larger than what is left for it.
+def _is_dense(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Linear)
 
-    Parameters
-    ----------
-    count : int
-        Windows, fewer than the largest tile has.
-    sizes : tuple of int
-        Of tiles, largest first.
 
-    Returns
-    -------
-    tuple of int
-    """
-    if count <= 0:
-        return ()
-    one = (min(size for size in sizes if size >= count),)
-    several = [(size, *tiling(count - size, sizes)) for size in sizes if size < count]
-    return min([one, *several], key=lambda tiles: sum(tiles) + _TILE_WINDOWS * len(tiles))
+def _weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    assert isinstance(layer, nn.Linear)
+    return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+
+
+def _slopes(network: nn.Sequential) -> list[float]:
+    """Slopes below zero of what follows each dense layer; 1 where nothing does."""
+    slopes: list[float] = []
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            slopes.append(1.0)
+        elif isinstance(layer, nn.LeakyReLU):
+            slopes[-1] = layer.negative_slope
+    return slopes
 
 
 def _tensor(windows: NDArray[np.float32]) -> Tensor:

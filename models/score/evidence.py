@@ -148,8 +148,15 @@ class Evidence:
 
 def log_error(error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Turn mean squared errors, such as A(x), into the features ``error`` and ``error_qrs``; same shape."""
-    logarithm: NDArray[np.float32] = np.log(error.astype(np.float32) + np.float32(_LEAST_ERROR))
-    return logarithm
+    return log(error.astype(np.float32) + np.float32(_LEAST_ERROR))
+
+
+def log(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take natural logarithms, shape of ``x``, to the nearest float32.
+
+    numpy's own of float32 differ in their last bit between processors; those of float64, rounded, do not.
+    """
+    return np.log(x.astype(np.float64)).astype(np.float32)
 
 
 def error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from ecgmon.models.score.evidence import (
     Evidence,
     EvidenceError,
     error_features,
+    log,
 )
 
 if TYPE_CHECKING:
@@ -301,8 +302,8 @@ def observe(
     rhythm = np.empty((n, 3), np.float32)
     features = np.full((n, len(NAMES)), np.nan, np.float32)
     features[:, :2] = error_features(error, np.concatenate([part[:, ERROR_TICKS] for part in squared_error]))
-    features[:, 2] = -np.log(rr_ratio)
-    features[:, 3] = -np.log(rr)
+    features[:, 2] = -log(rr_ratio)
+    features[:, 3] = -log(rr)
     compared = _Compared.empty(n, leads)
     written_over = _Kept.empty(n, leads)
     first = 0
@@ -357,8 +358,7 @@ def _own(compared: _Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
     apart = _ranked(compared.apart, np.broadcast_to((known * PERCENTILE // 100)[..., None], (len(known), leads, 2)))
     told = (known >= LEAST_BEATS) & (usual > _FLAT) & (span > _FLAT)  # another lead shows nothing
     scale = np.square(np.divide(np.float32(2), usual, out=np.full_like(usual, np.nan), where=told))
-    logarithm: NDArray[np.float32] = np.log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
-    return logarithm
+    return log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
 
 
 @compiled

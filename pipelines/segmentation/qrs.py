@@ -22,6 +22,7 @@ Times in this module are sample indices at 360 Hz from the stream's first sample
 
 from __future__ import annotations
 
+import math
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -302,7 +303,7 @@ def gabor() -> NDArray[np.float32]:
     even = bell * np.cos(2 * np.pi * GABOR_CENTRE * time)
     even -= bell * even.sum() / bell.sum()
     odd = bell * np.sin(2 * np.pi * GABOR_CENTRE * time)
-    gain = even @ np.cos(2 * np.pi * GABOR_CENTRE * time)
+    gain = math.fsum(even * np.cos(2 * np.pi * GABOR_CENTRE * time))  # a BLAS library's sum depends on the processor
     parts = np.stack((even, odd)).astype(np.float32) / np.float32(gain)
     parts.flags.writeable = False
     return parts

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ecgmon.models.inference import passband
-from ecgmon.models.inference.reconstruction import TILE, TILES, Reconstructor
+from ecgmon.models.inference.reconstruction import Reconstructor
 from ecgmon.models.networks.beatgan import initialise
 from ecgmon.models.networks.dense import DenseGenerator
 from ecgmon.models.networks.shape import DenseShape
@@ -145,21 +145,6 @@ def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer, threa
             assert np.array_equal(found.ticks, alone.ticks[part])
     finally:
         torch.set_num_threads(before)
-
-
-def test_tiles_are_used_only_where_they_give_the_same_bits(scorer):
-    sampled = scorer._sampled
-    windows = torch.from_numpy(scale(filter_raw(raw_signals("beats", TILES[0]))))
-    with torch.inference_mode():
-        expected = sampled(windows)[0].clone()
-        (sizes,) = {sampled._sizes[torch.get_num_threads()]}
-        assert TILE in sizes
-        try:
-            for size in sizes:
-                sampled._sizes = {torch.get_num_threads(): (size,)}
-                assert torch.equal(sampled(windows)[0], expected)
-        finally:
-            sampled._sizes = {}
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
