@@ -113,7 +113,7 @@ do_install() {
     pip+=(--no-index --find-links "$WHEELS")
   fi
   # a copy: building leaves files behind, which would be root's in somebody's checkout
-  cp -r "$source"/{pyproject.toml,README.md,LICENSE*,monitor,models,pipelines} "$draft"
+  cp -r "$source"/{pyproject.toml,README.md,LICENSE*,ecgmon,monitor,models,pipelines} "$draft"
   if [[ -n ${PACKAGES:-} ]]; then
     [[ -d $PACKAGES ]] || fail "there is no folder $PACKAGES"
     "$release/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools # an old one, that goes before

@@ -4,7 +4,7 @@ A BLAS library chooses a kernel by the processor, and may take a long sum in pie
 :data:`TERMS` terms the kernels of today's libraries agree: each output has one accumulator, to which the terms are added
 in order by fused multiply-add.  Here longer sums are cut into such pieces, and a library is only used after it has shown, at
 the start of the process, that it gives exactly these bits.  Where it does not (a processor without fused multiply-add), the
-same sums are computed step by step, which takes about fifty times as long.
+same sums are computed step by step, which takes about two hundred times as long.
 """
 
 from __future__ import annotations

@@ -260,12 +260,9 @@ def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine
         return (machine.status().get("daemon") or {}).get("streams", {}).get("again", {}).get("beats", 0)
 
     wait_for(lambda: beats() > 20, "beats")
-    other = machine.done(
-        "sh", "-c", "ls -d /usr/local/lib/ecgmon/current/lib/python3*/site-packages/models/weights/ds1.safetensors"
-    )
-    machine.write(
-        "/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= 3.5") + f'[worker]\nweights = "{other.strip()}"\n'
-    )
+    other = "/etc/ecgmon/other.safetensors"
+    machine.done("install", "-m", "644", "/opt/ecgmon/models/weights/ds1.safetensors", other)
+    machine.write("/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= 3.5") + f'[worker]\nweights = "{other}"\n')
     machine.done("systemctl", "reload", "ecgmon-monitor")  # and with it the workers
     wait_for(lambda: machine.events("ecgmon-monitor", "reloaded"), "the reload")
     stood = beats()
@@ -313,13 +310,13 @@ def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_not
     machine.done(
         "sh",
         "-c",
-        "mkdir /opt/broken && cd /opt/ecgmon && cp -r Makefile README.md LICENSE pyproject.toml requirements.txt systemd monitor models pipelines /opt/broken",
+        "mkdir /opt/broken && cd /opt/ecgmon && cp -r Makefile README.md LICENSE pyproject.toml requirements.txt systemd ecgmon monitor models pipelines /opt/broken",
     )
     machine.done(
         "sed",
         "-i",
         "s/def run_monitor(.*/&\\n    raise RuntimeError('broken')/",
-        "/opt/broken/monitor/commands_roles.py",
+        "/opt/broken/monitor/cli/roles.py",
     )
     failed = machine.install("/opt/broken")
     assert failed.returncode != 0
