@@ -12,13 +12,13 @@ from ecgmon.monitor.core.outcomes import ScoredRows, latest
 from ecgmon.monitor.offline.alerts import alerts_of_rows
 from ecgmon.pipelines.evaluation.ec57 import (
     BEAT_SYMBOLS,
-    MATCH_SECONDS,
     Reference,
     evaluate_records,
     match_beats,
     summarise,
 )
 from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.scoring.chain import Chain
 from ecgmon.pipelines.training.dataset import SYMBOLS, BeatClass
 from ecgmon.pipelines.training.separation import auc, average_precision

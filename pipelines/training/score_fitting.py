@@ -13,6 +13,7 @@ from ecgmon.models.score.evidence import Evidence
 from ecgmon.models.score.normalizing_flow import DensityError
 from ecgmon.models.score.score import Score, ScoreError
 from ecgmon.pipelines.items import ITEM, Items, Kind
+from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.finding import RecordRef
 from ecgmon.pipelines.sources.wfdb_files import open_record
 from ecgmon.pipelines.training.dataset import nearest_of
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import Raw, Reconstructor
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.splits import Split
-
-MATCH: Final = 0.15
-"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
 
 
 class Halves:
@@ -167,7 +165,7 @@ def streamed(
     Returns
     -------
     Gathered
-        Of every detected beat within :data:`MATCH` of an annotated one.
+        Of every detected beat within :data:`ecgmon.pipelines.limits.MATCH_SECONDS` of an annotated one.
 
     Raises
     ------
@@ -189,7 +187,7 @@ def streamed(
             part = reconstruct(items, generator)
             evidence = chain.observe(part).evidence
             nearest = nearest_of(truth, beats["sample"])
-            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH * windows.FS
+            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH_SECONDS * windows.FS
             parts.append(evidence[matched])
             numbers.append(here[nearest[matched]])
             ticks.append(part.ticks[matched])
