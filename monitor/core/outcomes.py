@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ecgmon.monitor.core.exchange import Lot
     from ecgmon.pipelines.scoring.chain import Observed, ScoredItems
 
+Detail = Literal["none", "anomalous", "all"]
+"""Beats to keep with their window; to the anomalous ones belong those that raise an alert."""
+
 _QUALITIES: Final = tuple(Quality)
 _BEAT: Final = Kind.BEAT.value  # for every item of every stream: looking into an enumeration takes ten times as long
 _SECOND: Final = Kind.SECOND.value
@@ -134,22 +137,19 @@ class Rules:
     state : StreamState
         Where the stream stands.
     settings : AlertSettings
-    detail : str
-        Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
+    detail : Detail
     """
 
     __slots__ = ("_detail_from", "_settings", "engine", "state")
 
-    def __init__(
-        self, state: StreamState, settings: AlertSettings, *, detail: Literal["none", "anomalous", "all"] = "anomalous"
-    ) -> None:
+    def __init__(self, state: StreamState, settings: AlertSettings, *, detail: Detail = "anomalous") -> None:
         self.state = state
         self.configure(settings, detail)
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
 
-    def configure(self, settings: AlertSettings, detail: Literal["none", "anomalous", "all"]) -> None:
+    def configure(self, settings: AlertSettings, detail: Detail) -> None:
         """Go on by other rules, between two commits; alerts that are active stay so until the new rules clear them."""
         self._settings = settings
         self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
@@ -250,8 +250,7 @@ class StreamRules(Rules):
     settings : AlertSettings
     recent : sequence of bytes
         What the store remembers of the stream's last beats, oldest first.
-    detail : str
-        As of :class:`Rules`.
+    detail : Detail
     """
 
     __slots__ = ("chain",)
@@ -262,7 +261,7 @@ class StreamRules(Rules):
         settings: AlertSettings,
         recent: Sequence[bytes] = (),
         *,
-        detail: Literal["none", "anomalous", "all"] = "anomalous",
+        detail: Detail = "anomalous",
     ) -> None:
         super().__init__(state, settings, detail=detail)
         self.chain = Chain(len(state.leads), recent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.core.alerts import Alert
     from ecgmon.monitor.core.commit import Entry
+    from ecgmon.monitor.core.outcomes import Detail
     from ecgmon.pipelines.offline.record import ScoredRecord
     from ecgmon.pipelines.scoring.chain import ScoredItems
     from ecgmon.pipelines.segmentation.segmenter import SegmentSettings
     from ecgmon.pipelines.sources.record import RecordSource
-
-Detail = Literal["none", "anomalous", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +65,8 @@ def watch(
     scorer : ecgmon.models.inference.reconstruction.Scorer
     settings : AlertSettings
     segmentation : SegmentSettings
-    detail : str
-        Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
+    detail : Detail
+        Beats to keep with their window.
     chunk_seconds : float
         Signal that is read at a time, in seconds; it changes what comes together, and nothing else.
 
