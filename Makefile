@@ -59,7 +59,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 # numba makes a loop anew when its own file has changed, not when one that it calls has
 $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/*.py pipelines/*/*.py)
 	@find models pipelines -name '*.nb[ic]' -delete
-	@$(BIN)/python -c 'from ecgmon.monitor.core import outcomes; from ecgmon.pipelines.roles import producer; outcomes.warm_up(); producer.warm_up()'
+	@$(BIN)/python -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()'
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

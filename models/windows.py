@@ -38,6 +38,9 @@ BAND: Final = (3.0, 45.0)
 PREFERRED_LEADS: Final = ("MLII", "II")
 """Leads that the model knows, best first; a window of another lead is scored all the same, and that is said."""
 
+MOST_LEADS: Final = 2
+"""Most leads of a stream that beats are looked for, windows cut and beats compared in."""
+
 _ORDER: Final = 108  # 0.3 s at 360 Hz, the order that the published protocol uses
 
 FILTER_HALF: Final = _ORDER

@@ -19,6 +19,7 @@ import numpy as np
 
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.items import ITEM, Items, Kind, Quality
+from ecgmon.pipelines.limits import FS_RANGE, MAX_ITEMS, MAX_STREAM_ID, STREAM_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,23 +31,17 @@ PROTOCOL: Final = 1
 
 MAX_FRAME: Final = 64 * 2**20
 """Longest frame in bytes that a socket accepts."""
-MAX_ITEMS: Final = 65_536
-"""Most items in one message."""
 MAX_STREAMS: Final = 10_000
 """Most streams of one producer."""
 MAX_LEADS: Final = 16
 """Most leads of a window, and of a stream as announced."""
 MAX_TEXT: Final = 256
 """Longest text in a header, in characters."""
-MAX_STREAM_ID: Final = 64
-"""Longest stream id, in characters."""
 
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 StreamId = Annotated[
     str,
-    msgspec.Meta(
-        min_length=1, max_length=MAX_STREAM_ID, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-    ),
+    msgspec.Meta(min_length=1, max_length=MAX_STREAM_ID, pattern=f"^{STREAM_ID}$"),
 ]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
@@ -71,7 +66,7 @@ class StreamInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a producer says of a stream that it is going to send."""
 
     stream: StreamId
-    fs: Annotated[float, msgspec.Meta(ge=100, le=1000)]
+    fs: Annotated[float, msgspec.Meta(ge=FS_RANGE[0], le=FS_RANGE[1])]
     """Sampling frequency in Hz of the stream's own sample indices."""
     leads: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=MAX_LEADS)]
     """Names of the leads in its windows, in order."""

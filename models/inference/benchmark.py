@@ -25,7 +25,7 @@ from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.weights.checkpoint import default_weights, load_generator
-from ecgmon.models.windows import LENGTH, scale
+from ecgmon.models.windows import BEFORE, LENGTH, scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,7 @@ def _windows(beats: int) -> NDArray[np.float32]:
     """Make windows that look a little like beats, in mV: a QRS complex of random size in noise, filtered."""
     random = np.random.default_rng(beats)
     response = passband.impulse_response()
-    ticks = np.arange(LENGTH + len(response) - 1) - (len(response) // 2 + 140)
+    ticks = np.arange(LENGTH + len(response) - 1) - (len(response) // 2 + BEFORE)
     complexes = np.exp(-0.5 * np.square(ticks / random.uniform(4, 15, (beats, 1)))) * random.uniform(0.3, 2, (beats, 1))
     raw = complexes + 0.05 * random.standard_normal((beats, len(ticks)))
     spectrum = np.fft.rfft(raw) * np.fft.rfft(response, raw.shape[1])

@@ -48,7 +48,6 @@ _TICKS: Final = np.array([len(QRS_TICKS), len(P_TICKS)], np.float32)
 
 _RHYTHM: Final = NAMES.index("late_run")
 _OWN: Final = NAMES.index("own_qrs")
-_MOST_LEADS: Final = 2
 _OUTLINE_STEP: Final = OUTLINE_TICKS.step
 
 
@@ -102,7 +101,7 @@ class History:
     def __init__(self, leads: int) -> None:
         if leads < 1:
             raise EvidenceError(f"a stream of {leads} leads has no beats; expected 1 or 2")
-        self.leads = min(leads, _MOST_LEADS)
+        self.leads = min(leads, windows.MOST_LEADS)
         self._memory = _Memory.empty(self.leads)
         self._written_over: _Kept | None = None
 

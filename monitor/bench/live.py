@@ -105,8 +105,8 @@ def live(
 ) -> dict[str, Any]:
     """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do, if there are any."""
     from ecgmon.models.inference.benchmark import machine
-    from ecgmon.monitor.core.outcomes import warm_up as warm_up_monitor
     from ecgmon.pipelines.roles.producer import warm_up as warm_up_producer
+    from ecgmon.pipelines.scoring.chain import warm_up as warm_up_monitor
 
     progress(f"{_FEW} streams, for their memory")
     warm_up_producer()  # a process that has to compile takes more memory than one that finds its loops compiled

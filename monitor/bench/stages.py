@@ -167,7 +167,7 @@ def _commit(
     clock: Clock, arrived: list[tuple[StreamRules, list[Lot]]], info: ModelInfo, store: Store, model: int
 ) -> None:
     observed = clock.of("evidence", lambda: observe(arrived))
-    scores = clock.of("density", lambda: info.score.score(observed.evidence))
+    scores = clock.of("density", lambda: observed.score(info.score))
     outcomes = clock.of("rules", lambda: conclude(arrived, observed, scores))
     clock.of("store", lambda: store.write([outcome.entry for outcome in outcomes], model, 0))
     for (rule, _), outcome in zip(arrived, outcomes, strict=True):

@@ -10,8 +10,8 @@ from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.models.inference.ticks import relative
 from ecgmon.monitor.store.database import Reader
 from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.offline.explanation import unscale
 from ecgmon.pipelines.offline.pictures import Beat, Strip, busiest_stretch, draw_strip
-from ecgmon.pipelines.offline.record import unscale
 from ecgmon.pipelines.segmentation.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def draw_closing_picture(
         shown = beats[(beats["seconds"] >= start) & (beats["seconds"] < start + _SECONDS)]
         kept = [(row, detail) for row in shown if (detail := reader.detail(source.stream, int(row["seq"]))) is not None]
     if not kept:
-        return  # not one beat was odd enough to be kept with its window: there is nothing to explain
-    # the oddest beat, but not one whose oddness is noise
+        return  # no beat scored enough to be kept with its window: there is nothing to explain
+    # the beat with the highest score, but not one that lies in noise
     row, (window, ticks) = max(
         kept, key=lambda pair: (pair[0]["quality"] == Quality.USABLE, float(np.nan_to_num(pair[0]["score"], nan=-1.0)))
     )
@@ -77,12 +77,12 @@ def draw_closing_picture(
             seq=int(row["seq"]),
             seconds=float(row["seconds"]),
             score=float(row["score"]),
-            error=float(row["error"]),
+            ax=float(row["error"]),
             rr=float(row["rr"]),
             rr_ratio=float(row["rr_ratio"]),
             window=window[0],
             reconstruction=unscale(reconstruction[0, 0], window[0]),
-            oddness=relative(ticks[None], scorer.info.usual)[0],
+            relative_error=relative(ticks[None], scorer.info.usual)[0],
         ),
         threshold=threshold,
     )

@@ -93,7 +93,6 @@ def run_monitor(args: Namespace) -> int:
     from zmq import ZMQError
 
     from ecgmon.models.weights.checkpoint import CheckpointError, default_weights, read_info
-    from ecgmon.monitor.core import outcomes
     from ecgmon.monitor.metrics.instruments import Metrics
     from ecgmon.monitor.process import connections as endpoints
     from ecgmon.monitor.process.monitor import Monitor
@@ -101,6 +100,7 @@ def run_monitor(args: Namespace) -> int:
     from ecgmon.monitor.process.supervisor import EXIT_REFUSED
     from ecgmon.monitor.store.database import Store, StoreError
     from ecgmon.monitor.web.exporter import ExporterError, serve
+    from ecgmon.pipelines.scoring import chain
     from ecgmon.pipelines.transport.keys import KeyFileError
 
     config = load_config(args)
@@ -116,7 +116,7 @@ def run_monitor(args: Namespace) -> int:
         return _fail(error, EXIT_REFUSED)
     with store:
         metrics.build.info({"version": version("ecgmon")})
-        outcomes.warm_up()
+        chain.warm_up()
         _settle()
         try:
             monitor = Monitor(

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from ecgmon.monitor.cli.alert_table import print_alerts
 from ecgmon.monitor.cli.arguments import above_zero
 from ecgmon.monitor.config.schema import AlertSettings
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ecgmon.models.inference.reconstruction import Scorer
-    from ecgmon.pipelines.offline.record import Explanation
+    from ecgmon.monitor.core.alerts import Alert
+    from ecgmon.pipelines.offline.explanation import Explanation
     from ecgmon.pipelines.sources.record import RecordSource
 
 FORMATS: Final = ("wfdb", "csv", "parquet")
@@ -39,7 +43,7 @@ def add_score(parser: ArgumentParser) -> None:
     parser.epilog = (
         "Files: RECORD.ecg, a WFDB annotation file (N under the threshold, Q at or over it, ? not scored; the score "
         "in the auxiliary note); RECORD.csv and RECORD.parquet with the columns seq, sample, seconds, rr, rr_ratio, "
-        "rr_after, rr_after_ratio, rate (beats a minute), quality, error, score, anomalous. Exit status: 0 all records done, 1 a record failed, 2 wrong usage."
+        "rr_after, rr_after_ratio, rate (beats a minute), quality, ax (the anomaly score A(x)), score, anomalous. Exit status: 0 all records done, 1 a record failed, 2 wrong usage."
     )
     parser.add_argument("records", nargs="+", metavar="RECORD", help="path, folder or name of a record")
     parser.add_argument(
@@ -60,6 +64,11 @@ def add_score(parser: ArgumentParser) -> None:
         "--start", type=_time, default=0.0, metavar="TIME", help="where to begin: seconds, MM:SS or HH:MM:SS"
     )
     parser.add_argument("--stop", type=_time, metavar="TIME", help="where to end")
+    parser.add_argument(
+        "--alerts",
+        action="store_true",
+        help="also list the alerts that the daemon would raise by its default rules (--json always has them)",
+    )
     _add_common(parser)
 
 
@@ -110,16 +119,18 @@ def run_score(args: Namespace) -> int:
     if scorer is None:
         return 1
     from ecgmon.models.inference.reconstruction import ScoringError
-    from ecgmon.pipelines.offline.record import OutputError
+    from ecgmon.pipelines.offline.files import OutputError
     from ecgmon.pipelines.segmentation.segmenter import SegmentationError
     from ecgmon.pipelines.sources.errors import SourceError
     from ecgmon.pipelines.sources.record import open_source
 
     records: dict[str, dict[str, Any]] = {}
+    alerts: list[tuple[str, Alert]] = []
     for ref in refs:
         try:
             source = open_source(ref, leads=args.leads, start=args.start, stop=args.stop)
-            records[ref.stream] = _score(source, scorer, args)
+            records[ref.stream], raised = _score(source, scorer, args)
+            alerts += [(ref.stream, alert) for alert in raised]
         except (SourceError, SegmentationError, ScoringError, OutputError) as error:
             errors[ref.stream] = str(error)
             _complain(str(error))
@@ -132,6 +143,8 @@ def run_score(args: Namespace) -> int:
         print(json.dumps(answer))
     else:
         _show_scores(records)
+        if args.alerts:
+            print_alerts(alerts)
     return 1 if errors else 0
 
 
@@ -156,7 +169,7 @@ def run_explain(args: Namespace) -> int:
     if scorer is None:
         return 1
     from ecgmon.models.inference.reconstruction import ScoringError
-    from ecgmon.pipelines.offline.record import explain_beat
+    from ecgmon.pipelines.offline.explanation import explain_beat
     from ecgmon.pipelines.segmentation.segmenter import SegmentationError
     from ecgmon.pipelines.sources.record import open_source
 
@@ -179,11 +192,13 @@ def run_explain(args: Namespace) -> int:
     return 0
 
 
-def _score(source: RecordSource, scorer: Scorer, args: Namespace) -> dict[str, Any]:
-    """Score one record, write its files, and return what ``--json`` says about it."""
+def _score(source: RecordSource, scorer: Scorer, args: Namespace) -> tuple[dict[str, Any], list[Alert]]:
+    """Score one record, write its files, and return what ``--json`` says about it, and its alerts."""
     import numpy as np
 
-    from ecgmon.pipelines.offline.record import score_record, write_annotations, write_csv, write_parquet
+    from ecgmon.monitor.offline.alerts import alerts_of
+    from ecgmon.pipelines.offline.files import write_annotations, write_csv, write_parquet
+    from ecgmon.pipelines.offline.record import score_record
 
     for note in source.notes:
         print(f"{source.stream}: {note}", file=sys.stderr)
@@ -197,18 +212,21 @@ def _score(source: RecordSource, scorer: Scorer, args: Namespace) -> dict[str, A
         "parquet": lambda: write_parquet(args.out, scored, args.threshold, scorer.info.fingerprint),
     }
     files = [str(writers[name]()) for name in args.format]
-    return {
+    alerts = alerts_of(scored, AlertSettings(score_threshold=args.threshold))
+    answer = {
         "lead": scored.lead,
         "fs": scored.fs,
         "seconds": scored.samples / scored.fs,
         "beats": len(scored.beats),
         "anomalous": int(np.count_nonzero(scored.score >= args.threshold)),
         "unscored": int(np.count_nonzero(np.isnan(scored.score))),
-        "quality_seconds": {quality.name.lower(): count for quality, count in scored.seconds.items()},
+        "quality_seconds": {quality.name.lower(): count for quality, count in scored.quality_seconds.items()},
+        "alerts": [msgspec.to_builtins(alert) for alert in alerts],
         "files": files,
         "notes": list(source.notes),
         "failure": None if scored.failure is None else str(scored.failure),
     }
+    return answer, alerts
 
 
 def _show_scores(records: dict[str, dict[str, Any]]) -> None:
@@ -218,7 +236,7 @@ def _show_scores(records: dict[str, dict[str, Any]]) -> None:
     table = Table()
     table.add_column("record", style="bold")
     table.add_column("lead")
-    for column in ("minutes", "beats", "anomalous", "not scored"):
+    for column in ("minutes", "beats", "anomalous", "not scored", "alerts"):
         table.add_column(column, justify="right")
     for stream, record in records.items():
         table.add_row(
@@ -228,6 +246,7 @@ def _show_scores(records: dict[str, dict[str, Any]]) -> None:
             str(record["beats"]),
             str(record["anomalous"]),
             str(record["unscored"]),
+            str(len(record["alerts"])),
         )
     if records:
         Console().print(table)
@@ -252,12 +271,12 @@ def _draw(path: Path, explanation: Explanation, threshold: float) -> None:
         seq=explanation.seq,
         seconds=explanation.seconds,
         score=explanation.score,
-        error=explanation.error,
+        ax=explanation.ax,
         rr=explanation.rr,
         rr_ratio=explanation.rr_ratio,
         window=explanation.window,
         reconstruction=explanation.reconstruction,
-        oddness=explanation.oddness,
+        relative_error=explanation.relative_error,
     )
     draw_strip(path, strip, beat, threshold=threshold)
 
@@ -274,8 +293,8 @@ def _show_explanation(explanation: Explanation, path: Path, args: Namespace, sco
             "seconds": explanation.seconds,
             "score": _number(explanation.score),
             "anomalous": explanation.score >= args.threshold,
-            "error": _number(explanation.error),
-            "oddest_seconds": explanation.oddest_seconds,
+            "ax": _number(explanation.ax),
+            "largest_error_seconds": explanation.largest_error_seconds,
             "rr": _number(explanation.rr),
             "rr_ratio": _number(explanation.rr_ratio),
             "quality": explanation.quality.name.lower(),

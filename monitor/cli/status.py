@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from ecgmon.monitor.cli.alert_table import print_alerts
 from ecgmon.monitor.cli.check_config import add_config_flags
 from ecgmon.monitor.cli.roles import load_config
 
@@ -194,7 +195,7 @@ def run_alerts(args: Namespace) -> int:
             if not args.follow and args.json:
                 print(json.dumps({"alerts": [_alert_object(alert) for alert in found]}))
             elif not args.follow:
-                _print_alerts(found)
+                print_alerts((alert.stream, alert.alert) for alert in found)
             else:
                 for alert in found:
                     _print_change(alert, as_json=args.json)
@@ -231,25 +232,3 @@ def _print_change(found: StoredAlert, *, as_json: bool) -> None:
     print(
         f"{clock(at):>8}  {found.stream:12}  {what}  {alert.priority:6}  {alert.kind:20}  {alert.message}", flush=True
     )
-
-
-def _print_alerts(found: list[StoredAlert]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from ecgmon.monitor.cli.live_view import PRIORITY_STYLE, clock
-
-    console = Console(highlight=False, soft_wrap=True)
-    if not found:
-        console.print("no alerts")
-        return
-    table = Table()
-    for column in ("stream", "from", "to", "priority", "kind", "what"):
-        table.add_column(column)
-    for entry in sorted(found, key=lambda entry: (entry.alert.start, entry.stream)):
-        alert = entry.alert
-        table.add_row(
-            entry.stream, clock(alert.start), "active" if alert.end is None else clock(alert.end),
-            f"[{PRIORITY_STYLE[alert.priority]}] {alert.priority} [/]", alert.kind.replace("_", " "), alert.message,
-        )  # fmt: skip
-    console.print(table)

@@ -14,12 +14,13 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from ecgmon.pipelines.limits import MAX_ITEMS, MAX_STREAM_ID, STREAM_ID
+
 PriorityName = Literal["high", "medium", "low", "off"]
 """Priority of an alert after IEC 60601-1-8; ``off`` means that the alert is never raised."""
 
 
-_STREAM: Final = r"^(?=.{0,64}$)([A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?)?$"
-# at most 64 characters, because it becomes the value of a metrics label
+_STREAM: Final = rf"^(?=.{{0,{MAX_STREAM_ID}}}$)({STREAM_ID})?$"
 
 
 def _text(
@@ -82,7 +83,7 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window_items: Annotated[
         int, _at_least(1, "Items that a producer may have sent and not yet seen stored.", "items", le=1_000_000)
     ] = 4096
-    batch_beats: Annotated[int, _at_least(1, "Most beats in a batch for a worker.", "beats", le=65_536)] = 64
+    batch_beats: Annotated[int, _at_least(1, "Most beats in a batch for a worker.", "beats", le=MAX_ITEMS)] = 64
     lease_seconds: Annotated[
         float, _above(0, "A batch that is not answered in this time goes to another worker.", "s", le=3600)
     ] = 10.0
@@ -192,7 +193,7 @@ class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _text(
             "Stream id, unique, never a patient's name: it is shown in metrics; empty: the record's name.",
             pattern=_STREAM,
-            form="letters, digits, '.', '_', '-' and at most one '/', 64 characters at most",
+            form=f"letters, digits, '.', '_', '-' and at most one '/', {MAX_STREAM_ID} characters at most",
         ),
     ] = ""
     speed: Annotated[

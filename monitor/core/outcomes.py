@@ -6,25 +6,27 @@ Runs over the items in their order, each once, so its results depend on the stre
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-import numpy as np
-
-from ecgmon.models.score import history, normalizing_flow
-from ecgmon.models.score.evidence import BEATS, Evidence
+from ecgmon.models.score.evidence import BEATS
 from ecgmon.monitor.core.alerts import Alert, AlertEngine, AlertSettings, End, Gap, Stalled
 from ecgmon.monitor.core.commit import Entry, StreamState
-from ecgmon.pipelines.items import ITEM, Kind, Quality
+from ecgmon.pipelines.items import Kind, Quality
+from ecgmon.pipelines.scoring import chain
+from ecgmon.pipelines.scoring.chain import Chain, Reconstructed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from ecgmon.monitor.core.exchange import Lot
+    from ecgmon.pipelines.scoring.chain import Observed, ScoredItems
+
+Detail = Literal["none", "anomalous", "all"]
+"""Beats to keep with their window; to the anomalous ones belong those that raise an alert."""
 
 _QUALITIES: Final = tuple(Quality)
 _BEAT: Final = Kind.BEAT.value  # for every item of every stream: looking into an enumeration takes ten times as long
@@ -34,43 +36,55 @@ _NEEDED: Final = ("kind", "quality", "flags", "seq", "sample", "rr", "rr_ratio")
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """The next items of some streams with what is known of their beats, ready to be scored.
+class ScoredRows:
+    """Items with their scores as plain numbers, which rules take in a fraction of the time that arrays take.
 
     Attributes
     ----------
-    order : list of int
-        Which of the streams that were asked about comes first, second, ... in all that follows.
-    ends : list of (int, int)
-        Of each stream in that order: one past its last item, one past its last beat.
     items : list of tuple
         Of each item what :data:`_NEEDED` names.
-    errors : list of float
-        A(x).
-    lots : list of Lot
-        That hold the windows and ticks of the beats.
-    before : list of int
-        Of each lot, beats that come before it.
-    evidence : Evidence
-        Of the beats.
-    kept : list of bytes
-        What is remembered of each beat.
+    ax : list of float
+        A(x) of each beat; NaN where it could not be scored.
+    scores : list of float
+        Likewise.
+    detail : callable
+        Looks up the window and the ticks of a beat by its place among the beats.
+    remembered : list of bytes
+        Of each beat, what its stream remembers of it; empty where nobody goes on from there.
     """
 
-    order: list[int]
-    ends: list[tuple[int, int]]
     items: list[tuple[Any, ...]]
-    errors: list[float]
-    lots: list[Lot]
-    before: list[int]
-    evidence: Evidence
-    kept: list[bytes]
+    ax: list[float]
+    scores: list[float]
+    detail: Callable[[int], tuple[NDArray[np.float32], NDArray[np.float16]]]
+    remembered: list[bytes]
 
-    def detail(self, beat: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        """Look up the window of a beat, shape (leads, 320), and its ticks, shape (320,)."""
-        number = bisect_right(self.before, beat) - 1
-        lot, own = self.lots[number], beat - self.before[number]
-        return lot.items.windows[own], lot.ticks[own]
+    @classmethod
+    def of_observed(cls, observed: Observed, scores: NDArray[np.float32]) -> Self:
+        """Turn what was observed and scored, of any number of streams, into plain numbers."""
+        return cls(_rows(observed.table), observed.ax.tolist(), scores.tolist(), observed.detail, observed.remembered)
+
+    @classmethod
+    def of_items(cls, scored: ScoredItems) -> Self:
+        """Turn what the chain answered for one stream into plain numbers."""
+
+        def detail(beat: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+            return scored.items.windows[beat], scored.ticks[beat]
+
+        return cls(_rows(scored.items.table), scored.ax.tolist(), scored.score.tolist(), detail, scored.remembered)
+
+    @classmethod
+    def of_table(cls, table: NDArray[np.void], ax: NDArray[np.float32], scores: NDArray[np.float32]) -> Self:
+        """Turn items, A(x) and scores into plain numbers; for rules that keep no windows (``detail`` is ``none``)."""
+
+        def detail(beat: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+            raise LookupError(f"no window was kept of beat {beat}")
+
+        return cls(_rows(table), ax.tolist(), scores.tolist(), detail, [])
+
+
+def _rows(table: NDArray[np.void]) -> list[tuple[Any, ...]]:
+    return list(zip(*(table[name].tolist() for name in _NEEDED), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,46 +110,10 @@ class Outcome:
 
 
 def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
-    """Look at the next lots of some streams, which must be complete, and in order within each: all together costs less."""
-
-    def leads(number: int) -> int:
-        return len(arrived[number][0].state.leads)
-
-    order = sorted(range(len(arrived)), key=leads)  # streams of as many leads are compared in one go
-    lots = [lot for number in order for lot in arrived[number][1]]
-    # numpy's own way to join tables of named columns takes ten times as long
-    table = np.frombuffer(b"".join([lot.items.table.data for lot in lots]), ITEM)
-    beats = table[table["kind"] == Kind.BEAT]
-    rr, rr_ratio = np.ascontiguousarray(beats["rr"]), np.ascontiguousarray(beats["rr_ratio"])
-    errors = np.concatenate([lot.errors for lot in lots])
-    ends: list[tuple[int, int]] = []
-    evidence: list[Evidence] = []
-    kept: list[bytes] = []
-    items = done = 0
-    for _, alike in groupby(order, key=leads):
-        of_these = [arrived[number] for number in alike]
-        counts = [sum(len(lot.errors) for lot in own) for _, own in of_these]
-        for (_, own), count in zip(of_these, counts, strict=True):
-            items += sum(len(lot.items.table) for lot in own)
-            ends.append((items, (ends[-1][1] if ends else 0) + count))
-        part = slice(done, ends[-1][1])
-        done = part.stop
-        own_lots = [lot for _, own in of_these for lot in own]
-        found, own_kept = history.observe(
-            [rules.history for rules, _ in of_these], counts, [lot.items.windows for lot in own_lots],
-            errors[part], [lot.ticks for lot in own_lots], rr[part], rr_ratio[part],
-        )  # fmt: skip
-        evidence.append(found)
-        kept += own_kept
-    before = list(accumulate((len(lot.errors) for lot in lots), initial=0))[:-1]
-    rows = list(zip(*(table[name].tolist() for name in _NEEDED), strict=True))
-    return Observed(order, ends, rows, errors.tolist(), lots, before, Evidence.concatenate(evidence), kept)
-
-
-def warm_up() -> None:
-    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
-    normalizing_flow.warm_up()
-    history.warm_up()
+    """Take the next lots of some streams, which must be complete, and in order within each, through the chain."""
+    return chain.observe(
+        [(rules.chain, [Reconstructed(lot.items, lot.errors, lot.ticks) for lot in lots]) for rules, lots in arrived]
+    )
 
 
 def conclude(
@@ -143,46 +121,35 @@ def conclude(
 ) -> list[Outcome]:
     """Run each stream's rules over what was observed, with the scores of the beats, shape (beats,); one for each stream."""
     outcomes: list[Any] = [None] * len(arrived)
-    scored = scores.tolist()
+    scored = ScoredRows.of_observed(observed, scores)
     item = beat = 0
     for number, (last_item, last_beat) in zip(observed.order, observed.ends, strict=True):
-        outcomes[number] = arrived[number][0].conclude(observed, slice(item, last_item), slice(beat, last_beat), scored)
+        outcomes[number] = arrived[number][0].conclude(scored, slice(item, last_item), slice(beat, last_beat))
         item, beat = last_item, last_beat
     return outcomes
 
 
-class StreamRules:
-    """The running state of one stream: its last beats, alert rules, counts, the last stretch of quality.
+class Rules:
+    """From the scored items of one stream to its rows and alerts: the one way, for the daemon and offline.
 
     Parameters
     ----------
     state : StreamState
-        Where the store stands.
+        Where the stream stands.
     settings : AlertSettings
-    recent : sequence of bytes
-        What the store remembers of the stream's last beats, oldest first.
-    detail : str
-        Beats to keep with their window: ``none``, ``anomalous`` (and those that raise an alert), ``all``.
+    detail : Detail
     """
 
-    __slots__ = ("_detail_from", "_settings", "engine", "history", "state")
+    __slots__ = ("_detail_from", "_settings", "engine", "state")
 
-    def __init__(
-        self,
-        state: StreamState,
-        settings: AlertSettings,
-        recent: Sequence[bytes] = (),
-        *,
-        detail: Literal["none", "anomalous", "all"] = "anomalous",
-    ) -> None:
+    def __init__(self, state: StreamState, settings: AlertSettings, *, detail: Detail = "anomalous") -> None:
         self.state = state
         self.configure(settings, detail)
-        self.history = history.History.restore(len(state.leads), b"".join(recent))
 
     def _restored(self, state: StreamState) -> AlertEngine:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
 
-    def configure(self, settings: AlertSettings, detail: Literal["none", "anomalous", "all"]) -> None:
+    def configure(self, settings: AlertSettings, detail: Detail) -> None:
         """Go on by other rules, between two commits; alerts that are active stay so until the new rules clear them."""
         self._settings = settings
         self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
@@ -191,12 +158,10 @@ class StreamRules:
     def forget(self) -> None:
         """Go back to the last committed state: what was made of later items could not be stored."""
         self.engine = self._restored(self.state)
-        self.history.forget()
 
     def commit(self, entry: Entry) -> None:
         """Take note that an entry is in the store."""
         self.state = entry.state
-        self.history.keep()
 
     @property
     def active(self) -> tuple[Alert, ...]:
@@ -208,8 +173,13 @@ class StreamRules:
         alerts = self.engine.feed(Stalled(self.state.seconds))
         return Entry(replace(self.state, rules=self.engine.snapshot()), [], alerts=alerts)
 
-    def conclude(self, observed: Observed, items: slice, own: slice, scores: Sequence[float]) -> Outcome:
-        """Run over the stream's part of what was observed last: its items, its beats, and the scores of all beats."""
+    def conclude(self, scored: ScoredRows, items: slice | None = None, own: slice | None = None) -> Outcome:
+        """Run over the stream's next items: those of ``scored``, or its part of them, with the beats among them.
+
+        What is concluded is the stream's next state only once :meth:`commit` is told of it.
+        """
+        items = slice(0, len(scored.items)) if items is None else items
+        own = slice(0, len(scored.scores)) if own is None else own
         state = self.state
         rows: list[tuple[int, int, float, float, int, int, float, float]] = []
         details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = []
@@ -227,16 +197,16 @@ class StreamRules:
         beat = own.start
         feed, feed_beat, feed_second = self.engine.feed, self.engine.beat, self.engine.second
         everything = detail_from == -math.inf
-        errors = observed.errors
+        ax, scores = scored.ax, scored.scores
         # Run for every item of every stream: a name is looked up once, and nothing is made of an answer that is empty
-        for kind, quality, flags, number, sample, rr, rr_ratio in observed.items[items]:
+        for kind, quality, flags, number, sample, rr, rr_ratio in scored.items[items]:
             at = sample / fs
             if kind == _BEAT:
                 score = scores[beat]
                 changes = feed_beat(seq, at, rr, score, _QUALITIES[quality])
-                rows.append((seq, sample, rr, rr_ratio, quality, flags, errors[beat], score))
+                rows.append((seq, sample, rr, rr_ratio, quality, flags, ax[beat], score))
                 if score >= detail_from or everything or (changes and raising(changes)):
-                    details.append((seq, *observed.detail(beat)))
+                    details.append((seq, *scored.detail(beat)))
                 seq += 1
                 beat += 1
             elif kind == _SECOND:
@@ -266,5 +236,47 @@ class StreamRules:
         )  # fmt: skip
         if n_runs and runs[0] == state.run:
             runs = runs[1:]
-        recent = observed.kept[max(own.start, own.stop - BEATS) : own.stop]
+        recent = scored.remembered[max(own.start, own.stop - BEATS) : own.stop]
         return Outcome(Entry(after, rows, details, alerts, runs, recent), list(scores[own]), seconds, dropped)
+
+
+class StreamRules(Rules):
+    """The running state of one stream of the daemon: its rules, and the chain that scores its beats.
+
+    Parameters
+    ----------
+    state : StreamState
+        Where the store stands.
+    settings : AlertSettings
+    recent : sequence of bytes
+        What the store remembers of the stream's last beats, oldest first.
+    detail : Detail
+    """
+
+    __slots__ = ("chain",)
+
+    def __init__(
+        self,
+        state: StreamState,
+        settings: AlertSettings,
+        recent: Sequence[bytes] = (),
+        *,
+        detail: Detail = "anomalous",
+    ) -> None:
+        super().__init__(state, settings, detail=detail)
+        self.chain = Chain(len(state.leads), recent)
+
+    def forget(self) -> None:
+        """Go back to the last committed state: what was made of later items could not be stored."""
+        super().forget()
+        self.chain.forget()
+
+    def commit(self, entry: Entry) -> None:
+        """Take note that an entry is in the store."""
+        super().commit(entry)
+        self.chain.keep()
+
+
+def latest(alerts: Iterable[Alert]) -> list[Alert]:
+    """Give each alert of one stream as it was last seen, in the order in which they were raised."""
+    return list({alert.number: alert for alert in alerts}.values())

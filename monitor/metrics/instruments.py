@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from ecgmon.pipelines.limits import MAX_STREAM_ID
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -55,7 +57,7 @@ REFUSALS: Final = (
 )
 """Why the HTTP server refuses a connection or a request."""
 
-MAX_LABEL: Final = 64
+MAX_LABEL: Final = MAX_STREAM_ID
 """Longest value of a stream's label, in characters: that of a stream id."""
 
 STAGES: Final = ("segment", "queue", "score", "order", "commit", "total")

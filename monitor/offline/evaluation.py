@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ecgmon.models.score.history import History
 from ecgmon.monitor.core.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
+from ecgmon.monitor.core.outcomes import ScoredRows, latest
+from ecgmon.monitor.offline.alerts import alerts_of_rows
 from ecgmon.pipelines.evaluation.ec57 import (
     BEAT_SYMBOLS,
-    MATCH_SECONDS,
     Reference,
     evaluate_records,
     match_beats,
     summarise,
 )
-from ecgmon.pipelines.items import Kind, Quality
+from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.limits import MATCH_SECONDS
+from ecgmon.pipelines.scoring.chain import Chain
 from ecgmon.pipelines.training.dataset import SYMBOLS, BeatClass
 from ecgmon.pipelines.training.separation import auc, average_precision
 
@@ -96,11 +98,8 @@ def _judge(
     found: _Found, fs: float, annotations: Annotations, items: Items, *, scorer: Scorer, settings: AlertSettings
 ) -> None:
     reference = Reference.of(annotations, int(items.table["sample"][-1]))
-    raw = scorer.score(items.windows[:, : scorer.info.leads])
-    evidence, _ = History(items.windows.shape[1]).observe(
-        items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"]
-    )
-    score = scorer.info.score.score(evidence)
+    scored = Chain(items.windows.shape[1]).score(items, scorer)
+    score = scored.score
 
     is_beat = np.isin(annotations.symbol, sorted(BEAT_SYMBOLS))
     truth, symbols = annotations.sample[is_beat], annotations.symbol[is_beat]
@@ -111,7 +110,7 @@ def _judge(
     found.scores.append(score[known])
     found.classes.append(classes[known])
 
-    alerts = _run(settings, fs, items, score)
+    alerts = alerts_of_rows(ScoredRows.of_items(scored), fs, settings)
     expected = _run_reference(settings, fs, reference, items)
     for alert in alerts:
         kind = alert.kind.value
@@ -126,28 +125,10 @@ def _judge(
     found.seconds += int(items.table["sample"][-1]) / fs
 
 
-def _run(settings: AlertSettings, fs: float, items: Items, scores: NDArray[np.float32]) -> list[Alert]:
-    """Give the alerts of a stream, each as it was last seen."""
-    engine = AlertEngine(settings)
-    alerts: dict[int, Alert] = {}
-    beat = 0
-    for row in items.table:
-        time, quality = float(row["sample"]) / fs, Quality(int(row["quality"]))
-        if row["kind"] == Kind.BEAT:
-            changes = engine.feed(ScoredBeat(beat, time, float(row["rr"]), float(scores[beat]), quality))
-            beat += 1
-        elif row["kind"] == Kind.SECOND:
-            changes = engine.feed(SecondPassed(time + 1.0, quality))
-        else:
-            changes = engine.feed(End(time))
-        alerts.update({alert.number: alert for alert in changes})
-    return list(alerts.values())
-
-
 def _run_reference(settings: AlertSettings, fs: float, reference: Reference, items: Items) -> list[Alert]:
     """Give the alerts about the rhythm that the annotated beats raise, on signal taken as good."""
     engine = AlertEngine(settings)
-    alerts: dict[int, Alert] = {}
+    changes: list[Alert] = []
     length = int(items.table["sample"][-1]) / fs
     intervals = np.diff(reference.sample, prepend=np.nan) / fs
     moments: list[tuple[float, ScoredBeat | SecondPassed]] = [
@@ -156,9 +137,9 @@ def _run_reference(settings: AlertSettings, fs: float, reference: Reference, ite
     ]
     moments += [(second + 1.0, SecondPassed(second + 1.0, Quality.USABLE)) for second in range(int(length))]
     for _, item in sorted(moments, key=lambda moment: moment[0]):
-        alerts.update({alert.number: alert for alert in engine.feed(item)})
-    alerts.update({alert.number: alert for alert in engine.feed(End(length))})
-    return [alert for alert in alerts.values() if alert.kind in RHYTHM]
+        changes += engine.feed(item)
+    changes += engine.feed(End(length))
+    return [alert for alert in latest(changes) if alert.kind in RHYTHM]
 
 
 def _overlap(one: Alert, other: Alert) -> bool:

@@ -663,7 +663,7 @@ class Monitor:
         arrived = [(live.rules, own) for live, own in zip(streams, of_stream.values(), strict=True)]
         # The beats of all streams together, which costs less; then each stream's rules over its own
         observed = observe(arrived)
-        outcomes = conclude(arrived, observed, self._info.score.score(observed.evidence))
+        outcomes = conclude(arrived, observed, observed.score(self._info.score))
         if not self._write([outcome.entry for outcome in outcomes]):
             for live in streams:
                 live.rules.forget()

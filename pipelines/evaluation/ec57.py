@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.pipelines.items import Items, Kind, Quality
+from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.segmentation.segmenter import DEFAULT_SETTINGS, Segmenter, SegmentSettings
 from ecgmon.pipelines.sources.errors import AnnotationError
 from ecgmon.pipelines.sources.finding import resolve
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-MATCH_SECONDS: Final = 0.15
-"""Farthest that a detected beat may be from its reference (ANSI/AAMI EC57)."""
 
 LEARNING_SECONDS: Final = 300.0
 """Beginning of a record that EC57 grants for learning."""

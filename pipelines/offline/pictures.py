@@ -49,7 +49,7 @@ _LEAST_SPAN_MV: Final = 1.2  # of signal in a row, so that noise does not look l
 _MOST_MV: Final = 3.0  # to either side of the baseline: an artefact is cut off rather than the ECG pushed apart
 _SCORE_ROOM_MV: Final = 0.6  # above the signal, where the scores stand
 _BAND_SECONDS: Final = 0.15  # to either side of an anomalous R peak: a QRS complex and some of its surroundings
-_LEAST_ODDNESS: Final = 10.0  # the colours' scale does not make mountains of less
+_LEAST_RELATIVE_ERROR: Final = 10.0  # the colours' scale does not make mountains of less
 
 _PAPER: Final = "#fffdfb"
 _SMALL_LINES: Final = "#f9e3df"
@@ -58,7 +58,7 @@ _TRACE: Final = "#17202a"
 _QUIET: Final = "#7b8794"
 _ANOMALOUS: Final = "#c2410c"  # burnt orange: told from the trace also without red or green
 _RECONSTRUCTION: Final = "#1f6fb2"
-_ERROR_COLOURS: Final = ("#e8d5b0", "#f0a63a", "#d9480f", "#7a0d12")  # usual to odd: pale, then ever darker
+_ERROR_COLOURS: Final = ("#e8d5b0", "#f0a63a", "#d9480f", "#7a0d12")  # usual to large: pale, then ever darker
 _DASHES: Final = (0, (5, 2))
 _SMALL_PRINT: Final = (
     "Over each beat its score: -log10 of the share of normal beats that are at least as odd. Small squares are 0.04 s by "
@@ -104,25 +104,25 @@ class Beat:
     seconds : float
         R peak, on the clock of the strip.
     score : float
-    error : float
+    ax : float
         A(x): the mean squared error, with the window scaled to [-1, 1].
     rr, rr_ratio : float
         RR interval in s, and over the mean of those before it; NaN where not known.
     window, reconstruction : ndarray of float32, shape (LENGTH,)
         In mV, filtered.
-    oddness : ndarray of float32, shape (LENGTH,)
+    relative_error : ndarray of float32, shape (LENGTH,)
         Error around each tick, as a multiple of what is usual there in normal beats.
     """
 
     seq: int
     seconds: float
     score: float
-    error: float
+    ax: float
     rr: float
     rr_ratio: float
     window: NDArray[np.float32]
     reconstruction: NDArray[np.float32]
-    oddness: NDArray[np.float32]
+    relative_error: NDArray[np.float32]
 
 
 def busiest_stretch(beat_seconds: NDArray[np.float64], anomalous: NDArray[np.bool_], length: float) -> float:
@@ -308,7 +308,7 @@ def _draw_row(
 
 
 def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Draw the enlarged beat: signal coloured by how odd each tick is, reconstruction, and below them that oddness."""
+    """Draw the enlarged beat: signal coloured by the relative error of each tick, reconstruction, and below them that error."""
     from matplotlib.collections import LineCollection
 
     colours, norm = _error_colours(beat)
@@ -329,16 +329,16 @@ def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 
     points = np.column_stack([seconds, beat.window])
     pieces = np.stack([points[:-1], points[1:]], axis=1)
     line = LineCollection(list(pieces), cmap=colours, norm=norm, linewidths=2.6, capstyle="round", zorder=5)
-    line.set_array((beat.oddness[:-1] + beat.oddness[1:]) / 2)
+    line.set_array((beat.relative_error[:-1] + beat.relative_error[1:]) / 2)
     axes.add_collection(line)
     axes.set_ylabel("mV", fontsize=9)
     axes.tick_params(labelsize=8, labelbottom=False, length=3)
     errors = figure.add_axes((_LEFT, bottom / height, _BEAT_WIDTH, error_height / height))
-    errors.vlines(seconds, 0.0, beat.oddness, colors=colours(norm(beat.oddness)), linewidth=_TICK_POINTS)
+    errors.vlines(seconds, 0.0, beat.relative_error, colors=colours(norm(beat.relative_error)), linewidth=_TICK_POINTS)
     errors.axhline(1.0, color=_TRACE, linewidth=0.8, linestyle="--")
     errors.set_ylim(0, norm.vmax * 1.08)
     errors.set_xlabel("seconds from the R peak", fontsize=9)
-    errors.set_ylabel("oddness", fontsize=9)
+    errors.set_ylabel("relative error", fontsize=9)
     errors.tick_params(labelsize=8, length=3)
     for part in (axes, errors):
         part.set_xlim(seconds[0], seconds[-1])
@@ -367,7 +367,7 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
         rhythm = f"RR interval before it: {beat.rr:.2f} s"
         if not math.isnan(beat.rr_ratio):
             rhythm += f", {100 * beat.rr_ratio:.0f} % of the recent mean"
-    facts = [meaning(beat.score), f"A(x), the mean squared error: {beat.error:.4f}", rhythm]
+    facts = [meaning(beat.score), f"A(x), the mean squared error: {beat.ax:.4f}", rhythm]
     figure.text(left, top - 0.32 / height, "\n".join(facts), fontsize=9, color=_TRACE, va="top", linespacing=1.6)
     key = figure.add_axes((left, (bottom + 0.72) / height, width, 0.56 / height))
     key.set_xlim(0, 1)
@@ -375,21 +375,23 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
     key.axis("off")
     key.plot([0, 0.11], [1.5, 1.5], color=_TRACE, linewidth=3.6)
     key.plot([0, 0.11], [1.5, 1.5], color=colours(0.5), linewidth=2.6)
-    key.text(0.14, 1.5, "the beat (3 to 45 Hz), coloured by oddness", fontsize=8.5, va="center", color=_TRACE)
+    key.text(0.14, 1.5, "the beat (3 to 45 Hz), coloured by relative error", fontsize=8.5, va="center", color=_TRACE)
     key.plot([0, 0.11], [0.5, 0.5], color=_RECONSTRUCTION, linewidth=1.6, linestyle=_DASHES)
     key.text(0.14, 0.5, "what the generator makes of it", fontsize=8.5, va="center", color=_TRACE)
     bar = figure.add_axes((left, (bottom + 0.36) / height, width, 0.13 / height))
     figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal").outline.set_visible(False)
     bar.tick_params(labelsize=7.5, length=2)
-    bar.set_xlabel("oddness: error as a multiple of what is usual there (1, dashed)", fontsize=8, color=_TRACE)
+    bar.set_xlabel("relative error: as a multiple of what is usual there (1, dashed)", fontsize=8, color=_TRACE)
 
 
 def _error_colours(beat: Beat) -> tuple[Any, Any]:
-    """Colour map and scale of the oddness per tick."""
+    """Colour map and scale of the relative error per tick."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    largest = float(np.nanmax(beat.oddness)) if np.isfinite(beat.oddness).any() else 0.0
-    return LinearSegmentedColormap.from_list("error", _ERROR_COLOURS), Normalize(0.0, max(largest, _LEAST_ODDNESS))
+    largest = float(np.nanmax(beat.relative_error)) if np.isfinite(beat.relative_error).any() else 0.0
+    return LinearSegmentedColormap.from_list("error", _ERROR_COLOURS), Normalize(
+        0.0, max(largest, _LEAST_RELATIVE_ERROR)
+    )
 
 
 def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib has no types

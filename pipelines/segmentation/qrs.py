@@ -35,7 +35,7 @@ from numba.extending import intrinsic
 
 from ecgmon.models.kernels.compiled import Record, compiled
 from ecgmon.models.kernels.vectors import LANES, VECTOR, ZEROS, everywhere, load, store
-from ecgmon.models.windows import FS, PHASES
+from ecgmon.models.windows import FS, MOST_LEADS, PHASES
 from ecgmon.pipelines.items import Flag
 
 if TYPE_CHECKING:
@@ -111,9 +111,6 @@ BASELINE: Final = round(0.2 * FS)
 
 CAPACITY: Final = 64
 """Candidates kept; 2.5 s hold fewer, for humps of a filter this narrow are at least 40 ms apart."""
-
-MOST_LEADS: Final = 2
-"""Most leads that beats are looked for in."""
 
 ENVELOPE_KEPT: Final = STEP + LAG + LONGEST_SILENCE - STEP // 2 - GABOR_HALF
 """Values of each envelope kept from one call to the next: what the next step may look back on.

@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from ecgmon.models.kernels.compiled import Record, compiled
-from ecgmon.models.windows import FS, LENGTH, PREFERRED_LEADS, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
+from ecgmon.models.windows import FS, LENGTH, MOST_LEADS, PREFERRED_LEADS, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
 from ecgmon.pipelines.items import ITEM, Items, Kind
+from ecgmon.pipelines.limits import FS_RANGE, RR_NEEDED, RR_REMEMBERED
 from ecgmon.pipelines.segmentation import qrs, quality
 from ecgmon.pipelines.segmentation.qrs import QrsSettings
 from ecgmon.pipelines.segmentation.resampling import Resampler
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-LOWEST_FS: Final = 100.0
-"""Least sampling frequency in Hz; below, the windows' 45 Hz would be lost."""
-
-HIGHEST_FS: Final = 1000.0
-"""Highest sampling frequency in Hz."""
-
-MOST_LEADS: Final = qrs.MOST_LEADS
-"""Most leads of a stream that beats are looked for and windows cut in."""
 
 SECOND_LOOK_AHEAD: Final = FS
 """Samples at 360 Hz from the end of a second to its item: the beats of that second normally come first."""
@@ -52,10 +44,6 @@ LARGEST: Final = 1e9
 
 LONGEST_RUN: Final = 9000
 """Samples without change that are counted at most, so that the count of a lead that stays off fits 16 bits at 360 Hz."""
-
-RR_REMEMBERED: Final = 8
-RR_NEEDED: Final = 4
-"""RR intervals that the recent rhythm is the mean of, and how many of them have to be known."""
 
 KEPT_STEP: Final = FS // 4
 """The signal kept from one call to the next is a multiple of this long, so that its room seldom changes."""
@@ -457,9 +445,10 @@ def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind
     ------
     SegmentationError
     """
-    if not LOWEST_FS <= fs <= HIGHEST_FS:
+    low, high = FS_RANGE
+    if not low <= fs <= high:
         raise SegmentationError(
-            f"sampling frequency {fs} Hz is outside {LOWEST_FS:g} to {HIGHEST_FS:g} Hz; resample the source first"
+            f"sampling frequency {fs} Hz is outside {low:g} to {high:g} Hz; resample the source first"
         )
     if not names:
         raise SegmentationError("the stream has no leads; at least one is needed")
@@ -491,7 +480,7 @@ class Segmenter:
     Parameters
     ----------
     fs : float
-        Sampling frequency in Hz, from :data:`LOWEST_FS` to :data:`HIGHEST_FS`; it may be fractional.
+        Sampling frequency in Hz, within :data:`ecgmon.pipelines.limits.FS_RANGE`; it may be fractional.
     leads : sequence of str
         Names of the stream's leads, in the order of its columns.
     settings : SegmentSettings

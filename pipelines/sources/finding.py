@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ecgmon.pipelines.limits import MAX_STREAM_ID, STREAM_ID
 from ecgmon.pipelines.sources.errors import (
     DownloadError,
     DuplicateStreamError,
@@ -31,12 +32,9 @@ if TYPE_CHECKING:
 TOY_NAMES: Final = ("toy", "builtin")
 """Names of the built-in record."""
 
-MAX_STREAM_LENGTH: Final = 64
-"""Longest stream id, in characters: ids become metric labels, file names and columns."""
-
 _CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _DEFAULT_DATABASE: Final = "mitdb"
-_STREAM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_STREAM: Final = re.compile(STREAM_ID)
 _DATABASE_RECORD: Final = re.compile(r"((?P<database>[a-z0-9][a-z0-9-]*)/)?(?P<record>[A-Za-z0-9_-]+)")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -49,7 +47,7 @@ class RecordRef:
     ----------
     stream : str
         Stream id, stable from run to run: letters, digits, ``.``, ``_`` and ``-``, at most one
-        ``/`` inside, at most :data:`MAX_STREAM_LENGTH` characters.
+        ``/`` inside, at most :data:`ecgmon.pipelines.limits.MAX_STREAM_ID` characters.
     path : Path or None
         The record's files without their suffix; None for the built-in record.
     """
@@ -130,10 +128,10 @@ def _with_streams(paths: Sequence[Path | None], errors: dict[str, SourceError]) 
             stream = f"{path.parent.name}/{path.name}"
         else:
             stream = path.name
-        if not _STREAM.fullmatch(stream) or len(stream) > MAX_STREAM_LENGTH:
+        if not _STREAM.fullmatch(stream) or len(stream) > MAX_STREAM_ID:
             errors[str(path)] = UnsafeNameError(
                 f"{str(path)!r}: {stream!r} cannot be a stream's id, which has letters, digits, '.', '_' and '-' "
-                f"and at most {MAX_STREAM_LENGTH} characters; rename the record"
+                f"and at most {MAX_STREAM_ID} characters; rename the record"
             )
         elif stream in taken:
             errors[str(path)] = DuplicateStreamError(

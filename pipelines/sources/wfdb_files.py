@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from ecgmon.models.windows import FS, LENGTH
+from ecgmon.pipelines.limits import FS_RANGE
 from ecgmon.pipelines.sources.errors import (
     AnnotationError,
     GainError,
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.pipelines.sources.finding import RecordRef
-
-FS_RANGE: Final = (100.0, 1000.0)
-"""Sampling frequencies that the segmenter takes, in Hz."""
 
 GAIN_RANGE: Final = (1.0, 1e9)
 """Plausible gains, in ADC units per mV.  Below one unit a QRS complex is a step or two; float signals

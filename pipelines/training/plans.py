@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.training import fitting as training
 from ecgmon.pipelines.training.splits import HALVES, WHOLE_NAMES
 from ecgmon.pipelines.training.splits import split as split_of
@@ -282,7 +283,7 @@ def measured_speed(runs: Sequence[Path]) -> dict[str, float]:
 
     torch.set_num_threads(1)
     networks = {run.name: fused(training.trained(run)[0]) for run in runs}
-    x = torch.zeros(_TIMED_BATCH, 1, 320)
+    x = torch.zeros(_TIMED_BATCH, 1, LENGTH)
     seconds: dict[str, list[float]] = {name: [] for name in networks}
     with torch.inference_mode():
         for network in networks.values():

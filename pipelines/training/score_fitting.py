@@ -12,6 +12,8 @@ from ecgmon.models.score.calibration import CalibrationError
 from ecgmon.models.score.evidence import Evidence
 from ecgmon.models.score.normalizing_flow import DensityError
 from ecgmon.models.score.score import Score, ScoreError
+from ecgmon.pipelines.items import ITEM, Items, Kind
+from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.finding import RecordRef
 from ecgmon.pipelines.sources.wfdb_files import open_record
 from ecgmon.pipelines.training.dataset import nearest_of
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import Raw, Reconstructor
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.splits import Split
-
-MATCH: Final = 0.15
-"""Most that a detected beat may be off an annotated one to be the same, in seconds (AAMI EC57)."""
 
 
 class Halves:
@@ -122,17 +121,15 @@ def annotated(
         Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
         the next ones are compared with: a stream knows no labels.
     """
-    from ecgmon.models.score.history import History  # compiles its loops when it is first used
+    from ecgmon.pipelines.scoring.chain import Chain, Reconstructed  # compiles its loops when it is first used
 
     parts, unseen = [], []
     for name in dataset.about["records"]:
         here = np.flatnonzero(dataset.beats["record"] == int(name))
         beats = dataset.beats[here]
         windows_mv = dataset.windows(beats)[:, :leads]
-        evidence, _ = History(leads).observe(
-            windows_mv, raw.error[here], raw.ticks[here], beats["rr"], beats["rr_ratio"]
-        )
-        parts.append(evidence)
+        part = Reconstructed(_items(beats, windows_mv), raw.error[here], raw.ticks[here])
+        parts.append(Chain(leads).observe(part).evidence)
         if halves is not None:
             unseen.append(halves.error(int(name), windows_mv[:, :1]))
         done(name)
@@ -168,14 +165,14 @@ def streamed(
     Returns
     -------
     Gathered
-        Of every detected beat within :data:`MATCH` of an annotated one.
+        Of every detected beat within :data:`ecgmon.pipelines.limits.MATCH_SECONDS` of an annotated one.
 
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
         If a record cannot be read.
     """
-    from ecgmon.models.score.history import History  # compile their loops when they are first used
+    from ecgmon.pipelines.scoring.chain import Chain, reconstruct  # compile their loops when they are first used
     from ecgmon.pipelines.segmentation.segmenter import Segmenter
 
     parts, numbers, ticks, unseen = [], [], [], []
@@ -184,16 +181,16 @@ def streamed(
         truth = dataset.beats["sample"][here].astype(np.int64)
         record = open_record(RecordRef(name, db / name))
         segmenter = Segmenter(record.fs, record.leads)
-        history = History(len(segmenter.leads))
+        chain = Chain(len(segmenter.leads))
         for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
             beats = items.beats
-            raw = generator.score(items.windows[:, :1])
-            evidence, _ = history.observe(items.windows, raw.error, raw.ticks, beats["rr"], beats["rr_ratio"])
+            part = reconstruct(items, generator)
+            evidence = chain.observe(part).evidence
             nearest = nearest_of(truth, beats["sample"])
-            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH * windows.FS
+            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH_SECONDS * windows.FS
             parts.append(evidence[matched])
             numbers.append(here[nearest[matched]])
-            ticks.append(raw.ticks[matched])
+            ticks.append(part.ticks[matched])
             if halves is not None:
                 unseen.append(halves.error(int(name), items.windows[matched, :1]))
         done(name)
@@ -240,6 +237,15 @@ def usual_errors(found: Gathered, used: Split) -> NDArray[np.float32]:
     ticks = found.ticks[used.held_out[found.beats]]
     usual: NDArray[np.float32] = ticks.mean(axis=0, dtype=np.float64).astype(np.float32)
     return usual
+
+
+def _items(beats: NDArray[np.void], windows_mv: NDArray[np.float32]) -> Items:
+    """Make items of annotated beats, as a segmenter that finds exactly those would."""
+    table = np.zeros(len(beats), ITEM)
+    table["kind"] = Kind.BEAT
+    for name in ("sample", "rr", "rr_ratio"):
+        table[name] = beats[name]
+    return Items(table, windows_mv)
 
 
 def _blocks(beats: NDArray[np.void]) -> list[NDArray[np.void]]:

@@ -9,18 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from ecgmon.models.inference.reconstruction import Scorer
-from ecgmon.models.score.history import History
-from ecgmon.monitor.store.database import Reader
-from ecgmon.pipelines.items import Items
-from ecgmon.pipelines.segmentation.segmenter import Segmenter
+from ecgmon.monitor.config.schema import AlertSettings
+from ecgmon.monitor.offline.alerts import alerts_of, watch
+from ecgmon.monitor.store.database import Reader, Store
+from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source
 from tests.e2e.processes import result, sequence, stored, wait_for
@@ -29,35 +29,35 @@ TOY = {"record": "toy", "speed": 0}
 
 
 @pytest.fixture(scope="module")
-def offline():
-    """The built-in record cut and scored without any pipeline: table and scores."""
+def watched():
+    """The built-in record through the offline path, in chunks that no producer would make."""
     source = open_source(resolve(["toy"])[0])
-    segmenter = Segmenter(source.fs, source.leads)
-    parts = [segmenter.push(chunk) for chunk in source.chunks(1.0)]
-    items = Items.concatenate([*parts, segmenter.finish()])
-    scorer = Scorer()
-    raw = scorer.score(items.windows[:, : scorer.info.leads])
-    evidence, _ = History(len(segmenter.leads)).observe(
-        items.windows, raw.error, raw.ticks, items.beats["rr"], items.beats["rr_ratio"]
-    )
-    return items, raw, scorer.info.score.score(evidence)
+    return list(watch(source, Scorer(), AlertSettings(), chunk_seconds=7.0))
 
 
-def test_a_replay_stores_what_offline_scoring_finds_beat_by_beat(ecgmon, tmp_path, offline):
+def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(ecgmon, tmp_path, watched):
     summary = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
-    items, raw, scores = offline
-    with Reader(tmp_path / "s") as reader:
-        beats = reader.beats("toy")
-    assert beats["seq"].tolist() == list(range(len(items.beats)))
-    assert beats["sample"].tolist() == items.beats["sample"].tolist()
-    assert np.array_equal(beats["error"], raw.error.astype(float), equal_nan=True)
-    assert np.array_equal(beats["score"], scores.astype(float), equal_nan=True)
-    assert summary["streams"] == {"toy": {"beats": len(items.beats), "alerts": summary["streams"]["toy"]["alerts"]}}
+    with Store(tmp_path / "offline") as store:
+        last = watched[-1].entry.state
+        stream = store.open_stream("toy", last.fs, last.leads, 0)
+        model = store.use_model("the same", "the same")
+        for part in watched:
+            store.write([replace(part.entry, state=replace(part.entry.state, id=stream.id))], model, 0)
+        remembered = store.recent(stream)
+    daemon = stored(tmp_path / "s")
+    assert daemon == stored(tmp_path / "offline")
+    with Store(tmp_path / "s") as store:
+        assert store.recent(store.open_stream("toy", last.fs, last.leads, 0)) == remembered
+    alerts = daemon["toy"]["alerts"]
+    assert alerts
+    assert alerts_of(score_record(open_source(resolve(["toy"])[0]), Scorer()), AlertSettings()) == alerts
+    beats = sum(len(part.scored.score) for part in watched)
+    assert summary["streams"] == {"toy": {"beats": beats, "alerts": len(alerts)}}
     assert summary["beats"] == {
-        "segmented": len(beats), "scored": len(beats), "stored": len(beats), "redelivered": 0, "dropped": 0
+        "segmented": beats, "scored": beats, "stored": beats, "redelivered": 0, "dropped": 0
     }  # fmt: skip
     assert 0 < summary["latency_seconds"]["p50"] <= summary["latency_seconds"]["p99"]
-    assert summary["beats_per_second"] == pytest.approx(len(beats) / summary["seconds"], rel=1e-3)
+    assert summary["beats_per_second"] == pytest.approx(beats / summary["seconds"], rel=1e-3)
 
 
 def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon, tmp_path):

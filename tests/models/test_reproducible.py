@@ -21,7 +21,7 @@ scorer = Scorer()
 scored = score_record(open_source(resolve(["toy"])[0], stop=90.0), scorer, keep_windows=True)
 ticks = scorer.score(scored.windows[:, : scorer.info.leads]).ticks
 assert len(scored.beats) > 100
-for part in (interpolation(), probes(2), scored.windows, scored.beats, scored.error, ticks, scored.score):
+for part in (interpolation(), probes(2), scored.windows, scored.beats, scored.ax, ticks, scored.score):
     print(hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest())
 """
 

@@ -26,6 +26,18 @@ def test_score_writes_every_format_and_prints_one_json_object(
     assert answer["errors"] == {}
 
 
+def test_score_lists_the_alerts_that_the_daemon_would_raise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["score", "toy", "--start", "30", "--stop", "90", "--threshold", "1", "--out", str(tmp_path)]
+    assert main([*arguments, "--json"]) == 0
+    alerts = json.loads(capsys.readouterr().out)["records"]["toy"]["alerts"]
+    assert {alert["kind"] for alert in alerts} == {"anomalous_episode"}
+    assert all(30 <= alert["start"] <= alert["raised"] <= 90 for alert in alerts), "times of the record"
+    assert main(arguments) == 0
+    assert "anomalous episode" not in capsys.readouterr().out
+    assert main([*arguments, "--alerts"]) == 0
+    assert capsys.readouterr().out.count("anomalous episode") == len(alerts)
+
+
 def test_a_bad_record_is_said_and_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.hea").write_text("nonsense\n")
     bad, missing = str(tmp_path / "bad"), str(tmp_path / "no" / "such")

@@ -45,7 +45,7 @@ def feed(rules: StreamRules, lot: Lot):
     """Run over a lot with A(x) for a score."""
     arrived = [(rules, [lot])]
     observed = observe(arrived)
-    return conclude(arrived, observed, np.array(observed.errors, np.float32))[0]
+    return conclude(arrived, observed, observed.ax)[0]
 
 
 def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anomalous"):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from ecgmon.pipelines.evaluation.ec57 import (
     BEAT_SYMBOLS,
-    MATCH_SECONDS,
     BeatCounts,
     Reference,
     evaluate_records,
     match_beats,
     summarise,
 )
+from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.errors import AnnotationError
 from ecgmon.pipelines.sources.wfdb_files import Annotations
 

@@ -37,8 +37,8 @@ def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
 def beat(**changes: object) -> Beat:
     t = np.linspace(-1, 1, LENGTH, dtype=np.float32)
     fields = {
-        "seq": 7, "seconds": 64.0, "score": 3.4, "error": 0.02, "rr": 0.8, "rr_ratio": 1.1,
-        "window": np.exp(-((8 * t) ** 2)), "reconstruction": 0.9 * np.exp(-((7 * t) ** 2)), "oddness": 30 * t**2,
+        "seq": 7, "seconds": 64.0, "score": 3.4, "ax": 0.02, "rr": 0.8, "rr_ratio": 1.1,
+        "window": np.exp(-((8 * t) ** 2)), "reconstruction": 0.9 * np.exp(-((7 * t) ** 2)), "relative_error": 30 * t**2,
     }  # fmt: skip
     return Beat(**{**fields, **changes})
 
@@ -57,7 +57,7 @@ def orange(path: Path) -> int:
 
 def test_anomalous_beats_stand_out_and_others_do_not(tmp_path: Path) -> None:
     quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
-    ordinary = beat(score=0.5, oddness=np.zeros(LENGTH, np.float32), error=0.0)
+    ordinary = beat(score=0.5, relative_error=np.zeros(LENGTH, np.float32), ax=0.0)
     draw_strip(quiet, strip(10, [0.5] * 8), ordinary, threshold=2)
     draw_strip(loud, strip(10, [0.5] * 4 + [2.0] * 4), ordinary, threshold=2)
     assert orange(quiet) == 0
@@ -79,12 +79,12 @@ def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, ro
 @pytest.mark.parametrize(
     "changes",
     [
-        {"score": float("nan"), "error": float("nan"), "oddness": np.full(LENGTH, np.nan, np.float32)},
+        {"score": float("nan"), "ax": float("nan"), "relative_error": np.full(LENGTH, np.nan, np.float32)},
         {"window": np.full(LENGTH, np.nan, np.float32), "reconstruction": np.full(LENGTH, np.nan, np.float32)},
         {"window": np.zeros(LENGTH, np.float32), "reconstruction": np.zeros(LENGTH, np.float32)},
         {"rr": float("nan"), "rr_ratio": float("nan")},
         {"score": 6.0, "seconds": 1e4},
-        {"oddness": np.zeros(LENGTH, np.float32), "error": 0.0},
+        {"relative_error": np.zeros(LENGTH, np.float32), "ax": 0.0},
     ],
 )
 @pytest.mark.usefixtures("coarse")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecgmon.pipelines.limits import RR_NEEDED, RR_REMEMBERED
 from ecgmon.pipelines.segmentation.rhythm import around
-from ecgmon.pipelines.segmentation.segmenter import RR_NEEDED, RR_REMEMBERED
 
 NAN = float("nan")
 

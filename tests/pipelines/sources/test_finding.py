@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecgmon.pipelines.limits import MAX_STREAM_ID
 from ecgmon.pipelines.sources.errors import (
     DownloadError,
     DuplicateStreamError,
@@ -18,7 +19,7 @@ from ecgmon.pipelines.sources.errors import (
     SourceError,
     UnsafeNameError,
 )
-from ecgmon.pipelines.sources.finding import _STREAM, MAX_STREAM_LENGTH, RecordRef, download, resolve, resolve_each
+from ecgmon.pipelines.sources.finding import _STREAM, RecordRef, download, resolve, resolve_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +158,7 @@ def test_a_name_with_control_characters_never_reaches_a_terminal(name: str) -> N
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("name", ["a b", "ä", "x" * (MAX_STREAM_LENGTH + 1), ".hidden"])
+@pytest.mark.parametrize("name", ["a b", "ä", "x" * (MAX_STREAM_ID + 1), ".hidden"])
 def test_a_record_whose_name_can_not_be_a_stream_is_refused(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     with pytest.raises(UnsafeNameError, match="rename the record"):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecgmon.pipelines.limits import FS_RANGE
 from ecgmon.pipelines.sources.errors import (
     AnnotationError,
     GainError,
@@ -28,7 +29,7 @@ from ecgmon.pipelines.sources.errors import (
 )
 from ecgmon.pipelines.sources.finding import RecordRef, resolve
 from ecgmon.pipelines.sources.record import BLOCK_SECONDS, RecordSource, open_source, parse_time
-from ecgmon.pipelines.sources.wfdb_files import FS_RANGE, MemoryRecord, open_record, read_annotations
+from ecgmon.pipelines.sources.wfdb_files import MemoryRecord, open_record, read_annotations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,33 @@
+"""Alerts on the terminal, as ``alerts`` and ``score`` show them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ecgmon.monitor.core.alerts import Alert
+
+
+def print_alerts(found: Iterable[tuple[str, Alert]]) -> None:
+    """Print alerts of some streams, each with the name of its stream, in the order of their times."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ecgmon.monitor.cli.live_view import PRIORITY_STYLE, clock
+
+    console = Console(highlight=False, soft_wrap=True)
+    rows = sorted(found, key=lambda row: (row[1].start, row[0]))
+    if not rows:
+        console.print("no alerts")
+        return
+    table = Table()
+    for column in ("stream", "from", "to", "priority", "kind", "what"):
+        table.add_column(column)
+    for stream, alert in rows:
+        table.add_row(
+            stream, clock(alert.start), "active" if alert.end is None else clock(alert.end),
+            f"[{PRIORITY_STYLE[alert.priority]}] {alert.priority} [/]", alert.kind.replace("_", " "), alert.message,
+        )  # fmt: skip
+    console.print(table)

@@ -1,0 +1,196 @@
+"""Explain a beat: the signal around it, and where in its window the reconstruction differs from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ecgmon.models.inference.ticks import relative
+from ecgmon.models.windows import BEFORE, FS
+from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.offline.record import score_record
+from ecgmon.pipelines.sources.errors import RangeError
+from ecgmon.pipelines.sources.record import format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.pipelines.segmentation.segmenter import SegmentSettings
+    from ecgmon.pipelines.sources.record import RecordSource
+
+STRIP_SECONDS: Final = 5.0
+"""Signal on either side of an explained beat, in seconds."""
+
+NEAREST_SECONDS: Final = 2.0
+"""Farthest R peak from the time asked for that is still taken for the beat that was meant, in seconds."""
+
+_LOOK_AHEAD_SECONDS: Final = 4.0  # longest wait for a beat: search-back, window and filter
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One beat, what the generator makes of it, and the signal around it.
+
+    Attributes
+    ----------
+    stream : str
+    lead : str
+    fs : float
+        Sampling frequency of ``signal`` in Hz.
+    start : float
+        Time of the first sample of ``signal`` in the record, in s.
+    signal : ndarray of float32, shape (samples,)
+        The window's lead around the beat, as recorded, in mV.
+    beat_seconds : ndarray of float64, shape (beats,)
+        R peaks in ``signal``, as times in the record.
+    beat_scores : ndarray of float32, shape (beats,)
+    seq : int
+        The explained beat.
+    seconds : float
+        Its R peak, as a time in the record.
+    score, ax, rr, rr_ratio : float
+        As in :meth:`ecgmon.pipelines.offline.record.ScoredRecord.table`.
+    quality : Quality
+    window, reconstruction : ndarray of float32, shape (LENGTH,)
+        What the generator saw and what it made of it, both in mV (filtered, without offset).
+    ticks : ndarray of float32, shape (LENGTH,)
+        Squared difference of both per tick, with the window scaled to [-1, 1]; their mean is ``ax``.
+    relative_error : ndarray of float32, shape (LENGTH,)
+        The error around each tick as a multiple of what is usual there: :func:`ecgmon.models.inference.ticks.relative`.
+    """
+
+    stream: str
+    lead: str
+    fs: float
+    start: float
+    signal: NDArray[np.float32]
+    beat_seconds: NDArray[np.float64]
+    beat_scores: NDArray[np.float32]
+    seq: int
+    seconds: float
+    score: float
+    ax: float
+    rr: float
+    rr_ratio: float
+    quality: Quality
+    window: NDArray[np.float32]
+    reconstruction: NDArray[np.float32]
+    ticks: NDArray[np.float32]
+    relative_error: NDArray[np.float32]
+
+    @property
+    def largest_error_seconds(self) -> float | None:
+        """Where ``relative_error`` is largest, in s from the R peak; None where the beat could not be scored."""
+        if not np.isfinite(self.relative_error).all():
+            return None
+        return (int(self.relative_error.argmax()) - BEFORE) / FS
+
+
+def explain_beat(
+    source: RecordSource,
+    scorer: Scorer,
+    at: float,
+    *,
+    settings: SegmentSettings | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Explanation:
+    """Explain the beat next to a time.
+
+    The record is segmented from its beginning, so that the beat is the one that the daemon would
+    have cut and has the score that the daemon would have given.
+
+    Parameters
+    ----------
+    source : RecordSource
+    scorer : ecgmon.models.inference.reconstruction.Scorer
+    at : float
+        Time in the record, in s.
+    settings, progress
+        As in :func:`ecgmon.pipelines.offline.record.score_record`.
+
+    Raises
+    ------
+    RangeError
+        If the time is outside the source or no beat lies within :data:`NEAREST_SECONDS` of it.
+    """
+    first_second = source.first / source.fs
+    last_second = source.stop / source.fs
+    if not first_second <= at < last_second:
+        raise RangeError(
+            f"{source.stream}: {format_time(at)} is outside the record; expected {format_time(first_second)} to {format_time(last_second)}"
+        )
+    until = round((at + STRIP_SECONDS + _LOOK_AHEAD_SECONDS) * source.fs) - source.first
+    scored = score_record(
+        source,
+        scorer,
+        settings=settings,
+        until=until if until < source.stop - source.first else None,
+        keep_windows=True,
+        progress=progress,
+    )
+    beat_seconds = scored.seconds
+    distance = np.abs(beat_seconds - at)
+    if not distance.size or distance.min() > NEAREST_SECONDS:
+        raise RangeError(
+            f"{source.stream}: no beat within {NEAREST_SECONDS:g} s of {format_time(at)}; "
+            + (
+                f"the nearest is at {format_time(float(beat_seconds[distance.argmin()]))}"
+                if distance.size
+                else "none at all"
+            )
+        )
+    index = int(distance.argmin())
+    seconds = float(beat_seconds[index])
+    begin = round((seconds - STRIP_SECONDS) * source.fs) - source.first
+    signal = source.read(begin, begin + round(2 * STRIP_SECONDS * source.fs))[:, source.leads.index(scored.lead)]
+    start = (max(begin, 0) + source.first) / source.fs
+    shown = (beat_seconds >= start) & (beat_seconds < start + len(signal) / source.fs)
+    window = scored.windows[index : index + 1, : scorer.info.leads]
+    scaled, reconstruction = scorer.reconstruct(window)
+    ticks = np.square(scaled - reconstruction).mean(axis=1)
+    beat = scored.beats[index]
+    return Explanation(
+        stream=scored.stream,
+        lead=scored.lead,
+        fs=scored.fs,
+        start=start,
+        signal=signal,
+        beat_seconds=beat_seconds[shown],
+        beat_scores=scored.score[shown],
+        seq=int(beat["seq"]),
+        seconds=seconds,
+        score=float(scored.score[index]),
+        ax=float(scored.ax[index]),
+        rr=float(beat["rr"]),
+        rr_ratio=float(beat["rr_ratio"]),
+        quality=Quality(int(beat["quality"])),
+        window=window[0, 0],
+        reconstruction=unscale(reconstruction[0, 0], window[0, 0]),
+        ticks=ticks[0],
+        relative_error=relative(ticks, scorer.info.usual)[0],
+    )
+
+
+def unscale(scaled: NDArray[np.float32], window: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Undo :func:`ecgmon.models.windows.scale`, to show a reconstruction in mV.
+
+    Parameters
+    ----------
+    scaled : ndarray of float32, shape (LENGTH,)
+        In [-1, 1].
+    window : ndarray of float32, shape (LENGTH,)
+        The window, in mV, whose minimum and maximum became -1 and 1.
+
+    Returns
+    -------
+    ndarray of float32, shape (LENGTH,)
+        In mV.
+    """
+    low, high = window.min(), window.max()
+    in_mv: NDArray[np.float32] = low + (scaled + np.float32(1)) * ((high - low) / np.float32(2))
+    return in_mv

@@ -1,0 +1,1 @@
+"""The scoring chain: from the items of a stream to scored items."""

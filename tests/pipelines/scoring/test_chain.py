@@ -1,0 +1,127 @@
+"""The scoring chain: what a beat scores depends on its own stream alone, however its items come."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ecgmon
+from ecgmon.models.score.evidence import BEATS, EvidenceError
+from ecgmon.models.weights.checkpoint import default_weights, read_info
+from ecgmon.models.windows import LENGTH
+from ecgmon.pipelines.items import ITEM, Items, Kind
+from ecgmon.pipelines.scoring.chain import Chain, Reconstructed, observe
+
+PACKAGE = Path(ecgmon.__file__).parent
+
+
+def made_up(beats: int, seed: int, leads: int = 2) -> Reconstructed:
+    """Items of a stream, a beat and a second by turns, with answers to the beats."""
+    rng = np.random.default_rng(seed)
+    table = np.zeros(2 * beats, ITEM)
+    table["kind"][1::2] = Kind.SECOND
+    table["sample"] = np.arange(2 * beats) * 180
+    table["rr"] = table["rr_ratio"] = np.nan
+    table["rr"][::2] = rng.uniform(0.6, 1.1, beats)
+    table["rr_ratio"][::2] = rng.uniform(0.6, 1.2, beats)
+    windows = rng.standard_normal((beats, leads, LENGTH)).cumsum(axis=-1).astype(np.float32) / 8
+    ticks = rng.uniform(0, 0.1, (beats, LENGTH)).astype(np.float16)
+    return Reconstructed(Items(table, windows), ticks.mean(axis=1, dtype=np.float32), ticks)
+
+
+def parts_of(whole: Reconstructed, cuts: list[int]) -> list[Reconstructed]:
+    parts = []
+    for first, last in zip([0, *cuts], [*cuts, len(whole.items)], strict=True):
+        items = whole.items[first:last]
+        before = int(np.count_nonzero(whole.items.table["kind"][:first] == Kind.BEAT))
+        own = slice(before, before + len(items.windows))
+        parts.append(Reconstructed(items, whole.ax[own], whole.ticks[own]))
+    return parts
+
+
+@pytest.fixture(scope="module")
+def model():
+    return read_info(default_weights()).score
+
+
+def same(one, other) -> bool:
+    return np.array_equal(one.features, other.features, equal_nan=True) and np.array_equal(one.outline, other.outline)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    streams=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 80)), min_size=1, max_size=5),
+    cuts=st.lists(st.integers(1, 159), unique=True, max_size=4).map(sorted),
+)
+def test_streams_taken_together_score_as_each_of_them_alone(model, streams, cuts):
+    wholes = [made_up(beats, seed, leads) for seed, (leads, beats) in enumerate(streams)]
+    alone = [Chain(leads).observe(whole) for (leads, _), whole in zip(streams, wholes, strict=True)]
+    cut = [parts_of(whole, [c for c in cuts if c < len(whole.items)]) for whole in wholes]
+    together = observe([(Chain(leads), parts) for (leads, _), parts in zip(streams, cut, strict=True)])
+    scores = together.score(model)
+    first_item = first = 0
+    for number, (last_item, last) in zip(together.order, together.ends, strict=True):
+        own = slice(first, last)
+        assert same(together.evidence[own], alone[number].evidence)
+        assert np.array_equal(scores[own], alone[number].score(model))
+        assert together.table[first_item:last_item].tobytes() == wholes[number].items.table.tobytes()
+        assert together.remembered[own] == alone[number].remembered
+        for beat in range(first, last):
+            window, ticks = together.detail(beat)
+            assert np.array_equal(window, wholes[number].items.windows[beat - first])
+            assert np.array_equal(ticks, wholes[number].ticks[beat - first])
+        first_item, first = last_item, last
+    assert (first_item, first) == (len(together.table), len(scores))
+
+
+@pytest.mark.parametrize("before", [1, 20, 100])
+def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_stored(before):
+    whole = made_up(before + 30, seed=1)
+    stored, late = parts_of(whole, [2 * before])
+    chain = Chain(2)
+    remembered = chain.observe(stored).remembered
+    chain.keep()
+    stood = chain.snapshot()
+    expected = chain.observe(late).evidence
+    assert chain.snapshot() != stood
+    chain.forget()
+    assert chain.snapshot() == stood == b"".join(remembered[-BEATS:])
+    for again in (chain, Chain(2, remembered[-BEATS:]), Chain(2, [stood])):
+        assert same(again.observe(late).evidence, expected)
+    chain.keep()
+    kept = chain.snapshot()
+    chain.forget()
+    assert chain.snapshot() == kept != stood
+
+
+def test_rows_of_another_number_of_leads_are_refused():
+    rows = Chain(2).observe(made_up(3, seed=2)).remembered
+    with pytest.raises(EvidenceError, match="expected a multiple of 114 for 1 lead"):
+        Chain(1, rows)
+
+
+def test_items_without_beats_pass_through():
+    quiet = made_up(0, seed=0)
+    observed = Chain(2).observe(quiet)
+    assert (len(observed.evidence), observed.remembered, observed.ends) == (0, [], [(0, 0)])
+
+
+def test_nothing_but_the_chain_keeps_the_history_of_a_stream():
+    """One place wires the steps together: whoever wired them anew would score otherwise sooner or later."""
+    imports = {}
+    for folder in ("models", "pipelines", "monitor"):
+        for file in sorted((PACKAGE / folder).rglob("*.py")):
+            names = [
+                f"{node.module}.{alias.name}"
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            ]
+            if any(name.startswith("ecgmon.models.score.history") for name in names):
+                imports[str(file.relative_to(PACKAGE))] = names
+    assert list(imports) == ["pipelines/scoring/chain.py"]
