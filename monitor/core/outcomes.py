@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ecgmon.models.score.evidence import BEATS
-from ecgmon.monitor.core.alerts import Alert, AlertEngine, AlertSettings, End, Gap, Stalled
+from ecgmon.monitor.core.alerts import Alert, AlertEngine, End, Gap, Stalled
 from ecgmon.monitor.core.commit import Entry, StreamState
 from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.scoring import chain
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.core.exchange import Lot
     from ecgmon.pipelines.scoring.chain import Observed, ScoredItems
 

@@ -12,16 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgmon.monitor.config.schema import PrioritySettings
+from ecgmon.monitor.config.schema import AlertSettings, PrioritySettings
 from ecgmon.monitor.core.alerts import (
     Alert,
     AlertEngine,
     AlertKind,
-    AlertSettings,
     AlertStateError,
     End,
     Gap,
-    Item,
     Priority,
     ScoredBeat,
     SecondPassed,
@@ -31,6 +29,8 @@ from ecgmon.pipelines.items import Kind, Quality
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ecgmon.monitor.core.alerts.items import Item
 
 USABLE, NOISY, SATURATED, FLAT, MISSING = Quality
 UNUSABLE = [SATURATED, FLAT, MISSING]

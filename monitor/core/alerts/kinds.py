@@ -1,0 +1,28 @@
+"""Kinds and priorities of alerts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AlertKind(StrEnum):
+    """What is the matter with a stream."""
+
+    ASYSTOLE = "asystole"
+    EXTREME_BRADYCARDIA = "extreme_bradycardia"
+    EXTREME_TACHYCARDIA = "extreme_tachycardia"
+    ANOMALOUS_EPISODE = "anomalous_episode"
+    LEAD_OFF = "lead_off"
+    SIGNAL_MISSING = "signal_missing"
+    SATURATED = "saturated"
+    NOISY = "noisy"
+    STREAM_STALLED = "stream_stalled"
+    BEATS_DROPPED = "beats_dropped"
+
+
+class Priority(StrEnum):
+    """How urgent an alert is, after IEC 60601-1-8."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
