@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,24 +27,6 @@ def ecgmon(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
-
-
-@contextmanager
-def role(tmp_path, what: str, text: str):
-    """A role in a process of its own, ended by SIGTERM."""
-    config = tmp_path / f"{what}.toml"
-    config.write_text(text)
-    with (tmp_path / f"{what}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ecgmon", what, "--config", str(config)],
-            stdout=log, stderr=log, env=clean_environment(tmp_path),
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
 
 
 @pytest.fixture

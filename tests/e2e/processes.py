@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from ecgmon.monitor.process.report import Client, NotRunningError, Status
 from ecgmon.monitor.store.database import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
 
@@ -120,13 +120,31 @@ class Daemon:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A role in a process of its own, ended by SIGTERM."""
+    config = folder / f"{what}.toml"
+    config.write_text(text)
+    with (folder / f"{what}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ecgmon", what, "--config", str(config)],
+            stdout=log, stderr=log, env=clean_environment(folder),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
 class Watched:
     """A monitor's status, asked from outside."""
 
     def __init__(self, runtime: Path) -> None:
         self._runtime = runtime
 
-    def __call__(self):
+    def __call__(self) -> Status | None:
         client = Client(self._runtime)
         try:
             return client.status(timeout=5.0)
