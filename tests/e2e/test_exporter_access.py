@@ -76,6 +76,7 @@ def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(d
         assert PASSWORD not in seen
 
 
+@pytest.mark.serial
 def test_slow_clients_of_the_metrics_delay_no_beat(daemon, keys):
     """Two hundred half-open connections at the metrics; the beats go on as before."""
     running = daemon([{"record": "toy", "speed": 20}], exporter=configured(keys))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 import zmq
 
 from ecgmon.pipelines.items import ITEM, Kind
@@ -130,6 +131,7 @@ def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daem
     assert stored(running.state)["odd"]["position"] == 1
 
 
+@pytest.mark.serial
 def test_a_flood_of_messages_is_thrown_away_and_honest_streams_do_not_notice(daemon):
     running = daemon([{"record": "toy", "speed": 60}], "max_messages_per_second = 200\n")
     running.wait(lambda status: status.stored > 10, "some beats")

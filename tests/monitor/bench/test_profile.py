@@ -18,6 +18,7 @@ def second(work):
     sorted(work)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("size", [503, 2003, 20_011])
 def test_two_functions_that_take_as_long_get_as_much(monkeypatch, size):
     monkeypatch.setattr(profile, "_OURS", (__file__,))

@@ -359,6 +359,7 @@ def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("secure", [False, True])
 def test_two_hundred_clients_that_never_finish_asking_keep_nobody_from_an_answer(
     metrics, settings, certificate, secure
@@ -407,6 +408,7 @@ def threads_are_gone() -> bool:
     return True
 
 
+@pytest.mark.serial
 def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(exporter, monkeypatch):
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", exporter.port)) as slow:
@@ -424,6 +426,7 @@ def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(expor
         assert 0.4 < time.monotonic() - began < 5
 
 
+@pytest.mark.serial
 def test_a_client_that_does_not_read_its_answer_is_cut_when_its_time_is_over(metrics, monkeypatch):
     monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.4)
@@ -491,6 +494,7 @@ def test_head_says_what_get_would_without_its_body(exporter):
         assert int(answer.headers["Content-Length"]) == len(ask(exporter, "/-/healthy")[2])
 
 
+@pytest.mark.serial
 def test_clients_that_ask_without_end_leave_half_of_the_time_to_others(metrics):
     """Rendering holds the interpreter; the monitor's loop runs in the same one."""
     app = application(metrics, lambda: {"alive": True})
