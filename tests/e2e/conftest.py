@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.processes import Daemon, clean_environment
+from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def ecgmon(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def ecgmon(tmp_path: Path) -> RunEcgmon:
     """Run ``ecgmon`` with some arguments to its end."""
 
     def run(*args: object, timeout: float = 180.0, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -37,7 +37,7 @@ def runtime() -> Iterator[Path]:
 
 
 @pytest.fixture
-def daemon(tmp_path, runtime) -> Iterator[Callable[..., Daemon]]:
+def daemon(tmp_path: Path, runtime: Path) -> Iterator[StartDaemon]:
     started: list[Daemon] = []
 
     def start(sources: list[dict[str, object]], extra: str = "", exporter: str = "") -> Daemon:

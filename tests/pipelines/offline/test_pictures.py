@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,9 +20,9 @@ FS = 360.0
 ORANGE = np.array([0xC2, 0x41, 0x0C]) / 255
 
 
-def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
+def strip(seconds: float, scores: list[float], **changes: Any) -> Strip:
     rng = np.random.default_rng(2)
-    fields = {
+    fields: dict[str, Any] = {
         "stream": "mitdb/208",
         "lead": "MLII",
         "fs": FS,
@@ -34,9 +34,9 @@ def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
     return Strip(**{**fields, **changes})
 
 
-def beat(**changes: object) -> Beat:
+def beat(**changes: Any) -> Beat:
     t = np.linspace(-1, 1, LENGTH, dtype=np.float32)
-    fields = {
+    fields: dict[str, Any] = {
         "seq": 7, "seconds": 64.0, "score": 3.4, "error": 0.02, "rr": 0.8, "rr_ratio": 1.1,
         "window": np.exp(-((8 * t) ** 2)), "reconstruction": 0.9 * np.exp(-((7 * t) ** 2)), "oddness": 30 * t**2,
     }  # fmt: skip
