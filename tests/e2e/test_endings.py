@@ -113,6 +113,7 @@ def ends(process: subprocess.Popen[bytes], seconds: float = DRAIN_SECONDS + MARG
     return process.wait(timeout=seconds)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("role", ["run", "monitor", "worker", "producer"])
 def test_sigterm_while_starting_ends_it_with_0(place: Place, role: str) -> None:
     process = place.start(role, [ENDLESS])
