@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# tests at a time: one more than there are cores, because end-to-end tests wait for processes; eight daemons are enough
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
 
 .PHONY: help demo test torture fuzz check format setup install uninstall wheels clean
 
@@ -14,7 +16,8 @@ demo: $(VENV)/.compiled ## replay the built-in record through the whole pipeline
 	@$(BIN)/ecgmon demo
 
 test: $(VENV)/.tests $(VENV)/.compiled ## unit, property and end-to-end tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not long and not serial' --numprocesses $(JOBS)
+	$(BIN)/python -m pytest -m 'serial and not long'
 
 torture: $(VENV)/.tests $(VENV)/.compiled ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1

@@ -42,7 +42,7 @@ from ecgmon.pipelines.sources.errors import SourceError
 from ecgmon.pipelines.sources.finding import RecordRef
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 CASE_SECONDS: Final = 2.0
 """A case that takes longer, in the processor's time, hangs; the slowest honest one takes a tenth of that."""
@@ -208,7 +208,7 @@ def _messages() -> list[tuple[msgspec.msgpack.Decoder[Any], bytes, list[bytes]]]
     ages = np.full(4, 0.25, np.float32)
     scores = wire.pack_scores(7, 3, 0.01, np.array([0.1, np.nan], np.float32), np.ones((2, LENGTH), np.float16))
     info = wire.StreamInfo("a/b", 360.0, ["MLII"])
-    whole: list[tuple[msgspec.msgpack.Decoder[Any], list[bytes]]] = [
+    whole: list[tuple[msgspec.msgpack.Decoder[Any], Sequence[bytes | memoryview]]] = [
         (wire.from_producer, wire.pack_deliver(7, [(0, 5, items, ages)], 0.001)),
         (wire.from_producer, wire.pack_deliver(7, [(0, 5, items, ages), (1, 0, two, ages)], 0.001)),
         (wire.from_worker, scores),
@@ -229,7 +229,7 @@ def _messages() -> list[tuple[msgspec.msgpack.Decoder[Any], bytes, list[bytes]]]
         (wire.from_worker, wire.WorkerPing(7)),
         (wire.to_worker, wire.Accepted(7, 1.0)),
     ]
-    return [(decoder, frames[0], [bytes(frame) for frame in frames[1:]]) for decoder, frames in whole] + [
+    return [(decoder, bytes(frames[0]), [bytes(frame) for frame in frames[1:]]) for decoder, frames in whole] + [
         (decoder, wire.encode(header), []) for decoder, header in alone
     ]
 
@@ -563,11 +563,12 @@ def damaged_checkpoint(rng: random.Random) -> bytes:
         about = json.loads(json.dumps(about))
         places = about if rng.random() < 0.5 else about["score"]
         damage_tree(places, rng)
-        text = json.dumps(about, default=lambda value: value.hex())
+        written = json.dumps(about, default=lambda value: value.hex())
         if rng.random() < 0.1:
-            text = rng.choice(("[" * _DEEP, "", "null", "[]", text[:-1], text.replace("1", "9" * 5000, 1), "\ud800x"))
-            text = text.encode("utf-8", "replace").decode()
-        return _write_checkpoint(tensors, text)
+            nines = written.replace("1", "9" * 5000, 1)
+            written = rng.choice(("[" * _DEEP, "", "null", "[]", written[:-1], nines, "\ud800x"))
+            written = written.encode("utf-8", "replace").decode()
+        return _write_checkpoint(tensors, written)
     changed = dict(tensors)
     for name in rng.sample(sorted(tensors), rng.choice((1, 1, 2))):
         array = _damaged_tensor(tensors[name], rng)

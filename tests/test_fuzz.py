@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from tests import fuzz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 BUDGET = {"wire": 30_000, "records": 1_500, "checkpoints": 250, "configurations": 500}
 
@@ -22,7 +30,7 @@ REASONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGET)
-def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target):
+def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target: str) -> None:
     tally = fuzz.run(target, range(BUDGET[target]), seed=1)
     assert not tally.bugs, "\n".join(tally.bugs[:3])
     assert max(tally.growth, 0) < fuzz.GROWTH
@@ -30,7 +38,7 @@ def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target):
     assert sum(tally.outcomes.values()) == BUDGET[target]
 
 
-def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch):
+def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(*_: object) -> str:
         while True:
             pass
@@ -40,9 +48,9 @@ def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch):
 
     monkeypatch.setattr(fuzz, "CASE_SECONDS", 0.2)
     for bad, name in ((endless, "TooSlowError"), (raises, "IndexError")):
-        seen = []
+        seen: list[float] = []
 
-        def case(rng, folder, bad=bad, seen=seen):
+        def case(rng: Random, _: Path, bad: Callable[..., Any] = bad, seen: list[float] = seen) -> str | None:
             seen.append(rng.random())
             return bad() if len(seen) == 2 else "accepted"
 
@@ -53,13 +61,14 @@ def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch):
         assert "case 1" in tally.bugs[0]
 
 
-def test_a_case_is_the_same_whenever_it_is_made():
+def test_a_case_is_the_same_whenever_it_is_made() -> None:
+    made: Callable[[Random], Any]
     for target, made in (
         ("wire", fuzz.damaged_message),
         ("checkpoints", fuzz.damaged_checkpoint),
         ("configurations", fuzz.damaged_configuration),
     ):
-        first, second = ([made(fuzz.random.Random(number)) for number in range(20)] for _ in range(2))
+        rounds: list[list[Any]] = [[made(Random(number)) for number in range(20)] for _ in range(2)]
         if target == "wire":
-            first, second = ([list(map(bytes, frames)) for _, frames in each] for each in (first, second))
-        assert first == second
+            rounds = [[list(map(bytes, frames)) for _, frames in each] for each in rounds]
+        assert rounds[0] == rounds[1]

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,6 +23,11 @@ from ecgmon.pipelines.evaluation.model_card import _arrays
 from ecgmon.pipelines.training.dataset import DatasetError
 from ecgmon.pipelines.training.dataset import load as load_dataset
 from ecgmon.pipelines.training.fitting import TrainingError, _load_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from msgspec.msgpack import Decoder
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -77,7 +83,7 @@ def risks(source: str) -> set[str]:
     return found
 
 
-def test_no_source_runs_what_it_reads():
+def test_no_source_runs_what_it_reads() -> None:
     sources = [
         path
         for package in ("monitor", "pipelines", "models", "examples")
@@ -96,7 +102,7 @@ def test_no_source_runs_what_it_reads():
         "socket.recv_pyobj()", "subprocess.run(x, shell=True)", "pickle.loads(x)",
     ],
 )  # fmt: skip
-def test_the_search_finds_what_it_looks_for(source):
+def test_the_search_finds_what_it_looks_for(source: str) -> None:
     assert risks(source)
 
 
@@ -106,26 +112,26 @@ class Bomb:
     def __init__(self, trace: Path) -> None:
         self.trace = trace
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path]]:
         return Path.touch, (self.trace,)
 
 
 @pytest.fixture
-def trace(tmp_path):
+def trace(tmp_path: Path) -> Iterator[Path]:
     """A file that only a bomb that went off makes; none does."""
     path = tmp_path / "went-off"
     yield path
     assert not path.exists()
 
 
-def test_the_bomb_goes_off_where_it_is_unpickled(tmp_path):
+def test_the_bomb_goes_off_where_it_is_unpickled(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize("decoder", [wire.from_producer, wire.to_producer, wire.from_worker, wire.to_worker])
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_on_the_wire_is_refused(trace, decoder, protocol):
+def test_a_pickle_on_the_wire_is_refused(trace: Path, decoder: Decoder[Any], protocol: int) -> None:
     bomb = pickle.dumps(Bomb(trace), protocol)
     scores = wire.encode(wire.Scores(1, 1, 0.0))
     extension = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, bomb))
@@ -159,7 +165,7 @@ def pickled_in_every_way(trace: Path, folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", range(7))
-def test_a_pickle_for_a_checkpoint_is_refused(trace, tmp_path, number):
+def test_a_pickle_for_a_checkpoint_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
     path = pickled_in_every_way(trace, tmp_path)[number]
     for read in (read_info, load_generator):
         with pytest.raises(CheckpointError):
@@ -168,19 +174,19 @@ def test_a_pickle_for_a_checkpoint_is_refused(trace, tmp_path, number):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch says so before it refuses
 @pytest.mark.parametrize("number", range(7))
-def test_a_pickle_for_the_state_of_a_training_is_refused(trace, tmp_path, number):
+def test_a_pickle_for_the_state_of_a_training_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
     pickled_in_every_way(trace, tmp_path)[number].rename(tmp_path / "state.pt")
     with pytest.raises(TrainingError):
         _load_state(tmp_path)
 
 
-def test_a_pickle_for_arrays_of_results_is_refused(trace, tmp_path):
+def test_a_pickle_for_arrays_of_results_is_refused(trace: Path, tmp_path: Path) -> None:
     for path in pickled_in_every_way(trace, tmp_path):
         with pytest.raises((ValueError, KeyError, OSError, TypeError)):
             _arrays(path, ("score", "aami"))
 
 
-def test_a_pickle_for_a_data_set_is_refused(trace, tmp_path):
+def test_a_pickle_for_a_data_set_is_refused(trace: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"spans": {}, "sha256": {"beats": "", "signal": ""}}))
     for path in pickled_in_every_way(trace, tmp_path):
         for name in ("beats.npy", "signal.npy"):
@@ -189,7 +195,7 @@ def test_a_pickle_for_a_data_set_is_refused(trace, tmp_path):
             load_dataset(tmp_path)
 
 
-def test_a_pickle_for_a_configuration_is_refused(trace, tmp_path):
+def test_a_pickle_for_a_configuration_is_refused(trace: Path, tmp_path: Path) -> None:
     for path in pickled_in_every_way(trace, tmp_path):
         with pytest.raises(ConfigError):
             load(path, environ={"HOME": "/"}, overrides={})

@@ -7,7 +7,7 @@ from setuptools import find_packages
 from tests.conftest import CHECKOUT
 
 
-def test_every_folder_of_code_is_installed_under_one_name():
+def test_every_folder_of_code_is_installed_under_one_name() -> None:
     folders = {
         ".".join(("ecgmon", *file.parent.relative_to(CHECKOUT).parts))
         for package in ("models", "monitor", "pipelines")

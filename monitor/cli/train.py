@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     planned.add_argument("plan", choices=plans.PLANS, help="which: see pipelines/training/plans.py")
     _add_path(planned, "--data", "folder that 'prepare' filled")
     _add_path(planned, "--runs", "folder for the trainings")
-    _add_path(planned, "--results", "folder for what they came to")
+    _add_path(planned, "--results", "folder for the table of what they came to")
     planned.add_argument("--json", action="store_true", help="print a summary as one JSON object")
     _add_machine(planned)
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         _prepare(args.db, data, 0)
     halves = [run for run in plans.PLANS["halves"] if run.split in HALVES["all"]]
     wanted = [*halves, *(run for run in plans.PLANS["students"] if run.split == "all")]
-    if not _carried_out(wanted, data, runs, args.work / "results", args):
+    if not _carried_out(wanted, data, runs, args):
         return 128 + signal.SIGINT
     _score(args.db, data, runs / wanted[-1].name, [runs / half.name for half in halves], args.out, args.threads)
     return 0
@@ -205,8 +205,9 @@ def _fit(args: argparse.Namespace) -> int:
 
 
 def _plan(plan: str, data: Path, runs: Path, results: Path, args: argparse.Namespace, *, as_json: bool) -> int:
-    finished = _carried_out(plans.PLANS[plan], data, runs, results / "runs", args)
-    found = plans.summary(plan, runs, results / "runs")
+    finished = _carried_out(plans.PLANS[plan], data, runs, args)
+    found = plans.summary(plan, runs)
+    results.mkdir(parents=True, exist_ok=True)
     (results / f"{plan}.json").write_text(json.dumps(found, indent=1) + "\n")
     if as_json:
         print(json.dumps(found))
@@ -224,11 +225,11 @@ def _plan(plan: str, data: Path, runs: Path, results: Path, args: argparse.Names
     return 0 if finished else 128 + signal.SIGINT
 
 
-def _carried_out(wanted: Sequence[plans.Run], data: Path, runs: Path, results: Path, args: argparse.Namespace) -> bool:
+def _carried_out(wanted: Sequence[plans.Run], data: Path, runs: Path, args: argparse.Namespace) -> bool:
     dataset = datasets.load(data)
     with _Shown() as step:
         finished = plans.carry_out(
-            wanted, dataset, runs, results, device=args.device, threads=args.threads,
+            wanted, dataset, runs, device=args.device, threads=args.threads,
             progress=lambda run, *at: step(run.name, *at),
         )  # fmt: skip
     if not finished:

@@ -1,8 +1,8 @@
 """Which trainings stand behind which figure: the plans that ``ecgmon train plan`` carries out.
 
 A plan is a list of runs; a run that is finished is passed over, one that was stopped goes on.  What
-a run came to is written beside the others' as it finishes, so that a plan which is cut off leaves
-whole results of the runs that were done.
+a run came to is written into its folder as it finishes (``finished.json``), so that a plan which is
+cut off leaves whole results of the runs that were done.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PAPER: Final = Settings(precision="bfloat16")
 """BeatGAN exactly as published, 1,908,800 parameters, 100 epochs: for a GPU."""
 
+_FINISHED: Final = "finished.json"
 _TIMED_BATCH: Final = 1024  # windows
 _TIMED_REPEATS: Final = 7
 
@@ -57,11 +58,8 @@ class Run:
     what: str = ""
 
 
-def _of_every_split(kind: str, settings: Settings, teacher: str | None = None) -> tuple[Run, ...]:
-    return tuple(
-        Run(f"{kind}-{split}", split, settings, None if teacher is None else f"{teacher}-{split}")
-        for split in WHOLE_NAMES
-    )
+def _of_every_split(kind: str, settings: Settings) -> tuple[Run, ...]:
+    return tuple(Run(f"{kind}-{split}", split, settings) for split in WHOLE_NAMES)
 
 
 _SHORT: Final = replace(
@@ -109,13 +107,11 @@ PLANS: Final[dict[str, tuple[Run, ...]]] = {
     "teachers": _of_every_split("teacher", TEACHER),
     "students": _of_every_split("student", STUDENT),
     "halves": tuple(Run(f"half-{half}", half, _HALF) for halves in HALVES.values() for half in halves),
-    "taught-students": _of_every_split("taught-student", replace(STUDENT, self_teacher=False), "teacher"),
     "frontier": tuple(
         Run(f"size-{width}", "fold0", replace(_SHORT, width=width), what=f"width {width}") for width in WIDTHS
     ),
     "ablation": _ablation(),
     "paper": _of_every_split("paper", PAPER),
-    "paper-students": _of_every_split("paper-student", replace(STUDENT, self_teacher=False), "paper"),
 }
 """The plans, by name: the runs that have to be done, in order."""
 
@@ -124,7 +120,6 @@ def carry_out(
     runs: Sequence[Run],
     dataset: Dataset,
     folder: Path,
-    results: Path,
     *,
     device: str = "cpu",
     threads: int = 1,
@@ -137,9 +132,7 @@ def carry_out(
     runs : sequence of Run
     dataset : Dataset
     folder : Path
-        Where each run has its own folder.
-    results : Path
-        Folder for what the runs came to: ``NAME.json`` and ``NAME.log.jsonl`` of each.
+        Where each run has its own folder, which says in ``finished.json`` what the run came to.
     device, threads
         As :func:`ecgmon.pipelines.training.fitting.fit`.
     progress : callable
@@ -155,9 +148,8 @@ def carry_out(
     ecgmon.pipelines.training.fitting.TrainingError
         If a run cannot be done, such as one whose teacher is missing.
     """
-    results.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        if (results / f"{run.name}.json").exists():
+        if (folder / run.name / _FINISHED).exists():
             continue
         times: list[float] = []
 
@@ -179,13 +171,13 @@ def carry_out(
         )
         if done.step < done.steps:
             return False
-        _conclude(run, dataset, folder, results, times)
+        _conclude(run, dataset, folder / run.name, times)
     return True
 
 
-def _conclude(run: Run, dataset: Dataset, folder: Path, results: Path, times: list[float]) -> None:
+def _conclude(run: Run, dataset: Dataset, folder: Path, times: list[float]) -> None:
     """Write down what a finished run came to."""
-    generator, about = training.trained(folder / run.name)
+    generator, about = training.trained(folder)
     used = split_of(dataset, run.split)
     held_out = training.errors(generator, dataset, dataset.beats[used.held_out])
     result = {
@@ -198,21 +190,19 @@ def _conclude(run: Run, dataset: Dataset, folder: Path, results: Path, times: li
         "held_out_reconstruction": float(held_out.mean()),
         "raw": training.tested(generator, dataset, used) if used.test.any() else None,
     }
-    log = (folder / run.name / "log.jsonl").read_text()
-    (results / f"{run.name}.log.jsonl").write_text(log)
-    part = results / f"{run.name}.json.part"
+    part = folder / f"{_FINISHED}.part"
     part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(results / f"{run.name}.json")  # last: its presence says that the run is finished
+    part.replace(folder / _FINISHED)  # last: its presence says that the run is finished
 
 
-def summary(plan: str, folder: Path, results: Path) -> dict[str, Any]:
+def summary(plan: str, folder: Path) -> dict[str, Any]:
     """Gather what the finished runs of a plan came to.
 
     Parameters
     ----------
     plan : str
         One of :data:`PLANS`.
-    folder, results : Path
+    folder : Path
         As in :func:`carry_out`.
 
     Returns
@@ -224,11 +214,13 @@ def summary(plan: str, folder: Path, results: Path) -> dict[str, Any]:
         finished are left out and named under ``missing``.
     """
     found = {
-        run.name: json.loads(path.read_text()) for run in PLANS[plan] if (path := results / f"{run.name}.json").exists()
+        run.name: json.loads(path.read_text())
+        for run in PLANS[plan]
+        if (path := folder / run.name / _FINISHED).exists()
     }
     missing = [run.name for run in PLANS[plan] if run.name not in found]
     if plan == "frontier":
-        return {"plan": plan, "missing": missing, **_frontier(found, folder, results)}
+        return {"plan": plan, "missing": missing, **_frontier(found, folder)}
     if plan != "ablation":
         rows = [
             {key: result[key] for key in ("name", "what", "split", "parameters", "multiply_adds", "raw")}
@@ -245,9 +237,9 @@ def summary(plan: str, folder: Path, results: Path) -> dict[str, Any]:
     return {"plan": plan, "missing": missing, "variants": variants}
 
 
-def _frontier(found: dict[str, dict[str, Any]], folder: Path, results: Path) -> dict[str, Any]:
+def _frontier(found: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Put together what each size costs and what it reaches."""
-    of_teacher = results / f"{_FRONTIER_TEACHER}.json"
+    of_teacher = folder / _FRONTIER_TEACHER / _FINISHED
     speed = measured_speed(
         [folder / name for name in (*found, _FRONTIER_TEACHER) if (folder / name / "state.pt").exists()]
     )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.processes import Daemon, clean_environment
+from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 @pytest.fixture
-def ecgmon(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def ecgmon(tmp_path: Path) -> RunEcgmon:
     """Run ``ecgmon`` with some arguments to its end."""
 
     def run(*args: object, timeout: float = 180.0, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -31,24 +29,6 @@ def ecgmon(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-@contextmanager
-def role(tmp_path, what: str, text: str):
-    """A role in a process of its own, ended by SIGTERM."""
-    config = tmp_path / f"{what}.toml"
-    config.write_text(text)
-    with (tmp_path / f"{what}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ecgmon", what, "--config", str(config)],
-            stdout=log, stderr=log, env=clean_environment(tmp_path),
-        )  # fmt: skip
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
-
-
 @pytest.fixture
 def runtime() -> Iterator[Path]:
     """A folder with a short name: socket paths are limited to 107 bytes."""
@@ -57,7 +37,7 @@ def runtime() -> Iterator[Path]:
 
 
 @pytest.fixture
-def daemon(tmp_path, runtime) -> Iterator[Callable[..., Daemon]]:
+def daemon(tmp_path: Path, runtime: Path) -> Iterator[StartDaemon]:
     started: list[Daemon] = []
 
     def start(sources: list[dict[str, object]], extra: str = "", exporter: str = "") -> Daemon:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,12 @@ from ecgmon.monitor.process.report import Client, NotRunningError, Status
 from ecgmon.monitor.store.database import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     import numpy as np
+
+RunEcgmon = Callable[..., subprocess.CompletedProcess[str]]
+"""Run ``ecgmon`` with some arguments to its end: the fixture ``ecgmon``."""
 
 PATIENCE = 90.0  # seconds; generous, because two busy cores may be shared
 
@@ -90,6 +94,12 @@ class Daemon:
         finally:
             client.close()
 
+    def now(self) -> Status:
+        """Give the status of a daemon that has one."""
+        status = self.status()
+        assert status is not None, self.log.read_text()
+        return status
+
     def wait(self, condition: Callable[[Status], Any], why: str) -> Status:
         def look() -> Status | None:
             status = self.status()
@@ -98,7 +108,7 @@ class Daemon:
         return wait_for(look, f"{why}; its log:\n{self.log.read_text()[-3000:]}")
 
     def get(self, path: str, **headers: str) -> str:
-        status = self.wait(lambda status: True, "the daemon")
+        status = self.wait(lambda _: True, "the daemon")
         url = status.metrics.removesuffix("/metrics") + path
         with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
             return answer.read().decode()
@@ -120,13 +130,35 @@ class Daemon:
         return self.process.wait(timeout=60)
 
 
+@contextmanager
+def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A role in a process of its own, ended by SIGTERM."""
+    config = folder / f"{what}.toml"
+    config.write_text(text)
+    with (folder / f"{what}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ecgmon", what, "--config", str(config)],
+            stdout=log, stderr=log, env=clean_environment(folder),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+StartDaemon = Callable[..., Daemon]
+"""Start ``ecgmon run`` with some sources: the fixture ``daemon``."""
+
+
 class Watched:
     """A monitor's status, asked from outside."""
 
     def __init__(self, runtime: Path) -> None:
         self._runtime = runtime
 
-    def __call__(self):
+    def __call__(self) -> Status | None:
         client = Client(self._runtime)
         try:
             return client.status(timeout=5.0)
@@ -134,6 +166,12 @@ class Watched:
             return None
         finally:
             client.close()
+
+    def now(self) -> Status:
+        """Give the status of a monitor that has one."""
+        status = self()
+        assert status is not None
+        return status
 
 
 def stored(state: Path) -> dict[str, Any]:

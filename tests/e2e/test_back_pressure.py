@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecgmon.monitor.core.alerts import AlertKind
 from ecgmon.monitor.store.database import Reader
-from tests.e2e.processes import Watched, role, stored, wait_for
+from tests.e2e.processes import RunEcgmon, StartDaemon, Watched, role, stored, wait_for
+
+if TYPE_CHECKING:
+    from ecgmon.monitor.process.report import Status
 
 WINDOW, BUFFER = 96, 128
 
@@ -17,10 +21,11 @@ WINDOW, BUFFER = 96, 128
 def resident(pid: int) -> float:
     """Resident memory of a process in MiB."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
     return int(found[1]) / 1024
 
 
-def configuration(tmp_path, runtime, sources: str) -> str:
+def configuration(tmp_path: Path, runtime: Path, sources: str) -> str:
     return (
         f'[runtime]\ndir = "{runtime}/r"\n[store]\npath = "{tmp_path}/state"\n[exporter]\nport = 0\n'
         f"[delivery]\nwindow_items = {WINDOW}\nheartbeat_seconds = 0.2\ndead_after_seconds = 2.0\n"
@@ -28,7 +33,9 @@ def configuration(tmp_path, runtime, sources: str) -> str:
     )
 
 
-def test_a_replay_without_a_worker_waits_with_flat_memory_and_loses_nothing(tmp_path, runtime, daemon):
+def test_a_replay_without_a_worker_waits_with_flat_memory_and_loses_nothing(
+    tmp_path: Path, runtime: Path, daemon: StartDaemon
+) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 0\nloop = 40\n'
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
@@ -54,7 +61,7 @@ def test_a_replay_without_a_worker_waits_with_flat_memory_and_loses_nothing(tmp_
     assert stored(tmp_path / "state") == stored(usual.state)
 
 
-def metric(status, name: str) -> float:
+def metric(status: Status, name: str) -> float:
     import urllib.request
 
     with urllib.request.urlopen(status.metrics, timeout=10) as answer:
@@ -63,25 +70,25 @@ def metric(status, name: str) -> float:
         )
 
 
-def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(tmp_path, runtime):
+def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(tmp_path: Path, runtime: Path) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 60\nloop = 0\nlive = true\n'
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
     with role(tmp_path, "monitor", text), role(tmp_path, "producer", text) as producer:
         wait_for(lambda: (s := status()) and s.queued, "beats that wait")
         dropped = "ecgmon_producer_beats_dropped_total"
-        wait_for(lambda: metric(status(), dropped) > 200, "beats to be dropped")
-        found = status()
+        wait_for(lambda: metric(status.now(), dropped) > 200, "beats to be dropped")
+        found = status.now()
         assert found.queued + found.leased <= WINDOW
         assert found.stored == 0
         with role(tmp_path, "worker", text):
             known = wait_for(lambda: (s := status()) and s.stored > 400 and s, "the rest to be stored")
             assert known.dropped >= 200
-            wait_for(lambda: not status().streams["toy"].active or status().stored > 900, "time to pass")
+            wait_for(lambda: not status.now().streams["toy"].active or status.now().stored > 900, "time to pass")
             producer.terminate()
             assert producer.wait(timeout=30) == 0
-        told = metric(status(), dropped)
-        assert status().dropped == told
+        told = metric(status.now(), dropped)
+        assert status.now().dropped == told
     with Reader(tmp_path / "state") as reader:
         beats = reader.beats("toy")
         alerts = [found.alert for found in reader.alerts(stream="toy") if found.alert.kind == AlertKind.BEATS_DROPPED]
@@ -95,7 +102,7 @@ def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(t
     assert alert.start * 360 <= beats["sample"][hole + 1] + 360
 
 
-def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends(tmp_path, runtime):
+def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends(tmp_path: Path, runtime: Path) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 30\nloop = 0\nlive = true\n'
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
@@ -105,7 +112,7 @@ def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends
             producer.kill()
             producer.wait(timeout=10)
         with role(tmp_path, "producer", text) as producer:
-            after = wait_for(lambda: (s := status()).stored > 300 and s, "more beats").streams["toy"]
+            after = wait_for(lambda: (s := status.now()).stored > 300 and s, "more beats").streams["toy"]
             producer.terminate()
             assert producer.wait(timeout=30) == 0
     assert after.beats > before.beats
@@ -117,7 +124,7 @@ def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends
     assert np.diff(beats["sample"]).max() < 8 * 360  # the detector learns anew, and the source looped in between
 
 
-def test_live_and_waiting_sources_do_not_share_a_producer(ecgmon, tmp_path, runtime):
+def test_live_and_waiting_sources_do_not_share_a_producer(ecgmon: RunEcgmon, tmp_path: Path, runtime: Path) -> None:
     config = tmp_path / "c.toml"
     sources = '[[source]]\nrecord = "toy"\nlive = true\n[[source]]\nrecord = "toy"\nname = "other"\n'
     config.write_text(configuration(tmp_path, runtime, sources))

@@ -5,14 +5,20 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ecgmon.monitor.store.database import Reader
-from tests.e2e.processes import Daemon, stored
+from tests.e2e.processes import Daemon, RunEcgmon, stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
-def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(tmp_path, runtime, ecgmon):
+def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(
+    tmp_path: Path, runtime: Path, ecgmon: RunEcgmon
+) -> None:
     folder = tmp_path / "first"
     folder.mkdir()
     source = [{"record": "toy", "speed": 30}]
@@ -42,7 +48,7 @@ def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(tmp
     assert stored(second.state) == stored(first.state)
 
 
-def test_a_backup_that_can_not_be_made_says_why_and_leaves_nothing(tmp_path, ecgmon):
+def test_a_backup_that_can_not_be_made_says_why_and_leaves_nothing(tmp_path: Path, ecgmon: RunEcgmon) -> None:
     done = ecgmon("backup", "--state", tmp_path, tmp_path / "copy")
     assert done.returncode == 1
     assert "there is no store" in done.stderr

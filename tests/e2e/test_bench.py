@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from ecgmon.monitor.bench.records import written
 from ecgmon.pipelines.sources.finding import RecordRef
 from ecgmon.pipelines.sources.wfdb_files import open_record
 from tests.conftest import CHECKOUT
-from tests.e2e.processes import clean_environment
+from tests.e2e.processes import RunEcgmon, clean_environment
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
+
+Measured = tuple[dict[str, Any], Path]
 
 BARE = """
 import sys
@@ -32,7 +36,7 @@ sys.exit(main(["bench", "worker", "--repeats", "1", "--json"]))
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """Measurements as small as they can be, by the names that the report looks for."""
     folder = tmp_path_factory.mktemp("bench")
     commands = {
@@ -48,7 +52,7 @@ def measured(tmp_path_factory):
     }
     started["worker-cpu"] = [sys.executable, "-W", "ignore", "-c", BARE]
 
-    def measure(name):
+    def measure(name: str) -> dict[str, Any]:
         folder_of_its_own = folder / f"home-{name}"
         folder_of_its_own.mkdir()
         done = subprocess.run(
@@ -65,7 +69,7 @@ def measured(tmp_path_factory):
     return found, folder
 
 
-def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured):
+def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured: Measured) -> None:
     found = measured[0]["pipeline"]
     assert found["records"] == 8
     assert 20_000 < found["beats"] < 30_000  # half an hour each
@@ -82,7 +86,7 @@ def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured):
     assert found["cpu_seconds_per_beat"] > 0
 
 
-def test_live_drops_nothing_of_a_few_streams(measured):
+def test_live_drops_nothing_of_a_few_streams(measured: Measured) -> None:
     found = measured[0]["live"]
     assert found["streams"] == 12
     assert found["command"] == ["live", "toy", "--streams", "12", "--seconds", "3.0"]
@@ -94,14 +98,14 @@ def test_live_drops_nothing_of_a_few_streams(measured):
     assert found["cpu_cores"] > 0
 
 
-def test_the_store_answers_every_question(measured):
+def test_the_store_answers_every_question(measured: Measured) -> None:
     found = measured[0]["store"]
     assert found["queries"]["beats"] == 20_000
     assert all(seconds["median"] > 0 for seconds in found["queries"]["seconds"].values())
     assert found["bytes_per_million_beats"] > 1e6
 
 
-def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured):
+def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured: Measured) -> None:
     found = measured[0]["worker-cpu"]
     assert found["difference_between_batch_sizes"] == 0
     assert found["forms"]["deployed"]["parity"] == 0
@@ -110,13 +114,15 @@ def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured)
     assert found["best"]["over_floor"] > 0
 
 
-def test_a_soak_has_a_slope_for_every_role(measured):
+def test_a_soak_has_a_slope_for_every_role(measured: Measured) -> None:
     found = measured[0]["soak"]
     assert set(found["roles"]) == {"monitor", "worker", "producer"}
     assert found["beats"] > 0
 
 
-def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(measured, ecgmon, tmp_path):
+def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
+    measured: Measured, ecgmon: RunEcgmon, tmp_path: Path
+) -> None:
     page = tmp_path / "performance.md"
     page.write_text("old\n<!-- below this line the page is written by hand -->\n\nby hand\n")
     done = ecgmon("bench", "report", "--results", measured[1], "--out", page)
@@ -132,7 +138,9 @@ def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"machine": 3}'])
-def test_a_report_of_something_else_is_refused_and_the_page_left_alone(ecgmon, tmp_path, damaged):
+def test_a_report_of_something_else_is_refused_and_the_page_left_alone(
+    ecgmon: RunEcgmon, tmp_path: Path, damaged: str
+) -> None:
     (tmp_path / "pipeline.json").write_text(damaged)
     page = tmp_path / "performance.md"
     page.write_text("old\n")
@@ -142,7 +150,9 @@ def test_a_report_of_something_else_is_refused_and_the_page_left_alone(ecgmon, t
     assert page.read_text() == "old\n"
 
 
-def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(ecgmon, tmp_path):
+def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(
+    ecgmon: RunEcgmon, tmp_path: Path
+) -> None:
     first = ecgmon("bench", "start", "--repeats", 1, "--json")
     assert first.returncode == 0, first.stderr
     old = tmp_path / "old.json"
@@ -159,7 +169,7 @@ def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(ec
     assert float(line.split()[1]) == pytest.approx(before, rel=1e-4)
 
 
-def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit():
+def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit() -> None:
     toy = open_record(RecordRef("toy", None)).read(0, 108_000)
     with written() as refs:
         assert len(refs) == 8
@@ -168,10 +178,10 @@ def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit():
             assert (record.fs, record.leads, record.length) == (360, ("MLII",), 6 * len(toy))
             expected = np.roll(toy, number * len(toy) // 8, axis=0)
             assert np.array_equal(record.read(len(toy), 2 * len(toy)), expected)
-    assert not any(ref.path.parent.exists() for ref in refs)
+    assert not any(ref.path is None or ref.path.parent.exists() for ref in refs)
 
 
-def test_comparing_shows_old_and_new(measured):
+def test_comparing_shows_old_and_new(measured: Measured) -> None:
     new = measured[0]["store"]
     old = json.loads(json.dumps(new))
     old["commits"]["10"]["microseconds_per_beat"] *= 2
@@ -197,7 +207,9 @@ def test_comparing_shows_old_and_new(measured):
         (("soak", "--minutes", "inf"), 2, "'inf' is no number above 0"),
     ],
 )
-def test_what_can_not_be_measured_is_said(ecgmon, arguments, code, said):
+def test_what_can_not_be_measured_is_said(
+    ecgmon: RunEcgmon, arguments: tuple[object, ...], code: int, said: str
+) -> None:
     done = ecgmon("bench", *arguments)
     assert done.returncode == code
     assert said in done.stderr

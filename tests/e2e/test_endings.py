@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +19,7 @@ from ecgmon.monitor.process.report import Client, NotRunningError, Status
 from tests.e2e.processes import clean_environment, stored, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 DRAIN_SECONDS = 2.0
 MARGIN_SECONDS = 8.0  # what a role is importing when it is asked to end is imported to the end
@@ -68,7 +68,7 @@ class Place:
         finally:
             client.close()
 
-    def wait(self, condition, why: str) -> Status:
+    def wait(self, condition: Callable[[Status], Any], why: str) -> Status:
         return wait_for(lambda: (status := self.status()) and condition(status) and status, f"{why}; see {self.log}")
 
     def said(self, what: str) -> bool:
@@ -94,7 +94,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, runtime):
+def place(tmp_path: Path, runtime: Path) -> Iterator[Place]:
     made = Place(tmp_path, runtime)
     yield made
     made.close()
@@ -113,22 +113,23 @@ def ends(process: subprocess.Popen[bytes], seconds: float = DRAIN_SECONDS + MARG
     return process.wait(timeout=seconds)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("role", ["run", "monitor", "worker", "producer"])
-def test_sigterm_while_starting_ends_it_with_0(place, role):
+def test_sigterm_while_starting_ends_it_with_0(place: Place, role: str) -> None:
     process = place.start(role, [ENDLESS])
     wait_for(lambda: listens(process), "a handler")
     assert ends(process) == 0
     assert place.left() == []
 
 
-def test_sigterm_ends_a_daemon_with_nothing_to_do(place):
+def test_sigterm_ends_a_daemon_with_nothing_to_do(place: Place) -> None:
     process = place.start("run")
     place.wait(lambda status: status.workers, "a worker")
     assert ends(process) == 0
     assert place.left() == []
 
 
-def test_sigterm_ends_a_daemon_at_full_speed_and_then_each_beat_that_was_called_stored_is(place):
+def test_sigterm_ends_a_daemon_at_full_speed_and_then_each_beat_that_was_called_stored_is(place: Place) -> None:
     process = place.start("run", [ENDLESS])
     told = place.wait(lambda status: status.stored > 500, "some beats").streams["toy"].beats
     assert ends(process) == 0
@@ -138,7 +139,7 @@ def test_sigterm_ends_a_daemon_at_full_speed_and_then_each_beat_that_was_called_
     assert kept["position"] >= told
 
 
-def test_roles_without_a_monitor_end_at_once(place):
+def test_roles_without_a_monitor_end_at_once(place: Place) -> None:
     worker, producer = place.start("worker"), place.start("producer", [ENDLESS])
     wait_for(lambda: place.said('"ready"'), "the model")
     wait_for(lambda: listens(producer), "the producer")
@@ -146,7 +147,7 @@ def test_roles_without_a_monitor_end_at_once(place):
         assert ends(process) == 0
 
 
-def test_without_a_worker_the_producer_waits_for_the_drain_bound_and_the_monitor_for_nobody(place):
+def test_without_a_worker_the_producer_waits_for_the_drain_bound_and_the_monitor_for_nobody(place: Place) -> None:
     monitor, producer = place.start("monitor"), place.start("producer", [ENDLESS])
     place.wait(lambda status: status.queued > 0, "beats that nobody scores")
     began = time.monotonic()
@@ -156,7 +157,9 @@ def test_without_a_worker_the_producer_waits_for_the_drain_bound_and_the_monitor
     assert sorted(left.name for left in place.runtime.iterdir()) == ["lock"]
 
 
-def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_the_same_end(place, tmp_path, runtime):
+def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_the_same_end(
+    place: Place, tmp_path: Path, runtime: Path
+) -> None:
     calm = Place(tmp_path / "calm", runtime / "calm")
     calm.folder.mkdir()
     done = calm.start("run", STREAMS)
@@ -183,7 +186,7 @@ def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_t
     assert stored(place.state) == stored(calm.state)
 
 
-def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(place):
+def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(place: Place) -> None:
     process = place.start("run", [ENDLESS])
     before = place.wait(lambda status: status.stored > 100, "some beats").stored
     process.kill()
@@ -194,9 +197,9 @@ def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(pla
     assert ends(process) == 0
 
 
-def test_a_killed_monitor_leaves_no_socket_or_lock_that_hinders_the_next(place):
+def test_a_killed_monitor_leaves_no_socket_or_lock_that_hinders_the_next(place: Place) -> None:
     first = place.start("monitor")
-    place.wait(lambda status: True, "the monitor")
+    place.wait(lambda _: True, "the monitor")
     first.kill()
     first.wait()
     assert (place.runtime / "control").exists(), "a killed one cannot tidy up"
@@ -205,7 +208,7 @@ def test_a_killed_monitor_leaves_no_socket_or_lock_that_hinders_the_next(place):
     assert ends(second) == 0
 
 
-def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place):
+def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place: Place) -> None:
     process = place.start("run")
     (victim,) = wait_for(lambda: place.left("worker"), "a worker")
     os.kill(victim, signal.SIGKILL)
@@ -213,7 +216,7 @@ def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place):
     assert ends(process) == 0
 
 
-def test_a_daemon_says_by_its_exit_status_that_it_can_not_run_so(place):
+def test_a_daemon_says_by_its_exit_status_that_it_can_not_run_so(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert place.start("run", [], "--port", taken.getsockname()[1]).wait(timeout=60) == 3
     (place.folder / "file").write_text("")

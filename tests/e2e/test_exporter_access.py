@@ -12,17 +12,23 @@ import urllib.error
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import missing
+
+if TYPE_CHECKING:
+    from tests.e2e.processes import RunEcgmon, StartDaemon
 
 PASSWORD = "correct horse"
 
 
 @pytest.mark.parametrize("command", ["run", "monitor"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_daemon_whose_metrics_anybody_could_read_does_not_start(ecgmon, tmp_path, command, host):
+def test_a_daemon_whose_metrics_anybody_could_read_does_not_start(
+    ecgmon: RunEcgmon, tmp_path: Path, command: str, host: str
+) -> None:
     done = ecgmon(command, "--set", f"exporter.host={host}", "--set", f"runtime.dir={tmp_path / 'r'}")
     assert done.returncode == 3
     assert "exporter.host" in done.stderr
@@ -30,7 +36,7 @@ def test_a_daemon_whose_metrics_anybody_could_read_does_not_start(ecgmon, tmp_pa
 
 
 @pytest.fixture
-def keys(ecgmon, tmp_path):
+def keys(ecgmon: RunEcgmon, tmp_path: Path) -> Path:
     """A certificate of 127.0.0.1, its key, and a password file as the command makes it."""
     if shutil.which("openssl") is None:
         missing("there is no openssl to make a certificate with")
@@ -44,14 +50,14 @@ def keys(ecgmon, tmp_path):
     return tmp_path
 
 
-def configured(keys) -> str:
+def configured(keys: Path) -> str:
     return (
         f'tls_certificate = "{keys}/tls.crt"\ntls_key = "{keys}/tls.key"\nuser = "prometheus"\n'
         f'password_file = "{keys}/password"\nhost = "0.0.0.0"\n'
     )
 
 
-def ask(keys, url: str, password: str = PASSWORD) -> str:
+def ask(keys: Path, url: str, password: str = PASSWORD) -> str:
     context = ssl.create_default_context(cafile=str(keys / "tls.crt"))
     coded = base64.b64encode(f"prometheus:{password}".encode()).decode()
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {coded}"})
@@ -59,7 +65,7 @@ def ask(keys, url: str, password: str = PASSWORD) -> str:
         return answer.read().decode()
 
 
-def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(daemon, keys):
+def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(daemon: StartDaemon, keys: Path) -> None:
     running = daemon([{"record": "toy", "speed": 60}], exporter=configured(keys))
     status = running.wait(lambda status: status.stored > 10, "some beats")
     assert status.metrics.startswith("https://0.0.0.0:")
@@ -76,7 +82,8 @@ def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(d
         assert PASSWORD not in seen
 
 
-def test_slow_clients_of_the_metrics_delay_no_beat(daemon, keys):
+@pytest.mark.serial
+def test_slow_clients_of_the_metrics_delay_no_beat(daemon: StartDaemon, keys: Path) -> None:
     """Two hundred half-open connections at the metrics; the beats go on as before."""
     running = daemon([{"record": "toy", "speed": 20}], exporter=configured(keys))
     status = running.wait(lambda status: status.stored > 50, "some beats")
@@ -85,7 +92,7 @@ def test_slow_clients_of_the_metrics_delay_no_beat(daemon, keys):
         for number in range(200):
             one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             one.sendall(b"\x16\x03\x01"[: number % 4])
-        began, before = time.monotonic(), running.status().stored
+        began, before = time.monotonic(), running.now().stored
         running.wait(lambda status: status.stored > before + 100, "100 more beats")
         assert time.monotonic() - began < 30
         assert "ecgmon_ready 1.0" in ask(keys, status.metrics.replace("0.0.0.0", "127.0.0.1"))

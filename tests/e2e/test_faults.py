@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -20,13 +22,28 @@ import zmq
 from ecgmon.models.weights.checkpoint import read_info, shipped
 from ecgmon.monitor.store.database import FILE
 from ecgmon.pipelines import wire
-from tests.e2e.processes import Daemon, Watched, clean_environment, missing_tool, role, stored, wait_for
+from tests.e2e.processes import (
+    Daemon,
+    RunEcgmon,
+    StartDaemon,
+    Watched,
+    clean_environment,
+    missing_tool,
+    role,
+    stored,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ecgmon.monitor.process.report import Status
 
 SOURCES = [{"record": "toy", "speed": 30}]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What an undisturbed run stores."""
     with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
         running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{"record": "toy", "speed": 0}])
@@ -35,20 +52,22 @@ def expected(tmp_path_factory):
         return stored(running.state)
 
 
-def finished(running) -> None:
+def finished(running: Daemon) -> None:
     status = running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
     assert (status.dropped, status.store_ok) == (0, True)
     assert running.stop() == 0
 
 
-def test_a_store_that_another_process_locks_is_written_when_it_lets_go(daemon, expected):
+def test_a_store_that_another_process_locks_is_written_when_it_lets_go(
+    daemon: StartDaemon, expected: dict[str, Any]
+) -> None:
     running = daemon(SOURCES)
     running.wait(lambda status: status.stored > 50, "some beats")
     other = sqlite3.connect(running.state / FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     running.wait(lambda status: not status.store_ok, "the lock to be noticed")
-    before = running.status().stored
-    assert running.status().stored == before  # nothing is said to be stored that is not
+    before = running.now().stored
+    assert running.now().stored == before  # nothing is said to be stored that is not
     other.execute("ROLLBACK")
     other.close()
     finished(running)
@@ -86,7 +105,7 @@ class Mounted:
 
 
 @pytest.fixture
-def mounted(tmp_path, runtime):
+def mounted(tmp_path: Path, runtime: Path) -> Iterator[Callable[[str], Mounted]]:
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
         missing_tool("mounting a small disk needs root and mount namespaces")
     started = []
@@ -101,14 +120,16 @@ def mounted(tmp_path, runtime):
             one.stop()
 
 
-def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(mounted, expected, tmp_path):
+def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(
+    mounted: Callable[[str], Mounted], expected: dict[str, Any], tmp_path: Path
+) -> None:
     running = mounted(
         "mount -t tmpfs -o size=16m,mode=0700 tmpfs {state} && head -c 16400000 /dev/zero > {state}/filler"
     )
     wait_for(lambda: (s := running.status()) and not s.store_ok, "the disk to be full")
-    halted = running.status().stored
+    halted = running.status.now().stored
     time.sleep(1.5)
-    assert running.status().stored == halted
+    assert running.status.now().stored == halted
     running.inside(running.state / "filler").unlink()
     status = wait_for(lambda: (s := running.status()) and s.streams["toy"].ended and s, "the end")
     assert (status.store_ok, status.dropped) == (True, 0)
@@ -121,7 +142,7 @@ def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(
     assert "the disk is full" in running.log.read_text()
 
 
-def test_a_state_folder_that_can_not_be_written_is_refused(mounted):
+def test_a_state_folder_that_can_not_be_written_is_refused(mounted: Callable[[str], Mounted]) -> None:
     running = mounted("mount --bind {state} {state} && mount -o remount,ro,bind {state}")
     assert running.process.wait(timeout=60) == 3
     text = running.log.read_text()
@@ -130,7 +151,7 @@ def test_a_state_folder_that_can_not_be_written_is_refused(mounted):
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut", "overwritten", "newer"])
-def test_a_damaged_store_is_refused_and_left_as_it_is(daemon, ecgmon, damage):
+def test_a_damaged_store_is_refused_and_left_as_it_is(daemon: StartDaemon, ecgmon: RunEcgmon, damage: str) -> None:
     running = daemon([{"record": "toy", "speed": 0}])
     running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
     assert running.stop() == 0
@@ -157,7 +178,7 @@ def test_a_damaged_store_is_refused_and_left_as_it_is(daemon, ecgmon, damage):
     assert hashlib.sha256(file.read_bytes()).digest() == before
 
 
-def test_two_monitors_do_not_share_a_state_folder(daemon, ecgmon, runtime):
+def test_two_monitors_do_not_share_a_state_folder(daemon: StartDaemon, ecgmon: RunEcgmon, runtime: Path) -> None:
     running = daemon(SOURCES)
     running.wait(lambda status: status.stored > 20, "some beats")
     for elsewhere, what in (
@@ -170,7 +191,9 @@ def test_two_monitors_do_not_share_a_state_folder(daemon, ecgmon, runtime):
     finished(running)
 
 
-def test_a_second_producer_of_a_stream_waits_for_the_first(daemon, ecgmon, expected):
+def test_a_second_producer_of_a_stream_waits_for_the_first(
+    daemon: StartDaemon, ecgmon: RunEcgmon, expected: dict[str, Any]
+) -> None:
     running = daemon(SOURCES)
     running.wait(lambda status: status.stored > 20, "some beats")
     done = ecgmon("producer", "--config", running.config)  # ends when the stream is stored, whoever sent it
@@ -194,7 +217,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(tmp_path, runtime, expected):
+def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(
+    tmp_path: Path, runtime: Path, expected: dict[str, Any]
+) -> None:
     jump, state = tmp_path / "jump", tmp_path / "jumping"
     text = (
         f'[runtime]\ndir = "{runtime}/j"\n[store]\npath = "{state}"\n[exporter]\nport = 0\n[delivery]\n'
@@ -211,7 +236,7 @@ def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(tmp_path, runtime, 
     try:
         with role(tmp_path, "worker", text), role(tmp_path, "producer", text) as producer:
             for offset, beats in ((3600, 100), (-3600, 200), (0, 300)):
-                wait_for(lambda beats=beats: (s := status()) and s.stored > beats, "some beats")
+                wait_for(partial(has_stored, status, beats), "some beats")
                 jump.write_text(str(offset))
             assert producer.wait(timeout=90) == 0
             found = wait_for(status, "the monitor")
@@ -225,12 +250,17 @@ def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(tmp_path, runtime, 
     assert "lease-expired" not in log_text
 
 
+def has_stored(status: Watched, beats: int) -> bool:
+    found = status()
+    return found is not None and found.stored > beats
+
+
 class Sham:
     """A worker that greets, answers pings, takes batches and never answers one."""
 
     def __init__(self, runtime: Path, degraded: str = "") -> None:
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.linger = 0
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(f"ipc://{runtime}/workers")
         model = read_info(shipped("default")).fingerprint
         ready = wire.Ready(
@@ -254,7 +284,7 @@ class Sham:
         self._socket.close()
 
 
-def test_a_worker_whose_gpu_failed_raises_an_alert_until_it_is_gone(daemon):
+def test_a_worker_whose_gpu_failed_raises_an_alert_until_it_is_gone(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     sham = Sham(running.runtime, "AcceleratorError: CUDA error: an illegal memory access was encountered")
@@ -276,12 +306,14 @@ def test_a_worker_whose_gpu_failed_raises_an_alert_until_it_is_gone(daemon):
     assert running.stop() == 0
 
 
-def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, expected, tmp_path):
+def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(
+    daemon: StartDaemon, expected: dict[str, Any], tmp_path: Path
+) -> None:
     running = daemon([], "batch_beats = 4\n")  # so small that both workers are asked
     running.wait(lambda status: status.workers, "a worker")
     sham = Sham(running.runtime)
 
-    def turned(condition) -> bool:
+    def turned(condition: Callable[[Status], Any]) -> bool:
         sham.turn()
         status = running.status()
         return bool(status and condition(status))
@@ -289,7 +321,7 @@ def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(daemon, 
     wait_for(lambda: turned(lambda status: len(status.workers) == 2), "both workers")
     source = f'[runtime]\ndir = "{running.runtime}"\n[[source]]\nrecord = "toy"\nspeed = 0\n'
     with role(tmp_path, "producer", source) as producer:
-        wait_for(lambda: turned(lambda status: producer.poll() is not None), "the end")
+        wait_for(lambda: turned(lambda _: producer.poll() is not None), "the end")
         assert producer.wait() == 0
     assert 1 <= sham.taken <= 2  # its credit, and nothing more
     sham.close()
@@ -310,7 +342,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_worker_ten_times_slower_than_the_others_takes_less_and_changes_nothing(daemon, expected, tmp_path):
+def test_a_worker_ten_times_slower_than_the_others_takes_less_and_changes_nothing(
+    daemon: StartDaemon, expected: dict[str, Any], tmp_path: Path
+) -> None:
     running = daemon(SOURCES)
     running.wait(lambda status: status.workers, "a worker")
     with (tmp_path / "slow.log").open("ab") as log:

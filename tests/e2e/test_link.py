@@ -8,21 +8,26 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ecgmon.pipelines.transport import keys
 from tests.e2e.processes import Daemon, Watched, clean_environment, missing_tool, stored, wait_for
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SOURCE = {"record": "toy", "speed": 15, "name": "ward/1"}
 HUB, WARD = "10.77.0.1", "10.77.0.2"
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What an undisturbed run on one host stores."""
     with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
         running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{**SOURCE, "speed": 0}])
@@ -39,7 +44,7 @@ class Network:
         self.hub, self.ward = (holder.pid for holder in self._holders)
         own = Path("/proc/self/ns/net").stat().st_ino
         for pid in (self.hub, self.ward):
-            wait_for(lambda pid=pid: Path(f"/proc/{pid}/ns/net").stat().st_ino != own, "a namespace", 10)
+            wait_for(partial(self.is_apart, pid, own), "a namespace", 10)
         self.inside(
             self.hub, "ip", "link", "add", "ecgmon0", "type", "veth", "peer", "name", "ecgmon0", "netns", str(self.ward)
         )
@@ -47,6 +52,10 @@ class Network:
             self.inside(pid, "ip", "address", "add", f"{address}/24", "dev", "ecgmon0")
             self.inside(pid, "ip", "link", "set", "ecgmon0", "up")
             self.inside(pid, "ip", "link", "set", "lo", "up")
+
+    @staticmethod
+    def is_apart(pid: int, own: int) -> bool:
+        return Path(f"/proc/{pid}/ns/net").stat().st_ino != own
 
     @staticmethod
     def inside(pid: int, *command: str) -> None:
@@ -71,7 +80,7 @@ class Network:
 
 
 @pytest.fixture
-def network():
+def network() -> Iterator[Network]:
     if (
         os.geteuid() != 0
         or subprocess.run(["unshare", "--net", "ip", "link"], capture_output=True, check=False).returncode
@@ -83,7 +92,7 @@ def network():
 
 
 @pytest.fixture
-def apart(network, tmp_path, runtime):
+def apart(network: Network, tmp_path: Path, runtime: Path) -> Iterator[SimpleNamespace]:
     """A monitor and a worker on one host, a producer and another worker on the other, with keys."""
     public = {name: keys.generate(tmp_path / name).decode() for name in ("hub", "ward", "gpu")}
     clients = tmp_path / "clients"
@@ -135,7 +144,7 @@ def ended(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=40)
 
 
-def everything_arrives(apart, expected) -> None:
+def everything_arrives(apart: SimpleNamespace, expected: dict[str, Any]) -> None:
     assert apart.producer.wait(timeout=150) == 0, (apart.folder / "producer.log").read_text()
     assert all(process.poll() is None for process in apart.others)  # nobody was started again
     status = wait_for(apart.status, "the monitor")
@@ -144,7 +153,9 @@ def everything_arrives(apart, expected) -> None:
 
 
 @pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.long)])
-def test_a_cut_link_costs_time_and_nothing_else(network, apart, expected, seconds):
+def test_a_cut_link_costs_time_and_nothing_else(
+    network: Network, apart: SimpleNamespace, expected: dict[str, Any], seconds: float
+) -> None:
     wait_for(lambda: (s := apart.status()) and s.stored > 50, "some beats")
     network.cut()
     time.sleep(seconds)
@@ -166,6 +177,8 @@ def impairments() -> list[str]:
 
 
 @pytest.mark.parametrize("how", impairments())
-def test_a_link_that_loses_and_reorders_packets_costs_time_and_nothing_else(network, apart, expected, how):
+def test_a_link_that_loses_and_reorders_packets_costs_time_and_nothing_else(
+    network: Network, apart: SimpleNamespace, expected: dict[str, Any], how: str
+) -> None:
     network.impair(how)
     everything_arrives(apart, expected)

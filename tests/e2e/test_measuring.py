@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from tests.e2e.processes import result
+from tests.e2e.processes import RunEcgmon, result
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
-def two_records(tmp_path, mitdb):
+def two_records(tmp_path: Path, mitdb: Path) -> Path:
     """A folder with a quiet record and one with ventricular beats, and a record without annotations."""
     folder = tmp_path / "db"
     folder.mkdir()
@@ -20,7 +25,9 @@ def two_records(tmp_path, mitdb):
     return folder
 
 
-def test_evaluate_stream_finds_the_beats_tells_the_odd_ones_and_counts_alerts(ecgmon, two_records):
+def test_evaluate_stream_finds_the_beats_tells_the_odd_ones_and_counts_alerts(
+    ecgmon: RunEcgmon, two_records: Path
+) -> None:
     found = result(ecgmon("evaluate", "stream", "--db", two_records, "--json"))
     assert set(found["records"]) == {"100", "119"}
     for part in ("qrs", "qrs_after_learning"):
@@ -36,7 +43,7 @@ def test_evaluate_stream_finds_the_beats_tells_the_odd_ones_and_counts_alerts(ec
     assert found["alerts"]["false_per_hour"] < 2
 
 
-def test_bench_segment_compares_with_its_references(ecgmon):
+def test_bench_segment_compares_with_its_references(ecgmon: RunEcgmon) -> None:
     found = result(ecgmon("bench", "segment", "toy", "--repeats", 1, "--streams", 10, "--json"))
     assert found["times_real_time"] > found["reference"]["xqrs"] > 0
     assert found["reference"]["sleepecg"] > 0
@@ -44,7 +51,7 @@ def test_bench_segment_compares_with_its_references(ecgmon):
     assert found["live"]["streams"] == 10
 
 
-def test_a_folder_without_annotated_records_is_an_answer(ecgmon, tmp_path):
+def test_a_folder_without_annotated_records_is_an_answer(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     run = ecgmon("evaluate", "stream", "--db", tmp_path, "--json")
     assert run.returncode == 1
     assert str(tmp_path) in run.stderr

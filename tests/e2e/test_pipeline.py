@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -18,24 +19,31 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.monitor.config.schema import AlertSettings
-from ecgmon.monitor.offline.alerts import alerts_of, watch
+from ecgmon.monitor.offline.alerts import Watched, alerts_of, watch
 from ecgmon.monitor.store.database import Reader, Store
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source
-from tests.e2e.processes import result, sequence, stored, wait_for
+from tests.e2e.processes import RunEcgmon, StartDaemon, result, sequence, stored, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
 
 TOY = {"record": "toy", "speed": 0}
 
 
 @pytest.fixture(scope="module")
-def watched():
+def watched() -> list[Watched]:
     """The built-in record through the offline path, in chunks that no producer would make."""
     source = open_source(resolve(["toy"])[0])
     return list(watch(source, Scorer(), AlertSettings(), chunk_seconds=7.0))
 
 
-def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(ecgmon, tmp_path, watched):
+def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(
+    ecgmon: RunEcgmon, tmp_path: Path, watched: list[Watched]
+) -> None:
     summary = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
     with Store(tmp_path / "offline") as store:
         last = watched[-1].entry.state
@@ -60,7 +68,7 @@ def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(ecgmon, tmp
     assert summary["beats_per_second"] == pytest.approx(beats / summary["seconds"], rel=1e-3)
 
 
-def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon, tmp_path):
+def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "fast", "--json"))
     result(ecgmon("replay", "toy", "--state", tmp_path / "paced", "--json", "--speed", "60", "--workers", "2"))
     fast = stored(tmp_path / "fast")
@@ -69,7 +77,7 @@ def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon, tmp_p
     assert fast["toy"]["details"], "an anomalous record has beats worth keeping whole"
 
 
-def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon, tmp_path):
+def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
     before = stored(tmp_path / "s")
     again = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
@@ -77,14 +85,16 @@ def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon, tmp_path):
     assert stored(tmp_path / "s") == before
 
 
-def test_a_replay_at_a_pace_takes_the_time_that_it_says(ecgmon):
+def test_a_replay_at_a_pace_takes_the_time_that_it_says(ecgmon: RunEcgmon) -> None:
     summary = result(ecgmon("replay", "toy", "--stop", "60", "--speed", "20", "--json"))
     # 60 s of signal at 20 times its pace; the last beats leave the detector when the record ends
     assert 2.5 <= summary["seconds"] <= 30
 
 
 @pytest.mark.parametrize("role", ["worker", "monitor", "producer"])
-def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(ecgmon, daemon, tmp_path, role):
+def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
+    ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path, role: str
+) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
     torn = daemon([{**TOY, "speed": 100}])
     torn.wait(lambda status: status.stored > 30, "some beats")
@@ -100,7 +110,9 @@ def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(ecgmo
     assert got == calm
 
 
-def test_a_frozen_worker_that_wakes_up_again_changes_nothing(ecgmon, daemon, tmp_path):
+def test_a_frozen_worker_that_wakes_up_again_changes_nothing(
+    ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path
+) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
     torn = daemon([{**TOY, "speed": 60}], "[worker]\ncount = 2")
     torn.wait(lambda status: status.stored > 30, "some beats")
@@ -116,7 +128,7 @@ def test_a_frozen_worker_that_wakes_up_again_changes_nothing(ecgmon, daemon, tmp
     assert stored(torn.state) == stored(tmp_path / "calm")
 
 
-def samples(families) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(families: Iterable[Metric]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in families
@@ -124,7 +136,7 @@ def samples(families) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def test_metrics_agree_with_the_store(daemon):
+def test_metrics_agree_with_the_store(daemon: StartDaemon) -> None:
     running = daemon([TOY, {"record": "toy", "name": "again", "speed": 0}])
     running.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
     found = samples(parse(running.get("/metrics")))
@@ -145,7 +157,7 @@ def test_metrics_agree_with_the_store(daemon):
         assert active == sum(alert.alert.end is None for alert in reader.alerts())
 
 
-def test_exemplars_lead_to_the_beat(daemon):
+def test_exemplars_lead_to_the_beat(daemon: StartDaemon) -> None:
     running = daemon([TOY])
     running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
     text = running.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
@@ -164,7 +176,7 @@ def test_exemplars_lead_to_the_beat(daemon):
         assert beats["score"][int(labels["seq"])] == pytest.approx(sample.exemplar.value)
 
 
-def test_healthy_and_ready_are_separate_from_metrics(daemon):
+def test_healthy_and_ready_are_separate_from_metrics(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     assert json.loads(running.get("/-/healthy")) == {"healthy": True}
@@ -172,7 +184,7 @@ def test_healthy_and_ready_are_separate_from_metrics(daemon):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon, number):
+def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon: StartDaemon, number: int) -> None:
     running = daemon([{**TOY, "speed": 20}])
     running.wait(lambda status: status.stored > 5, "some beats")
     children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
@@ -186,7 +198,7 @@ def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon, numb
     assert beats.tolist() == list(range(len(beats)))
 
 
-def test_a_killed_supervisor_takes_its_children_along(daemon):
+def test_a_killed_supervisor_takes_its_children_along(daemon: StartDaemon) -> None:
     running = daemon([{**TOY, "speed": 20}])
     running.wait(lambda status: status.stored > 5, "some beats")
     children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
@@ -202,7 +214,9 @@ def test_a_killed_supervisor_takes_its_children_along(daemon):
     wait_for(lambda: not any(alive(pid) for pid in children), "the children to end")
 
 
-def test_status_and_alerts_speak_of_a_running_daemon_and_of_a_store_left_behind(ecgmon, daemon):
+def test_status_and_alerts_speak_of_a_running_daemon_and_of_a_store_left_behind(
+    ecgmon: RunEcgmon, daemon: StartDaemon
+) -> None:
     running = daemon([TOY])
     running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
     live = json.loads(ecgmon("status", "--config", running.config, "--json").stdout)
@@ -221,7 +235,7 @@ def test_status_and_alerts_speak_of_a_running_daemon_and_of_a_store_left_behind(
     assert "there is no store in" in nothing.stderr
 
 
-def test_one_bad_record_never_stops_the_others(ecgmon, tmp_path):
+def test_one_bad_record_never_stops_the_others(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     (tmp_path / "bad.hea").write_text("bad 1 360 1000\nbad.dat 212 200 11 1024 0 0 0 MLII\n")
     run = ecgmon("replay", tmp_path / "bad", "toy", "no-such-record", "--json")
     assert run.returncode == 1
@@ -230,7 +244,7 @@ def test_one_bad_record_never_stops_the_others(ecgmon, tmp_path):
     assert set(summary["failed"]) == {"bad", "no-such-record"} or len(summary["failed"]) == 2
 
 
-def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon, tmp_path, mitdb):
+def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon: RunEcgmon, tmp_path: Path, mitdb: Path) -> None:
     (tmp_path / "100.hea").write_text((mitdb / "100.hea").read_text())
     (tmp_path / "100.dat").write_bytes((mitdb / "100.dat").read_bytes()[: 3 * 360 * 60])
     run = ecgmon("replay", tmp_path / "100", "toy", "--json")
@@ -241,7 +255,7 @@ def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon, tmp_path, mitd
     assert set(summary["failed"]) == {"100"}
 
 
-def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon):
+def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon: RunEcgmon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = ecgmon("replay", "toy", "--port", port)
@@ -250,14 +264,14 @@ def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon):
     assert "exporter" in run.stderr
 
 
-def test_a_state_folder_that_cannot_be_used_is_said(ecgmon, tmp_path):
+def test_a_state_folder_that_cannot_be_used_is_said(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     run = ecgmon("replay", "toy", "--state", tmp_path / "file" / "state")
     assert run.returncode == 3
     assert "state folder" in run.stderr
 
 
-def test_a_wrong_configuration_is_an_answer_not_a_crash(ecgmon, tmp_path):
+def test_a_wrong_configuration_is_an_answer_not_a_crash(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[exporter]\nprot = 1\n")
     for command in ("run", "monitor", "worker", "producer", "check-config"):
@@ -268,7 +282,9 @@ def test_a_wrong_configuration_is_an_answer_not_a_crash(ecgmon, tmp_path):
         assert "Traceback" not in run.stderr
 
 
-def test_the_demo_prints_plain_lines_without_a_terminal_and_draws_its_picture(ecgmon, tmp_path):
+def test_the_demo_prints_plain_lines_without_a_terminal_and_draws_its_picture(
+    ecgmon: RunEcgmon, tmp_path: Path
+) -> None:
     run = ecgmon("demo", "--speed", "60", "--picture", tmp_path / "demo.png")
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
@@ -276,7 +292,7 @@ def test_the_demo_prints_plain_lines_without_a_terminal_and_draws_its_picture(ec
     assert "\x1b" not in run.stdout + run.stderr
 
 
-def test_the_command_line_starts_fast_because_it_imports_nothing_heavy(ecgmon):
+def test_the_command_line_starts_fast_because_it_imports_nothing_heavy(ecgmon: RunEcgmon) -> None:
     code = "import sys; sys.argv = ['ecgmon', '--help']\ntry:\n    from ecgmon.monitor.cli.main import main; main()\nexcept SystemExit: pass\n"
     code += "heavy = {'torch', 'wfdb', 'scipy', 'numba', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

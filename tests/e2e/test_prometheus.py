@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecgmon.monitor.store.database import Reader
-from tests.e2e.processes import Daemon, missing_tool, wait_for
+from tests.e2e.processes import Daemon, StartDaemon, missing_tool, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +153,7 @@ def expressions(stream: str) -> list[tuple[str, str]]:
     return found
 
 
-def test_the_dashboard_is_whole():
+def test_the_dashboard_is_whole() -> None:
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     places = [
@@ -172,12 +172,14 @@ def test_the_dashboard_is_whole():
 
 
 def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_panel_has_data(
-    tmp_path, runtime, webhook
-):
+    tmp_path: Path, runtime: Path, webhook: Webhook
+) -> None:
     for tool in ("prometheus", "prometheus-alertmanager"):
         if shutil.which(tool) is None:
             missing_tool(f"{tool} (Debian's {tool}) is not installed")
-    sources = [{"record": "toy", "name": name, "speed": 6, "loop": 0} for name in ("bed-1", "bed-2")]
+    sources: list[dict[str, object]] = [
+        {"record": "toy", "name": name, "speed": 6, "loop": 0} for name in ("bed-1", "bed-2")
+    ]
     daemon = Daemon(tmp_path, runtime, sources, extra=PRIORITY)
     target = daemon.wait(lambda status: status.metrics and status.workers, "the daemon").metrics.split("/")[2]
     watchers = Watchers(tmp_path, target, webhook.port)
@@ -209,9 +211,11 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
             assert not all(map(math.isnan, values)), f"{title} has only NaN: {expression}"
         for variable in DASHBOARD["templating"]["list"]:
             if variable["type"] == "query":
-                metric, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()
-                values = {one["metric"][label] for one in watchers.query(metric.replace("$instance", ".+"))}
-                assert values == ({target} if label == "instance" else {"bed-1", "bed-2"})
+                asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+                assert asked, variable["query"]
+                metric, label = asked.groups()
+                seen = {one["metric"][label] for one in watchers.query(metric.replace("$instance", ".+"))}
+                assert seen == ({target} if label == "instance" else {"bed-1", "bed-2"})
 
         # an exemplar names the beat whose score it is
         now = time.time()
@@ -249,7 +253,7 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
         daemon.stop()
 
 
-def test_promtool_has_nothing_against_the_metrics(daemon):
+def test_promtool_has_nothing_against_the_metrics(daemon: StartDaemon) -> None:
     if shutil.which("promtool") is None:
         missing_tool("promtool (Debian's prometheus) is not installed")
     one = daemon([{"record": "toy", "speed": 0}])

@@ -7,10 +7,14 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.processes import missing_tool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHECKOUT = Path(__file__).parents[2]
 RULES = CHECKOUT / "systemd/prometheus/ecgmon.rules.yml"
@@ -117,7 +121,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def promtool():
+def promtool() -> Callable[..., str]:
     if shutil.which("promtool") is None:
         missing_tool("promtool (Debian's prometheus) is not installed")
 
@@ -131,12 +135,12 @@ def promtool():
     return run
 
 
-def test_every_alert_has_a_case():
+def test_every_alert_has_a_case() -> None:
     assert {case.alert for case in CASES} == set(ALERTS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
-def test_a_rule_fires_when_it_should_and_only_then(promtool, tmp_path, case):
+def test_a_rule_fires_when_it_should_and_only_then(promtool: Callable[..., str], tmp_path: Path, case: Case) -> None:
     def firing(alert: str, at: int, count: int) -> str:
         samples = f"[{{labels: '{{}}', value: {count}}}]" if count else "[]"
         return (
@@ -157,7 +161,7 @@ def test_a_rule_fires_when_it_should_and_only_then(promtool, tmp_path, case):
     assert "SUCCESS" in promtool("test", "rules", file)
 
 
-def test_prometheus_has_nothing_against_the_files(promtool, tmp_path):
+def test_prometheus_has_nothing_against_the_files(promtool: Callable[..., str], tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     shutil.copy(RULES.with_name("prometheus.yml"), tmp_path)
     said = promtool("check", "config", "--lint-fatal", tmp_path / "prometheus.yml")
@@ -165,7 +169,7 @@ def test_prometheus_has_nothing_against_the_files(promtool, tmp_path):
     assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", RULES)
 
 
-def test_alertmanager_has_nothing_against_its_file_and_sends_each_alert_where_it_belongs():
+def test_alertmanager_has_nothing_against_its_file_and_sends_each_alert_where_it_belongs() -> None:
     if shutil.which("amtool") is None:
         missing_tool("amtool (Debian's prometheus-alertmanager) is not installed")
 
@@ -184,7 +188,7 @@ def test_alertmanager_has_nothing_against_its_file_and_sends_each_alert_where_it
         assert amtool("config", "routes", "test", f"--config.file={ROUTES}", *labels) == receiver
 
 
-def test_every_alert_has_a_severity_a_summary_and_its_entry_in_the_runbook():
+def test_every_alert_has_a_severity_a_summary_and_its_entry_in_the_runbook() -> None:
     rules = RULES.read_text()
     runbook = (CHECKOUT / "docs/operations.md").read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
     assert re.findall(r"^### (\w+)", runbook, re.MULTILINE) == ALERTS

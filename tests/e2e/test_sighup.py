@@ -9,13 +9,13 @@ import sqlite3
 import subprocess
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgmon.models.weights.checkpoint import default_weights, read_info, shipped
 from ecgmon.monitor.store.database import Reader
-from tests.e2e.processes import Watched, clean_environment, role, sequence, wait_for
+from tests.e2e.processes import StartDaemon, Watched, clean_environment, role, sequence, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ def change(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def events(log: Path, name: str) -> list[dict[str, object]]:
+def events(log: Path, name: str) -> list[dict[str, Any]]:
     lines = [
         json.loads(line)
         for line in log.read_text().splitlines(keepends=True)
@@ -50,7 +50,7 @@ def models(state: Path, stream: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def test_a_daemon_takes_thresholds_weights_workers_and_sources_and_refuses_what_is_wrong(daemon):
+def test_a_daemon_takes_thresholds_weights_workers_and_sources_and_refuses_what_is_wrong(daemon: StartDaemon) -> None:
     one = daemon([PACED], extra="[worker]\ncount = 1\n[alerts]\nscore_threshold = 2.0\n")
     one.wait(lambda status: status.streams and status.streams["toy"].beats > 40, "some beats")
     pids = {name: one.pids(name) for name in ("monitor", "worker", "producer")}
@@ -107,7 +107,7 @@ def test_a_daemon_takes_thresholds_weights_workers_and_sources_and_refuses_what_
     assert "anomalous_episode" not in late  # the threshold of 90 is in force
 
 
-def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp_path, runtime):
+def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp_path: Path, runtime: Path) -> None:
     common = (
         f'[runtime]\ndir = "{runtime}"\n[delivery]\nheartbeat_seconds = 0.2\ndead_after_seconds = 2.0\n'
         f'[store]\npath = "{tmp_path}/state"\n[exporter]\nport = 0\n'
@@ -122,17 +122,17 @@ def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp
             worker.send_signal(signal.SIGHUP)
             log = tmp_path / "monitor.log"
             wait_for(lambda: events(log, "worker-refused"), "a worker with a model that the monitor does not have")
-            stood = watched().stored
+            stood = watched.now().stored
             (tmp_path / "monitor.toml").write_text(common.replace("port = 0", "port = 1") + weights)
             monitor.send_signal(signal.SIGHUP)
-            wait_for(lambda: watched().stored > stood + 20, "beats by the other model")
-            assert watched().model == read_info(OTHER).name
+            wait_for(lambda: watched.now().stored > stood + 20, "beats by the other model")
+            assert watched.now().model == read_info(OTHER).name
             assert [event["keys"] for event in events(log, "restart-needed")] == [["exporter.port"]]
             (tmp_path / "producer.toml").write_text(f'{common}[[source]]\nrecord = "toy"\nspeed = 3\n')
             producer.send_signal(signal.SIGHUP)
             told = wait_for(lambda: events(tmp_path / "producer.log", "restart-needed"), "the producer's word")
             assert told[0]["keys"] == ["source"]
-            wait_for(lambda: watched().streams["toy"].ended, "the end")
+            wait_for(lambda: watched.now().streams["toy"].ended, "the end")
             producer.wait(timeout=30)
             assert producer.returncode == 0
         assert (monitor.poll(), worker.poll()) == (None, None)
@@ -140,7 +140,7 @@ def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp
     assert np.array_equal(seq, np.arange(len(seq)))
 
 
-def test_systemd_is_told_of_a_reload(tmp_path, runtime):
+def test_systemd_is_told_of_a_reload(tmp_path: Path, runtime: Path) -> None:
     import socket
 
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

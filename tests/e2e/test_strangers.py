@@ -9,15 +9,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 import zmq
 
 from ecgmon.pipelines.items import ITEM, Kind
-from tests.e2e.processes import sequence, stored
+from tests.e2e.processes import Daemon, StartDaemon, sequence, stored
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "producer.py"
 
 
-def rejected(daemon, role: str) -> float:
+def rejected(daemon: Daemon, role: str) -> float:
     lines = daemon.get("/metrics").splitlines()
     found = [
         line
@@ -27,7 +28,7 @@ def rejected(daemon, role: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-def test_a_producer_written_after_the_protocol_page_is_served(daemon):
+def test_a_producer_written_after_the_protocol_page_is_served(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     process = subprocess.run(
@@ -40,14 +41,14 @@ def test_a_producer_written_after_the_protocol_page_is_served(daemon):
     assert sequence(running.state, "elsewhere/1").tolist() == list(range(5000))
 
 
-def test_the_example_uses_nothing_of_ours():
+def test_the_example_uses_nothing_of_ours() -> None:
     source = EXAMPLE.read_text()
     assert not any(
         f"import {package}" in source or f"from {package}" in source for package in ("monitor", "models", "pipelines")
     )
 
 
-def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(daemon):
+def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(daemon: StartDaemon) -> None:
     running = daemon([{"record": "toy", "speed": 60}])
     running.wait(lambda status: status.stored > 10, "some beats")
     context = zmq.Context()
@@ -89,7 +90,7 @@ def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(dae
     assert sent == 300
 
 
-def speak(socket: zmq.Socket, header: dict[str, object], *frames: bytes) -> dict[str, object]:
+def speak(socket: zmq.Socket[bytes], header: dict[str, object], *frames: bytes) -> dict[str, object]:
     """Send a message; give the header of the next one that is no acknowledgement."""
     socket.send_multipart([msgspec.msgpack.encode(header), *frames])
     while True:
@@ -99,7 +100,7 @@ def speak(socket: zmq.Socket, header: dict[str, object], *frames: bytes) -> dict
             return answer
 
 
-def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daemon):
+def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     ends = np.zeros(2, ITEM)
@@ -130,7 +131,8 @@ def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daem
     assert stored(running.state)["odd"]["position"] == 1
 
 
-def test_a_flood_of_messages_is_thrown_away_and_honest_streams_do_not_notice(daemon):
+@pytest.mark.serial
+def test_a_flood_of_messages_is_thrown_away_and_honest_streams_do_not_notice(daemon: StartDaemon) -> None:
     running = daemon([{"record": "toy", "speed": 60}], "max_messages_per_second = 200\n")
     running.wait(lambda status: status.stored > 10, "some beats")
     ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": 1, "resent": 0})

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sysconfig
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,13 +21,16 @@ from ecgmon.monitor.config.documentation import dump_toml
 from ecgmon.monitor.config.schema import Config
 from tests.e2e.processes import Daemon, missing_tool, stored, wait_for
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 CHECKOUT = Path(__file__).parents[2]
 UNITS = CHECKOUT / "systemd"
 MOST_EXPOSED = {"ecgmon-monitor.service": 1.1, "ecgmon-worker@.service": 0.5, "ecgmon-producer@.service": 0.3}
 
 
 @pytest.fixture(scope="module")
-def analyze():
+def analyze() -> Callable[..., subprocess.CompletedProcess[str]]:
     if shutil.which("systemd-analyze") is None:
         missing_tool("systemd-analyze (Debian's systemd) is not installed")
 
@@ -36,7 +41,9 @@ def analyze():
 
 
 @pytest.mark.parametrize("unit", [*MOST_EXPOSED, "ecgmon.target"])
-def test_systemd_has_nothing_to_say_about_a_unit(analyze, tmp_path, unit):
+def test_systemd_has_nothing_to_say_about_a_unit(
+    analyze: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, unit: str
+) -> None:
     for path in UNITS.glob("ecgmon*"):
         if path.is_file() and path.suffix != ".toml":
             (tmp_path / path.name).write_text(path.read_text().replace("/usr/local/bin/ecgmon", "/bin/true"))
@@ -48,14 +55,14 @@ def test_systemd_has_nothing_to_say_about_a_unit(analyze, tmp_path, unit):
 
 
 @pytest.mark.parametrize("unit", MOST_EXPOSED)
-def test_a_unit_is_hardly_exposed(analyze, unit):
+def test_a_unit_is_hardly_exposed(analyze: Callable[..., subprocess.CompletedProcess[str]], unit: str) -> None:
     done = analyze("security", "--offline=yes", "--no-pager", str(UNITS / unit))
     found = re.search(r"Overall exposure level.*: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= MOST_EXPOSED[unit]
 
 
-def test_the_example_explains_every_key_and_is_the_defaults():
+def test_the_example_explains_every_key_and_is_the_defaults() -> None:
     head, _, rest = (UNITS / "ecgmon.toml").read_text().partition("\n\n")
     assert head.startswith("#")
     assert rest == dump_toml(Config()), "write it anew from ecgmon.monitor.config.documentation.dump_toml(Config())"
@@ -119,7 +126,7 @@ class Machine:
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [event for event in found if event["event"] == name]
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         asked = self("/usr/local/bin/ecgmon", "status", "--config", "/etc/ecgmon/ecgmon.toml", "--json")
         return json.loads(asked.stdout) if asked.returncode == 0 else {}
 
@@ -143,7 +150,7 @@ TOY = '[[source]]\nrecord = "toy"\nspeed = 12\n'
 
 
 @pytest.fixture(scope="module")
-def machine():
+def machine() -> Iterator[Machine]:
     if os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists():
         missing_tool("booting systemd needs root and Debian's systemd")
     if subprocess.run(
@@ -169,6 +176,10 @@ def machine():
             found.close()
 
 
+def stopped(machine: Machine, unit: str) -> bool:
+    return machine.show(unit, "ActiveState") == "inactive"
+
+
 def contents(machine: Machine, folder: Path) -> dict[str, object]:
     """What the store inside holds."""
     folder.mkdir()
@@ -179,7 +190,7 @@ def contents(machine: Machine, folder: Path) -> dict[str, object]:
     return stored(folder)
 
 
-def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_path):
+def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machine, tmp_path: Path) -> None:
     machine.done("systemctl", "start", "ecgmon.target")
     wait_for(
         lambda: machine("systemctl", "is-active", "ecgmon-monitor", "ecgmon-worker@1").stdout.split() == ["active"] * 2,
@@ -219,7 +230,7 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_p
     # stopped: drained, and clean
     machine.done("systemctl", "stop", "ecgmon.target")
     for unit in ("ecgmon-monitor", "ecgmon-worker@1"):
-        wait_for(lambda unit=unit: machine.show(unit, "ActiveState") == "inactive", f"{unit} to stop")
+        wait_for(partial(stopped, machine, unit), f"{unit} to stop")
         assert machine.show(unit, "Result") == "success"
     expected_folder = tmp_path / "expected"
     expected_folder.mkdir()
@@ -249,7 +260,7 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine, tmp_p
     machine.done("systemctl", "stop", "ecgmon.target")
 
 
-def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine):
+def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine: Machine) -> None:
     machine.write("/etc/ecgmon/again.toml", CONFIG + TOY.replace("toy", "toy").replace("12", '6\nname = "again"'))
     machine.done("systemctl", "start", "ecgmon.target", "ecgmon-producer@again")
     units = ("ecgmon-monitor", "ecgmon-worker@1")
@@ -289,7 +300,7 @@ def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine
     )
 
 
-def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_nothing(machine):
+def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_nothing(machine: Machine) -> None:
     machine.done("systemctl", "start", "ecgmon.target")
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
     pid, release = machine.main("ecgmon-monitor"), machine.release()
@@ -363,7 +374,7 @@ print(*(tried(what) for what in (
 """
 
 
-def test_a_role_can_not_reach_what_it_does_not_need(machine):
+def test_a_role_can_not_reach_what_it_does_not_need(machine: Machine) -> None:
     machine.write("/opt/probe.py", PROBE)
     machine.done("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")  # it would refuse at once
     for role in ("monitor", "worker@"):
@@ -387,12 +398,12 @@ def test_a_role_can_not_reach_what_it_does_not_need(machine):
         assert far in (("EPERM", "TimeoutError") if role == "monitor" else ("done",)), found
 
 
-def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(machine):
+def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(machine: Machine) -> None:
     machine.done(
         "sh", "-c", "cd /etc/ecgmon && for who in monitor worker stranger; do ecgmon keygen $who.key > $who.said; done"
     )
     public = {
-        who: re.search(r"[^\s\"]{40}", machine.path(f"/etc/ecgmon/{who}.said").read_text())[0]
+        who: re.findall(r"[^\s\"]{40}", machine.path(f"/etc/ecgmon/{who}.said").read_text())[0]
         for who in ("monitor", "worker")
     }
     machine.write("/etc/ecgmon/clients", f"w worker {public['worker']}\n")
@@ -425,7 +436,7 @@ def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(mac
     machine.done("systemctl", "stop", "ecgmon.target", "ecgmon-worker@2", "ecgmon-worker@3")
 
 
-def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machine):
+def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machine: Machine) -> None:
     machine.path("/etc/ecgmon/broken.toml").write_text("[[source]]\nrecord = 7\n")
     assert machine("systemctl", "start", "ecgmon-producer@broken").returncode != 0
     assert machine.show("ecgmon-producer@broken", "ActiveState") == "failed"
@@ -433,7 +444,7 @@ def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machi
     assert machine.show("ecgmon-producer@broken", "NRestarts") == "0"
 
 
-def test_uninstalling_leaves_the_store_and_the_configuration(machine):
+def test_uninstalling_leaves_the_store_and_the_configuration(machine: Machine) -> None:
     machine.done("systemctl", "enable", "--now", "ecgmon.target")
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
     done = machine("make", "--no-print-directory", "-C", "/opt/ecgmon", "uninstall")

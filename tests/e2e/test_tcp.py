@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 import zmq
 
 from ecgmon.pipelines.transport import keys
-from tests.e2e.processes import role, stored, wait_for
+from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, role, stored, wait_for
 from tests.e2e.test_strangers import rejected
 
 
@@ -24,7 +25,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def network(tmp_path):
+def network(tmp_path: Path) -> SimpleNamespace:
     """Keys of a monitor, a ward's producer, a worker and a stranger, and the [network] section that goes with them."""
     folder = tmp_path / "keys"
     folder.mkdir()
@@ -40,7 +41,7 @@ def network(tmp_path):
     return SimpleNamespace(folder=folder, public=public, clients=clients, address=address, bind=bind)
 
 
-def connection(network, name: str) -> str:
+def connection(network: SimpleNamespace, name: str) -> str:
     return (
         f'[network]\nconnect_producers = "{network.address["producers"]}"\n'
         f'connect_workers = "{network.address["workers"]}"\n'
@@ -54,7 +55,9 @@ SOURCES = "".join(
 )
 
 
-def test_roles_on_other_hosts_give_what_roles_on_one_host_give(tmp_path, network, runtime, daemon):
+def test_roles_on_other_hosts_give_what_roles_on_one_host_give(
+    tmp_path: Path, network: SimpleNamespace, runtime: Path, daemon: StartDaemon
+) -> None:
     alone = daemon(
         [{"record": "toy", "name": f"ward/{bed}", "speed": 0, "start": start} for bed, start in ((1, 0.0), (2, 60.0))]
     )
@@ -74,9 +77,9 @@ def test_roles_on_other_hosts_give_what_roles_on_one_host_give(tmp_path, network
     assert stored(state) == expected
 
 
-def attack(network, how: str, listener: str = "producers") -> zmq.Socket[bytes]:
+def attack(network: SimpleNamespace, how: str, listener: str = "producers") -> zmq.Socket[bytes]:
     """A socket that tries to get through to the monitor in some way."""
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
     stranger, known = (
         keys.read(network.folder / "stranger"),
@@ -110,7 +113,7 @@ READY = msgspec.msgpack.encode(
 )
 
 
-def handshakes(running, role: str) -> float:
+def handshakes(running: Daemon, role: str) -> float:
     found = re.search(
         rf'^ecgmon_messages_rejected_total{{reason="handshake",role="{role}"}} (\S+)',
         running.get("/metrics"),
@@ -120,24 +123,27 @@ def handshakes(running, role: str) -> float:
 
 
 @pytest.fixture
-def guarded(daemon, network):
+def guarded(daemon: StartDaemon, network: SimpleNamespace) -> Daemon:
     running = daemon([{"record": "toy", "name": "ward/9", "speed": 20}], network.bind)
     running.wait(lambda status: status.stored > 5, "some beats")
     return running
 
 
-def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_not_notice(guarded, network):
+def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_not_notice(
+    guarded: Daemon, network: SimpleNamespace
+) -> None:
     counted = {"producer": 0.0, "worker": 0.0}
-    before = rejected(guarded, "producer"), rejected(guarded, "worker")
-    assert before == (0, 0)
+
+    def more(who: str) -> bool:
+        return handshakes(guarded, who) > counted[who]
+
+    assert [rejected(guarded, "producer"), rejected(guarded, "worker")] == [0, 0]
     for how in ("null", "plain", "unknown key", "wrong server key", "key of the other role"):
         for listener, who, message in (("producers", "producer", HELLO), ("workers", "worker", READY)):
             with attack(network, how, listener) as dealer:
                 with suppress(zmq.Again):
                     dealer.send(message, zmq.NOBLOCK)
-                wait_for(
-                    lambda who=who: handshakes(guarded, who) > counted[who], f"{how} at {listener} to be counted", 20
-                )
+                wait_for(partial(more, who), f"{how} at {listener} to be counted", 20)
                 assert not dealer.poll(300), how
             counted[who] = handshakes(guarded, who)
     status = guarded.wait(lambda status: status.streams["ward/9"].ended, "the end")
@@ -148,7 +154,7 @@ def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_no
     assert rejected(guarded, "producer") == handshakes(guarded, "producer")  # nothing of theirs was even looked at
 
 
-def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded, network):
+def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded: Daemon, network: SimpleNamespace) -> None:
     sockets = [attack(network, how) for how in ("null", "unknown key", "wrong server key") for _ in range(30)]
     try:
         honest = attack_free(network, "ward")
@@ -163,9 +169,9 @@ def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded, network):
     assert log.count("handshake-failed") <= 6  # a line in ten seconds, with a count of the others
 
 
-def attack_free(network, name: str, listener: str = "producers") -> zmq.Socket[bytes]:
+def attack_free(network: SimpleNamespace, name: str, listener: str = "producers") -> zmq.Socket[bytes]:
     """A socket with a key that is on the list."""
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
     keys.ConnectionKeys(keys.read(network.folder / name), network.public["monitor"].encode()).secure(dealer)
     dealer.connect(network.address[listener])
@@ -178,13 +184,13 @@ def asked(dealer: zmq.Socket[bytes], *frames: bytes) -> dict[str, object]:
     return msgspec.msgpack.decode(dealer.recv())
 
 
-def test_a_producer_may_write_its_own_streams_only(guarded, network):
+def test_a_producer_may_write_its_own_streams_only(guarded: Daemon, network: SimpleNamespace) -> None:
     with attack_free(network, "ward") as dealer:
         refused = asked(dealer, HELLO.replace(b"ward/1", b"icus/1"))
         assert refused["type"] == "refused"
         assert refused["retry"] is False
         assert "may not write stream icus/1" in str(refused["reason"])
-        assert "icus/1" not in guarded.status().streams
+        assert "icus/1" not in guarded.now().streams
         welcome = asked(dealer, HELLO)
         assert welcome["type"] == "welcome"
         # nor may it say of another's stream that it is in trouble
@@ -196,19 +202,22 @@ def test_a_producer_may_write_its_own_streams_only(guarded, network):
             ]
             == "pong"
         )
-        assert guarded.status().troubles == {}
+        assert guarded.now().troubles == {}
     found = re.findall(r'_total{reason="stream-not-allowed",role="producer"} (\S+)', guarded.get("/metrics"))
     assert found == ["2.0"]
 
 
-def test_a_stream_that_somebody_else_sends_can_not_be_taken_over_with_another_key(guarded, network):
+def test_a_stream_that_somebody_else_sends_can_not_be_taken_over_with_another_key(
+    guarded: Daemon, network: SimpleNamespace
+) -> None:
     with attack_free(network, "ward") as dealer:
         refused = asked(dealer, HELLO.replace(b"ward/1", b"ward/9"))
     assert refused["type"] == "refused"
     assert guarded.wait(lambda status: status.streams["ward/9"].ended, "the end").redelivered == 0
 
 
-def test_a_key_that_is_taken_off_the_list_ends_its_owner_s_word(guarded, network):
+@pytest.mark.usefixtures("guarded")
+def test_a_key_that_is_taken_off_the_list_ends_its_owner_s_word(network: SimpleNamespace) -> None:
     with attack_free(network, "ward") as dealer:
         epoch = asked(dealer, HELLO)["epoch"]
         ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": epoch, "resent": 0})
@@ -220,7 +229,9 @@ def test_a_key_that_is_taken_off_the_list_ends_its_owner_s_word(guarded, network
 
 @pytest.mark.parametrize("what", ["monitor", "worker", "producer"])
 @pytest.mark.parametrize("wrong", ["no key", "open key", "no list or server", "broken key"])
-def test_tcp_without_proper_keys_is_refused_at_start(ecgmon, tmp_path, runtime, network, what, wrong):
+def test_tcp_without_proper_keys_is_refused_at_start(
+    ecgmon: RunEcgmon, tmp_path: Path, runtime: Path, network: SimpleNamespace, what: str, wrong: str
+) -> None:
     section = network.bind if what == "monitor" else connection(network, {"worker": "gpu", "producer": "ward"}[what])
     name = {"monitor": "monitor", "worker": "gpu", "producer": "ward"}[what]
     secret = keys.read(network.folder / name).secret.decode()
@@ -246,7 +257,7 @@ def test_tcp_without_proper_keys_is_refused_at_start(ecgmon, tmp_path, runtime, 
             assert probe.connect_ex(("127.0.0.1", int(port.rpartition(":")[2]))) != 0
 
 
-def test_secrets_are_nowhere_to_be_seen(daemon, network, ecgmon):
+def test_secrets_are_nowhere_to_be_seen(daemon: StartDaemon, network: SimpleNamespace, ecgmon: RunEcgmon) -> None:
     running = daemon([{"record": "toy", "name": "ward/9", "speed": 20}], network.bind + '[log]\nlevel = "debug"\n')
     running.wait(lambda status: status.stored > 5, "some beats")
     secret = keys.read(network.folder / "monitor").secret
@@ -261,7 +272,7 @@ def test_secrets_are_nowhere_to_be_seen(daemon, network, ecgmon):
             assert secret not in path.read_bytes()
 
 
-def test_keygen_makes_a_key_tells_the_public_half_and_keeps_what_is_there(ecgmon, tmp_path):
+def test_keygen_makes_a_key_tells_the_public_half_and_keeps_what_is_there(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     path = tmp_path / "own.key"
     made = ecgmon("keygen", path)
     assert (made.returncode, len(made.stdout.strip())) == (0, 40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -11,6 +13,12 @@ from hypothesis import strategies as st
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.items import ITEM, Items, Kind
+
+if TYPE_CHECKING:
+    from msgspec.msgpack import Decoder
+    from numpy.typing import NDArray
+
+    from ecgmon.pipelines.wire import Deliver
 
 
 def some_items(beats: int = 2, seconds: int = 1) -> Items:
@@ -26,13 +34,15 @@ def deliver(items: Items, *, epoch: int = 7) -> list[bytes]:
     return wire.pack_deliver(epoch, [(0, 5, items, np.full(len(items), 0.25, np.float32))], 0.001)
 
 
-def unpack(frames: list[bytes], leads: list[int] | None = None):
+def unpack(
+    frames: list[bytes], leads: list[int] | None = None
+) -> tuple[Deliver, list[tuple[Items, NDArray[np.float32]]]]:
     header = wire.decode(wire.from_producer, frames)
     assert isinstance(header, wire.Deliver)
     return header, wire.unpack_deliver(header, frames, leads or [1])
 
 
-def test_items_arrive_as_they_were_sent():
+def test_items_arrive_as_they_were_sent() -> None:
     items = some_items()
     header, [(back, ages)] = unpack(deliver(items))
     assert header.parts[0].first == 5
@@ -41,7 +51,7 @@ def test_items_arrive_as_they_were_sent():
     assert ages.tolist() == [0.25] * 3
 
 
-def test_streams_with_different_leads_share_a_message():
+def test_streams_with_different_leads_share_a_message() -> None:
     one = some_items()
     two = Items(one.table, np.repeat(one.windows, 2, axis=1))
     ages = np.zeros(3, np.float32)
@@ -51,7 +61,7 @@ def test_streams_with_different_leads_share_a_message():
     assert second.windows.tobytes() == one.windows.tobytes()
 
 
-def test_scores_and_batches_arrive_as_they_were_sent():
+def test_scores_and_batches_arrive_as_they_were_sent() -> None:
     windows = some_items().windows
     frames = wire.pack_batch(3, 4, windows)
     batch = wire.decode(wire.to_worker, frames)
@@ -123,14 +133,14 @@ def hello(stream: str, **changes: object) -> bytes:
         (wire.pack_deliver(7, [(3, 0, some_items(), np.zeros(3, np.float32))], 0.0), "stream"),
     ],
 )
-def test_a_malformed_message_is_refused_with_its_reason(frames, reason):
+def test_a_malformed_message_is_refused_with_its_reason(frames: list[bytes], reason: str) -> None:
     with pytest.raises(wire.WireError) as caught:
         unpack(frames) if len(frames) > 1 else wire.decode(wire.from_producer, frames)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_batch_with_values_that_are_not_finite_is_refused(value):
+def test_a_batch_with_values_that_are_not_finite_is_refused(value: float) -> None:
     windows = some_items().windows
     windows[1, 0, 7] = value
     frames = wire.pack_batch(3, 4, windows)
@@ -147,13 +157,13 @@ def test_a_batch_with_values_that_are_not_finite_is_refused(value):
         (wire.to_worker, {"type": "accepted", "epoch": 1, "heartbeat": 1.0}),
     ],
 )
-def test_a_time_that_is_none_is_refused(decoder, message, value):
+def test_a_time_that_is_none_is_refused(decoder: Decoder[Any], message: dict[str, float | str], value: float) -> None:
     timed = {key: value if isinstance(old, float) else old for key, old in message.items()}
     with pytest.raises(wire.WireError, match="header"):
         wire.decode(decoder, [msgspec.msgpack.encode(timed), b"", b""])
 
 
-def test_a_lie_about_the_number_of_beats_is_found():
+def test_a_lie_about_the_number_of_beats_is_found() -> None:
     header = wire.Deliver(epoch=7, parts=[wire.Part(0, 0, 3, 1)], segment_seconds=0.0)
     frames = [wire.encode(header), *deliver(some_items())[1:]]
     frames[2] = frames[2][: LENGTH * 4]
@@ -169,7 +179,7 @@ def test_a_lie_about_the_number_of_beats_is_found():
         [b"h", bytes(8), bytes(640)],
     ],
 )
-def test_an_answer_that_cannot_be_one_is_refused(frames):
+def test_an_answer_that_cannot_be_one_is_refused(frames: list[bytes]) -> None:
     with pytest.raises(wire.WireError):
         wire.unpack_scores(frames, 1)
 
@@ -179,7 +189,7 @@ def test_an_answer_that_cannot_be_one_is_refused(frames):
     data=st.data(),
     decoder=st.sampled_from([wire.from_producer, wire.to_producer, wire.from_worker, wire.to_worker]),
 )
-def test_random_and_mutated_frames_raise_nothing_but_wire_errors(data, decoder):
+def test_random_and_mutated_frames_raise_nothing_but_wire_errors(data: st.DataObject, decoder: Decoder[Any]) -> None:
     frames = deliver(some_items())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(frames) - 1))

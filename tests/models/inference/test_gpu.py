@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -15,46 +17,51 @@ from ecgmon.models.weights.checkpoint import load_generator, shipped
 from ecgmon.models.windows import filter_raw
 from tests.models.inference.test_sampled import raw_signals
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 HAS_GPU = torch.cuda.is_available()
 
 
 @pytest.fixture(scope="module", params=["cpu", *(["cuda"] if HAS_GPU else [])])
-def device(request):
+def device(request: pytest.FixtureRequest) -> str:
     """Every device that there is: the steps are the same, and only a GPU's are recorded."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def at_home(device):
+def at_home(device: str) -> Resident:
     """The shipped generator, resident."""
     return Resident(fused(load_generator(shipped("default"), device)[0]), 1, device)
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> NDArray[np.float32]:
     """Windows in mV, (2 * TILE + 300, 1, 320)."""
     return np.concatenate([filter_raw(raw_signals("beats", 300))] * 8)[: 2 * TILE + 300]
 
 
-def score(at_home, windows):
+def score(at_home: Resident, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
     error, ticks = at_home.score(torch.from_numpy(windows))
     return error.numpy(), ticks.numpy()
 
 
-def test_the_answer_is_that_of_the_cpu(at_home, beats):
+def test_the_answer_is_that_of_the_cpu(at_home: Resident, beats: NDArray[np.float32]) -> None:
     error, ticks = score(at_home, beats)
     expected = Scorer().score(beats)
     assert error == pytest.approx(expected.error, rel=1e-4)
     assert ticks.astype(np.float32) == pytest.approx(expected.ticks.astype(np.float32), rel=1e-2, abs=1e-6)
-    assert (error.dtype, ticks.dtype) == (np.float32, np.float16)
+    assert (error.dtype, ticks.dtype) == (np.dtype(np.float32), np.dtype(np.float16))
 
 
-def test_a_gpu_has_its_steps_recorded(at_home, device):
+def test_a_gpu_has_its_steps_recorded(at_home: Resident, device: str) -> None:
     assert at_home.captured == (device == "cuda")
 
 
 @pytest.mark.parametrize("count", [1, 7, TILE - 1, TILE, TILE + 1, 2 * TILE + 300])
-def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(at_home, beats, count, monkeypatch):
+def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(
+    at_home: Resident, beats: NDArray[np.float32], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     error, ticks = score(at_home, beats)
     monkeypatch.setattr(resident, "_AT_ONCE", TILE)
     for part in (slice(count), slice(len(beats) - count, None)):
@@ -64,7 +71,9 @@ def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(at_home, 
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(at_home, beats, bad):
+def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(
+    at_home: Resident, beats: NDArray[np.float32], bad: float
+) -> None:
     spoilt = beats[: TILE + 8].copy()
     spoilt[5, 0, 100:102] = bad, -3e38
     error, ticks = score(at_home, spoilt)
@@ -77,8 +86,8 @@ def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(a
     assert np.isfinite(clean_error).all()
 
 
-def test_what_is_bad_or_flat_is_what_the_cpu_calls_so(at_home):
-    values = np.float32([0, 0.7, 1e-30, 1e-42, -3e38, 3e38, np.nan, np.inf])
+def test_what_is_bad_or_flat_is_what_the_cpu_calls_so(at_home: Resident) -> None:
+    values = np.array([0, 0.7, 1e-30, 1e-42, -3e38, 3e38, np.nan, np.inf], np.float32)
     windows = np.zeros((len(values), 1, 320), np.float32)
     windows[:, 0, 7] = values
     flat = np.broadcast_to(values[1:4, None, None], (3, 1, 320))
@@ -89,13 +98,13 @@ def test_what_is_bad_or_flat_is_what_the_cpu_calls_so(at_home):
     assert error == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
-def test_no_windows_give_no_answers(at_home):
+def test_no_windows_give_no_answers(at_home: Resident) -> None:
     error, ticks = score(at_home, np.empty((0, 1, 320), np.float32))
     assert error.shape == (0,)
     assert ticks.shape == (0, 320)
 
 
-def test_a_network_of_convolutions_and_two_leads(device):
+def test_a_network_of_convolutions_and_two_leads(device: str) -> None:
     torch.manual_seed(0)
     generator = Generator(BeatGanShape(leads=2, width=2, latent=4)).eval()
     windows = filter_raw(raw_signals("beats", 20, leads=2))
@@ -109,7 +118,7 @@ def test_a_network_of_convolutions_and_two_leads(device):
     assert np.isnan(error[3])
 
 
-def test_a_scorer_on_a_gpu_answers_through_it(beats, device):
+def test_a_scorer_on_a_gpu_answers_through_it(beats: NDArray[np.float32], device: str) -> None:
     """Without a GPU its part is played by the CPU, which tells no other difference."""
     scorer = Scorer(device=device)
     if device == "cpu":

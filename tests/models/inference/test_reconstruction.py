@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ from hypothesis.extra.numpy import arrays
 from ecgmon.models.inference.reconstruction import Scorer, ScoringError
 from ecgmon.models.windows import scale
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 @pytest.fixture(scope="module")
-def scorer():
+def scorer() -> Scorer:
     return Scorer()
 
 
-def test_a_worker_needs_no_compiler():
+def test_a_worker_needs_no_compiler() -> None:
     # it would take 60 MB and half a second; the model that a worker loads has a density, which only the monitor asks
     code = "import sys, ecgmon.pipelines.roles.worker as w; w.load_model(None, 'cpu', 1); print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -28,7 +32,7 @@ def test_a_worker_needs_no_compiler():
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> NDArray[np.float32]:
     """Made-up windows in mV, (70, 1, 320): a sharp complex, a slow wave, noise."""
     random = np.random.default_rng(0)
     ticks = np.arange(320)
@@ -40,7 +44,9 @@ def beats():
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(scorer, beats, data):
+def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(
+    scorer: Scorer, beats: NDArray[np.float32], data: st.DataObject
+) -> None:
     alone = scorer.score(beats)
     chosen = data.draw(st.lists(st.integers(0, len(beats) - 1), min_size=1, max_size=200))
     together = scorer.score(beats[chosen])
@@ -48,20 +54,24 @@ def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(scorer, b
     assert np.array_equal(together.ticks, alone.ticks[chosen])
 
 
-def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(scorer, beats):
+def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(
+    scorer: Scorer, beats: NDArray[np.float32]
+) -> None:
     raw = scorer.score(beats)
     scaled, reconstruction = scorer.reconstruct(beats)
     assert np.array_equal(scaled, scale(beats))
     assert raw.error == pytest.approx(np.square(scaled - reconstruction).mean(axis=(1, 2)), rel=1e-5)
     assert raw.ticks.astype(np.float32).mean(axis=1) == pytest.approx(raw.error, rel=1e-2)
-    assert (raw.error.dtype, raw.ticks.dtype) == (np.float32, np.float16)
+    assert (raw.error.dtype, raw.ticks.dtype) == (np.dtype(np.float32), np.dtype(np.float16))
 
 
 @given(
     arrays(np.float32, (3, 1, 320), elements=st.floats(width=32, allow_nan=False)),
     st.sampled_from([1, 1e-30, 1e-42, 1e30]),
 )
-def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(scorer, windows, size):
+def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(
+    scorer: Scorer, windows: NDArray[np.float32], size: float
+) -> None:
     windows[1] = windows[1, 0, 0]  # one is flat
     with np.errstate(all="ignore"):
         windows *= np.float32(size)
@@ -72,7 +82,7 @@ def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(score
     assert np.array_equal(np.isnan(scorer.score(windows).error), unusable)
 
 
-def test_windows_may_lie_anywhere_in_memory(scorer, beats):
+def test_windows_may_lie_anywhere_in_memory(scorer: Scorer, beats: NDArray[np.float32]) -> None:
     expected = scorer.score(beats)
     fixed = beats.copy()
     fixed.flags.writeable = False
@@ -83,7 +93,9 @@ def test_windows_may_lie_anywhere_in_memory(scorer, beats):
         assert np.array_equal(scorer.score(given_windows).error, expected.error)
 
 
-def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(scorer, beats):
+def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(
+    scorer: Scorer, beats: NDArray[np.float32]
+) -> None:
     import torch
 
     from ecgmon.models.weights.checkpoint import default_weights, load_generator
@@ -95,7 +107,9 @@ def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(scor
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(scorer, beats, bad):
+def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(
+    scorer: Scorer, beats: NDArray[np.float32], bad: float
+) -> None:
     spoilt = beats.copy()
     spoilt[5, 0, 100] = bad
     spoilt[5, 0, 101] = -3e38
@@ -107,22 +121,22 @@ def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(s
     assert np.array_equal(raw.ticks[others], clean.ticks[others])
 
 
-def test_a_flat_window_has_an_answer(scorer):
+def test_a_flat_window_has_an_answer(scorer: Scorer) -> None:
     assert np.isfinite(scorer.score(np.full((1, 1, 320), 0.7, np.float32)).error).all()
 
 
-def test_no_windows_give_no_answers(scorer):
+def test_no_windows_give_no_answers(scorer: Scorer) -> None:
     raw = scorer.score(np.empty((0, 1, 320), np.float32))
     assert raw.error.shape == (0,)
     assert raw.ticks.shape == (0, 320)
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 320), (4, 1, 319), (4, 320), (1, 4, 1, 320)])
-def test_windows_of_another_shape_are_refused(scorer, shape):
+def test_windows_of_another_shape_are_refused(scorer: Scorer, shape: tuple[int, ...]) -> None:
     with pytest.raises(ScoringError, match=r"this model takes float32 \(n, 1, 320\)"):
         scorer.score(np.zeros(shape, np.float32))
 
 
-def test_windows_of_another_type_are_refused(scorer):
+def test_windows_of_another_type_are_refused(scorer: Scorer) -> None:
     with pytest.raises(ScoringError, match="float64"):
-        scorer.reconstruct(np.zeros((4, 1, 320)))
+        scorer.reconstruct(np.zeros((4, 1, 320)))  # type: ignore[arg-type]

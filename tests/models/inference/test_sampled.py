@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,10 +19,13 @@ from ecgmon.models.networks.shape import DenseShape
 from ecgmon.models.weights.checkpoint import load_generator, shipped
 from ecgmon.models.windows import FILTER_HALF, LENGTH, filter_raw, scale, taps
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SHIPPED = ("default", "ds1", "fold0", "fold1", "fold2", "fold3", "fold4")
 
 
-def raw_signals(kind, count=300, leads=1):
+def raw_signals(kind: str, count: int = 300, leads: int = 1) -> NDArray[np.float32]:
     """Unfiltered stretches, (count, leads, 536), that give a filter all that it may have to take."""
     random = np.random.default_rng(0)
     shape = (count, leads, LENGTH + 2 * FILTER_HALF)
@@ -44,7 +48,7 @@ def raw_signals(kind, count=300, leads=1):
     return raw.astype(np.float32)
 
 
-def answer_of_all(generator, windows):
+def answer_of_all(generator: DenseGenerator, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """A(x) of the generator as it was trained."""
     with torch.inference_mode():
         x = torch.from_numpy(scale(windows))
@@ -52,21 +56,23 @@ def answer_of_all(generator, windows):
 
 
 @pytest.fixture(scope="module")
-def generator():
-    return load_generator(shipped("default"))[0]
+def generator() -> DenseGenerator:
+    found, _ = load_generator(shipped("default"))
+    assert isinstance(found, DenseGenerator)
+    return found
 
 
 @pytest.fixture(scope="module")
-def scorer(generator):
+def scorer(generator: DenseGenerator) -> Reconstructor:
     return Reconstructor(generator)
 
 
-def test_the_impulse_response_is_that_of_the_window_filter():
+def test_the_impulse_response_is_that_of_the_window_filter() -> None:
     assert np.abs(passband.impulse_response() - taps()).max() < 1e-8
 
 
 @pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
-def test_a_filtered_window_follows_from_its_samples(kind):
+def test_a_filtered_window_follows_from_its_samples(kind: str) -> None:
     windows = scale(filter_raw(raw_signals(kind)))[:, 0].astype(float)
     missed = windows - windows[:, passband.TICKS] @ passband.interpolation().T
     error = np.sqrt(np.square(missed).mean(axis=1))
@@ -74,7 +80,7 @@ def test_a_filtered_window_follows_from_its_samples(kind):
     assert np.allclose(windows @ passband.probes().T, missed @ signs().T, atol=1e-5)
 
 
-def signs():
+def signs() -> NDArray[np.float64]:
     """The sums that the probes take of what is missed."""
     missed = np.eye(LENGTH)
     missed[:, passband.TICKS] -= passband.interpolation()
@@ -83,8 +89,9 @@ def signs():
 
 @pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
 @pytest.mark.parametrize("name", SHIPPED)
-def test_filtered_windows_get_the_whole_networks_answer(name, kind):
+def test_filtered_windows_get_the_whole_networks_answer(name: str, kind: str) -> None:
     generator, _ = load_generator(shipped(name))
+    assert isinstance(generator, DenseGenerator)
     windows = filter_raw(raw_signals(kind))
     expected, found = answer_of_all(generator, windows), Reconstructor(generator).score(windows).error
     apart = np.abs(found - expected) / expected
@@ -93,34 +100,43 @@ def test_filtered_windows_get_the_whole_networks_answer(name, kind):
 
 
 @pytest.mark.parametrize("leads", [1, 2, 3])
-def test_several_leads_are_sampled_alike(leads):
+def test_several_leads_are_sampled_alike(leads: int) -> None:
     generator = DenseGenerator(DenseShape(leads=leads, width=2, latent=3))
     initialise(generator, torch.Generator().manual_seed(0))
     generator(torch.randn(16, leads, LENGTH))  # moves the batch-norm statistics off their start
     generator.eval()
     windows = filter_raw(raw_signals("beats", leads=leads))
     reconstructor = Reconstructor(generator)
-    assert reconstructor._sampled(torch.from_numpy(scale(windows)))[1] is None
+    sampled = reconstructor._sampled
+    assert sampled is not None
+    assert sampled(torch.from_numpy(scale(windows)))[1] is None
     assert reconstructor.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
     windows[7, leads - 1, 101] += 0.1
-    assert reconstructor._sampled(torch.from_numpy(scale(windows)))[1].nonzero().tolist() == [[7]]
+    unknown = sampled(torch.from_numpy(scale(windows)))[1]
+    assert unknown is not None
+    assert unknown.nonzero().tolist() == [[7]]
 
 
-def test_a_window_that_passed_no_filter_gets_the_whole_networks_answer(scorer, generator):
+def test_a_window_that_passed_no_filter_gets_the_whole_networks_answer(
+    scorer: Reconstructor, generator: DenseGenerator
+) -> None:
     windows = np.random.default_rng(0).standard_normal((200, 1, LENGTH)).astype(np.float32)
     assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
 
 
-def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer, generator):
+def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer: Reconstructor, generator: DenseGenerator) -> None:
     windows = np.repeat(filter_raw(raw_signals("beats", 1)), LENGTH, axis=0)
     windows[np.arange(LENGTH), 0, np.arange(LENGTH)] += 0.01 * np.ptp(windows)
+    sampled = scorer._sampled
+    assert sampled is not None
     with torch.inference_mode():
-        unknown = scorer._sampled(torch.from_numpy(scale(windows)))[1]
+        unknown = sampled(torch.from_numpy(scale(windows)))[1]
+    assert unknown is not None
     assert unknown.all()
     assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
 
 
-def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer):
+def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer: Reconstructor) -> None:
     windows = filter_raw(raw_signals("beats", 100))
     alone = scorer.score(windows)
     windows[40] = np.random.default_rng(0).standard_normal((1, LENGTH))
@@ -131,7 +147,7 @@ def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer, threads):
+def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer: Reconstructor, threads: int) -> None:
     windows = filter_raw(raw_signals("beats", 600))
     windows[::50, 0, 100] += 0.5  # some that go through the whole network
     before = torch.get_num_threads()
@@ -148,7 +164,9 @@ def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer, threa
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_what_is_sampled_does_not_depend_on_the_threads_that_a_library_was_given_when_it_was_loaded(threads):
+def test_what_is_sampled_does_not_depend_on_the_threads_that_a_library_was_given_when_it_was_loaded(
+    threads: str,
+) -> None:
     code = "from ecgmon.models.inference import passband as p; print((p.interpolation().tobytes() + p.probes(2).tobytes()).hex())"
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
     done = subprocess.run(

@@ -9,7 +9,7 @@ from ecgmon.models.kernels.layer import BEATS, layer
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (19, 96), (96, 6), (96, 14), (3, 5), (7, 7), (80, 16)])
-def test_a_layer_is_a_product_and_a_sum(inputs, outputs):
+def test_a_layer_is_a_product_and_a_sum(inputs: int, outputs: int) -> None:
     random = np.random.default_rng(inputs * outputs)
     given = random.standard_normal((inputs, BEATS)).astype(np.float32)
     weights = random.standard_normal((inputs, outputs)).astype(np.float32)
@@ -20,7 +20,7 @@ def test_a_layer_is_a_product_and_a_sum(inputs, outputs):
     assert (out[outputs:] == 7).all()  # what lies behind is another's
 
 
-def test_a_beat_has_the_same_sums_in_every_lane_and_company():
+def test_a_beat_has_the_same_sums_in_every_lane_and_company() -> None:
     random = np.random.default_rng(0)
     weights, bias = random.standard_normal((50, 13)).astype(np.float32), np.ones(13, np.float32)
     beats = random.standard_normal((50, BEATS)).astype(np.float32)

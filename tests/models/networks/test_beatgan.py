@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from ecgmon.models.networks.beatgan import Discriminator, Generator, initialise
 from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.training import losses
 
+if TYPE_CHECKING:
+    from torch.nn.modules.conv import Conv1d, ConvTranspose1d
+
 PAPER = BeatGanShape(leads=1, width=32, latent=50)
+Network = TypeVar("Network", Generator, Discriminator)
+
 SMALL = BeatGanShape(leads=2, width=2, latent=3)
 
 
-def seeded(network, seed=0):
+def seeded(network: Network, seed: int = 0) -> Network:
     initialise(network, torch.Generator().manual_seed(seed))
     return network
 
 
-def test_the_full_generator_is_the_published_one():
+def test_the_full_generator_is_the_published_one() -> None:
     assert sum(p.numel() for p in Generator(PAPER).parameters()) == PAPER.parameters == 1_908_800
 
 
-def test_the_cost_of_the_full_generator_is_the_published_one():
+def test_the_cost_of_the_full_generator_is_the_published_one() -> None:
     assert PAPER.multiply_adds == pytest.approx(20e6, rel=0.02)
 
 
-def test_the_cost_is_what_the_layers_do():
+def test_the_cost_is_what_the_layers_do() -> None:
     spent = 0
 
-    def count(layer, _, out):
+    def count(layer: Conv1d | ConvTranspose1d, _: tuple[torch.Tensor], out: torch.Tensor) -> None:
         nonlocal spent
         ticks = out.shape[-1] if isinstance(layer, torch.nn.Conv1d) else out.shape[-1] // layer.stride[0]
         if layer.kernel_size[0] == 10:
@@ -48,7 +56,7 @@ def test_the_cost_is_what_the_layers_do():
 
 @settings(deadline=None, max_examples=10)
 @given(leads=st.integers(1, 3), width=st.integers(1, 6), latent=st.integers(1, 9))
-def test_checkpoints_are_checked_against_the_tensors_that_networks_have(leads, width, latent):
+def test_checkpoints_are_checked_against_the_tensors_that_networks_have(leads: int, width: int, latent: int) -> None:
     shape = BeatGanShape(leads, width, latent)
     generator = Generator(shape)
     state = {k: tuple(v.shape) for k, v in generator.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -56,56 +64,61 @@ def test_checkpoints_are_checked_against_the_tensors_that_networks_have(leads, w
     assert sum(p.numel() for p in generator.parameters()) == shape.parameters
 
 
-def test_a_reconstruction_has_the_shape_and_the_range_of_a_scaled_window():
+def test_a_reconstruction_has_the_shape_and_the_range_of_a_scaled_window() -> None:
     x_hat, z = seeded(Generator(SMALL))(torch.randn(5, 2, 320))
     assert x_hat.shape == (5, 2, 320)
     assert z.shape == (5, 3, 1)
     assert x_hat.abs().max() <= 1
 
 
-def test_the_encoder_halves_the_time_axis_down_to_ten_samples():
+def test_the_encoder_halves_the_time_axis_down_to_ten_samples() -> None:
     features = Discriminator(SMALL).features(torch.zeros(4, 2, 320))
     assert features.shape == (4, 16 * SMALL.width, 10)
 
 
-def test_initial_weights_are_those_of_dcgan():
+def test_initial_weights_are_those_of_dcgan() -> None:
     generator = seeded(Generator(PAPER))
     weight = generator.encoder.last.weight.detach()
     assert weight.mean().abs() < 1e-3
     assert weight.std() == pytest.approx(0.02, rel=0.02)
-    scale = generator.decoder.stages[1].weight.detach()
+    batch_norm = generator.decoder.stages[1]
+    assert isinstance(batch_norm, nn.BatchNorm1d)
+    scale = batch_norm.weight.detach()
     assert scale.mean() == pytest.approx(1.0, abs=5e-3)
     assert scale.std() == pytest.approx(0.02, rel=0.2)
 
 
-def test_a_seed_decides_the_initial_weights():
+def test_a_seed_decides_the_initial_weights() -> None:
     first, same, other = (seeded(Generator(SMALL), seed).encoder.last.weight for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
-def test_starting_the_discriminator_again_forgets_what_it_had_seen():
+def test_starting_the_discriminator_again_forgets_what_it_had_seen() -> None:
     discriminator = seeded(Discriminator(SMALL))
+    batch_norm = discriminator.encoder.stages[3]
+    assert isinstance(batch_norm, nn.BatchNorm1d)
     discriminator(torch.randn(8, 2, 320))
-    assert discriminator.encoder.stages[3].running_mean.abs().sum() > 0
+    assert batch_norm.running_mean is not None
+    assert batch_norm.running_mean.abs().sum() > 0
     seeded(discriminator)
-    assert discriminator.encoder.stages[3].running_mean.abs().sum() == 0
+    assert batch_norm.running_mean.abs().sum() == 0
 
 
 @pytest.mark.parametrize("field", ["leads", "width", "latent"])
-def test_a_network_of_nothing_is_refused(field):
+def test_a_network_of_nothing_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
         BeatGanShape(**{field: 0})
 
 
-def test_every_weight_of_the_generator_learns_from_reconstruction():
+def test_every_weight_of_the_generator_learns_from_reconstruction() -> None:
     generator = seeded(Generator(SMALL))
     x = torch.rand(4, 2, 320)
     losses.reconstruction(x, generator(x)[0]).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
 
 
-def test_feature_matching_teaches_the_generator_through_the_discriminator():
+def test_feature_matching_teaches_the_generator_through_the_discriminator() -> None:
     generator, discriminator = seeded(Generator(SMALL)), seeded(Discriminator(SMALL))
     x = torch.rand(4, 2, 320)
     real = discriminator.features(x)
@@ -115,7 +128,7 @@ def test_feature_matching_teaches_the_generator_through_the_discriminator():
     assert real.grad is None  # the real features are a target, not something to move
 
 
-def test_losses_agree_with_hand_worked_cases():
+def test_losses_agree_with_hand_worked_cases() -> None:
     assert losses.reconstruction(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).item() == 2.5
     assert losses.feature_matching(torch.tensor([1.0]), torch.tensor([3.0])).item() == 4.0
     undecided = losses.discrimination(torch.zeros(3), torch.zeros(3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,13 @@ from ecgmon.models.networks.shape import AXES, BeatGanShape, DenseShape, shape_o
 from ecgmon.models.weights import checkpoint
 from ecgmon.models.windows import scale
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def seeded(shape):
+    from ecgmon.models.score.score import Score
+
+
+def seeded(shape: DenseShape) -> DenseGenerator:
     generator = DenseGenerator(shape)
     initialise(generator, torch.Generator().manual_seed(0))
     generator(torch.randn(16, shape.leads, 320))  # moves the batch-norm statistics off their start
@@ -25,7 +32,7 @@ def seeded(shape):
 
 @settings(deadline=None, max_examples=10)
 @given(leads=st.integers(1, 3), width=st.integers(1, 6), latent=st.integers(1, 9))
-def test_checkpoints_are_checked_against_the_tensors_that_students_have(leads, width, latent):
+def test_checkpoints_are_checked_against_the_tensors_that_students_have(leads: int, width: int, latent: int) -> None:
     shape = DenseShape(leads, width, latent)
     generator = DenseGenerator(shape)
     state = {k: tuple(v.shape) for k, v in generator.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -35,11 +42,11 @@ def test_checkpoints_are_checked_against_the_tensors_that_students_have(leads, w
     assert sum(matrices) == shape.multiply_adds
 
 
-def test_a_student_takes_a_small_part_of_the_published_generator():
+def test_a_student_takes_a_small_part_of_the_published_generator() -> None:
     assert BeatGanShape().multiply_adds > 80 * DenseShape().multiply_adds
 
 
-def windows_of_a_plane(n, leads=1):
+def windows_of_a_plane(n: int, leads: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Windows (n, leads, 320) that have two directions only, one much larger than the other."""
     random = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(320 * leads, 2, generator=random))[0]
@@ -48,7 +55,7 @@ def windows_of_a_plane(n, leads=1):
 
 
 @pytest.mark.parametrize("leads", [1, 2])
-def test_principal_axes_are_those_that_windows_lie_along(leads):
+def test_principal_axes_are_those_that_windows_lie_along(leads: int) -> None:
     windows, directions = windows_of_a_plane(500, leads)
     axes = principal_axes(windows.split(64))
     assert axes.shape == (leads * AXES, leads * 320)
@@ -60,12 +67,12 @@ def test_principal_axes_are_those_that_windows_lie_along(leads):
     assert (axes.gather(1, largest) > 0).all()
 
 
-def test_there_are_no_axes_of_no_window():
+def test_there_are_no_axes_of_no_window() -> None:
     with pytest.raises(ValueError, match="no window"):
         principal_axes([])
 
 
-def test_what_is_outside_the_axes_is_error_whatever_the_layers_have_learnt():
+def test_what_is_outside_the_axes_is_error_whatever_the_layers_have_learnt() -> None:
     generator = seeded(DenseShape(width=2, latent=3))
     generator.axes.weight.data.copy_(principal_axes([windows_of_a_plane(500)[0]]))
     beat = torch.randn(1, 320, generator=torch.Generator().manual_seed(1))
@@ -77,19 +84,19 @@ def test_what_is_outside_the_axes_is_error_whatever_the_layers_have_learnt():
     assert torch.allclose(error, of_what_is_along + outside.square().sum(), rtol=1e-4)
 
 
-def test_axes_are_no_matter_of_gradients():
+def test_axes_are_no_matter_of_gradients() -> None:
     generator = DenseGenerator(DenseShape(width=2, latent=3)).train()
     generator(torch.randn(16, 1, 320))[0].square().sum().backward()
     assert generator.axes.weight.grad is None
     assert all(p.grad is not None for name, p in generator.named_parameters() if name != "axes.weight")
 
 
-def test_teacher_and_student_show_the_same_stages():
+def test_teacher_and_student_show_the_same_stages() -> None:
     ticks = [feature.shape[-1] for feature in seeded(DenseShape(width=3, latent=2)).observed(torch.zeros(1, 1, 320))[2]]
     assert ticks == [20, 10, 10, 20]
 
 
-def test_a_stored_student_scores_as_it_did_before(made_up_score, tmp_path):
+def test_a_stored_student_scores_as_it_did_before(made_up_score: Score, tmp_path: Path) -> None:
     generator = seeded(DenseShape(leads=2, width=2, latent=3))
     path = tmp_path / "student.safetensors"
     checkpoint.save(
@@ -111,6 +118,6 @@ def test_a_stored_student_scores_as_it_did_before(made_up_score, tmp_path):
     assert np.allclose(found.score(windows_mv).error, expected, rtol=1e-5)
 
 
-def test_an_unknown_architecture_is_refused():
+def test_an_unknown_architecture_is_refused() -> None:
     with pytest.raises(ValueError, match="no architecture 'transformer'; expected beatgan or dense"):
         shape_of("transformer", leads=1, width=1, latent=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,52 +12,55 @@ from hypothesis import strategies as st
 
 from ecgmon.models.score.calibration import CAP, CalibrationError, Table
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def normal_beats(n, seed):
+
+def normal_beats(n: int, seed: int) -> NDArray[np.float64]:
     """Oddness of made-up normal beats: skewed."""
     return 0.003 * np.exp(0.9 * np.random.default_rng(seed).standard_normal(n))
 
 
 @pytest.fixture(scope="module")
-def table():
+def table() -> Table:
     return Table.measure(np.log(normal_beats(20_000, seed=1)))
 
 
 @pytest.mark.parametrize("level", [0.5, 1, 1.5, 2, 2.5, 3])
-def test_the_share_of_normal_beats_over_a_surprise_is_what_it_says(table, level):
+def test_the_share_of_normal_beats_over_a_surprise_is_what_it_says(table: Table, level: float) -> None:
     surprise = table(np.log(normal_beats(400_000, seed=2)))
     assert np.mean(surprise > level) == pytest.approx(10**-level, rel=0.25)
 
 
 @settings(deadline=None)
 @given(odd=st.floats(-20, 20), odder=st.floats(-20, 20))
-def test_what_is_odder_is_never_less_surprising(table, odd, odder):
+def test_what_is_odder_is_never_less_surprising(table: Table, odd: float, odder: float) -> None:
     usual, rare = table(np.sort([odd, odder]))
     assert 0 <= usual <= rare <= CAP
 
 
-def test_a_beat_of_which_nothing_is_known_surprises_nobody(table):
+def test_a_beat_of_which_nothing_is_known_surprises_nobody(table: Table) -> None:
     assert np.isnan(table(np.array([np.nan]))).all()
 
 
-def test_a_table_survives_being_stored(table):
+def test_a_table_survives_being_stored(table: Table) -> None:
     restored = Table.from_dict(json.loads(json.dumps(table.to_dict())))
     oddness = np.log(normal_beats(1000, seed=5))
     assert np.array_equal(restored(oddness), table(oddness))
 
 
-def test_too_few_beats_are_not_taken_for_a_table():
+def test_too_few_beats_are_not_taken_for_a_table() -> None:
     with pytest.raises(CalibrationError, match=r"999 normal beats .* too few"):
         Table.measure(normal_beats(999, seed=6))
 
 
-def test_beats_that_are_all_alike_are_not_taken_for_a_table():
+def test_beats_that_are_all_alike_are_not_taken_for_a_table() -> None:
     with pytest.raises(CalibrationError, match="all alike"):
         Table.measure(np.full(2000, 0.1))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_impossible_oddness_is_not_taken_for_a_table(bad):
+def test_an_impossible_oddness_is_not_taken_for_a_table(bad: float) -> None:
     oddness = normal_beats(2000, seed=7)
     oddness[3] = bad
     with pytest.raises(CalibrationError, match="not finite"):
@@ -76,12 +80,12 @@ def test_an_impossible_oddness_is_not_taken_for_a_table(bad):
         ("abc", [0, 1, 2], "list of numbers"),
     ],
 )
-def test_a_table_that_has_no_meaning_is_refused(values, surprise, message):
+def test_a_table_that_has_no_meaning_is_refused(values: list[float] | str, surprise: list[float], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
-        Table.from_dict({"values": values, "surprise": surprise})
+        Table.from_dict({"values": values, "surprise": surprise})  # type: ignore[dict-item]
 
 
-def test_a_missing_list_is_said(table):
+def test_a_missing_list_is_said(table: Table) -> None:
     plain = table.to_dict()
     del plain["surprise"]
     with pytest.raises(CalibrationError, match="surprise"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ecgmon.models.score import history
 from ecgmon.models.score.evidence import (
@@ -27,7 +29,10 @@ from ecgmon.models.windows import LENGTH, scale
 TICKS = np.arange(-140, 180)
 
 
-def made_up_beats(n, seed, leads=2):
+Beats = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def made_up_beats(n: int, seed: int, leads: int = 2) -> Beats:
     """Beats of one stream: windows in mV, A(x), squared error per tick, RR, rr_ratio."""
     random = np.random.default_rng(seed)
     rr = (0.8 + 0.04 * random.standard_normal(n)).astype(np.float32)
@@ -41,15 +46,24 @@ def made_up_beats(n, seed, leads=2):
     return windows.astype(np.float32), squared_error.mean(axis=1), squared_error, rr, rr_ratio
 
 
-def part_of(beats, part):
-    return tuple(array[part] for array in beats)
+def part_of(
+    beats: Beats,
+    part: slice,
+) -> Beats:
+    windows, error, ticks, rr, rr_ratio = (array[part] for array in beats)
+    return windows, error, ticks, rr, rr_ratio
 
 
-def column(evidence, name):
+def signatures(kernel: Any) -> int:
+    """For how many types of arguments a kernel was compiled."""
+    return len(kernel.signatures)
+
+
+def column(evidence: Evidence, name: str) -> NDArray[np.float32]:
     return evidence.features[:, NAMES.index(name)]
 
 
-def test_the_evidence_has_a_column_for_every_name():
+def test_the_evidence_has_a_column_for_every_name() -> None:
     evidence, rows = History(2).observe(*made_up_beats(20, seed=0))
     assert evidence.features.shape == (20, len(NAMES))
     assert evidence.outline.shape == (20, OUTLINE)
@@ -60,7 +74,7 @@ def test_the_evidence_has_a_column_for_every_name():
 
 @settings(deadline=None, max_examples=30)
 @given(leads=st.sampled_from([1, 2]), cuts=st.lists(st.integers(0, 150), max_size=6))
-def test_a_beat_is_judged_the_same_however_many_come_at_a_time(leads, cuts):
+def test_a_beat_is_judged_the_same_however_many_come_at_a_time(leads: int, cuts: list[int]) -> None:
     beats = made_up_beats(150, seed=1, leads=leads)
     whole, whole_rows = History(leads).observe(*beats)
     history, parts, rows = History(leads), [], []
@@ -77,7 +91,7 @@ def test_a_beat_is_judged_the_same_however_many_come_at_a_time(leads, cuts):
 
 @settings(deadline=None, max_examples=20)
 @given(stop=st.integers(0, 140))
-def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop):
+def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop: int) -> None:
     beats = made_up_beats(140, seed=2)
     history = History(2)
     _, rows = history.observe(*part_of(beats, slice(stop)))
@@ -91,7 +105,7 @@ def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop):
 
 @settings(deadline=None, max_examples=20)
 @given(before=st.integers(0, 140), lost=st.integers(1, 140))
-def test_beats_that_could_not_be_stored_leave_no_trace(before, lost):
+def test_beats_that_could_not_be_stored_leave_no_trace(before: int, lost: int) -> None:
     history = History(2)
     history.observe(*made_up_beats(before, seed=9)) if before else None
     history.keep()
@@ -108,7 +122,7 @@ def test_beats_that_could_not_be_stored_leave_no_trace(before, lost):
     assert history.snapshot() == stored != stood
 
 
-def test_a_stream_that_runs_for_days_takes_no_more_memory():
+def test_a_stream_that_runs_for_days_takes_no_more_memory() -> None:
     history = History(2)
     for seed in range(5):
         history.observe(*made_up_beats(100, seed))
@@ -116,7 +130,7 @@ def test_a_stream_that_runs_for_days_takes_no_more_memory():
     assert all(array.base is None for array in history._memory)  # nothing longer is kept alive behind it
 
 
-def test_what_came_more_than_64_beats_ago_is_forgotten():
+def test_what_came_more_than_64_beats_ago_is_forgotten() -> None:
     late = made_up_beats(10, seed=3)
     answers = []
     for before in (made_up_beats(70, seed=4), made_up_beats(200, seed=5)):
@@ -127,7 +141,7 @@ def test_what_came_more_than_64_beats_ago_is_forgotten():
     assert np.array_equal(answers[0], answers[1], equal_nan=True)
 
 
-def test_a_beat_unlike_those_of_its_stream_stands_out_where_it_differs():
+def test_a_beat_unlike_those_of_its_stream_stands_out_where_it_differs() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(100, seed=7)
     windows[80, :, 118:172:1] *= -1  # an inverted QRS complex
     windows[90, :, 60:110] = 0  # no P wave
@@ -139,7 +153,7 @@ def test_a_beat_unlike_those_of_its_stream_stands_out_where_it_differs():
     assert column(evidence, "own_qrs")[90] < column(evidence, "own_qrs")[80]
 
 
-def test_an_early_beat_stands_out_in_the_rhythm():
+def test_an_early_beat_stands_out_in_the_rhythm() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(100, seed=8)
     rr[80] *= 0.6
     rr_ratio[80] *= 0.6
@@ -148,14 +162,14 @@ def test_an_early_beat_stands_out_in_the_rhythm():
         assert column(evidence, name)[80] > column(evidence, name)[40:80].max()
 
 
-def test_amplitude_in_mv_does_not_matter_to_the_distance_from_own_beats():
+def test_amplitude_in_mv_does_not_matter_to_the_distance_from_own_beats() -> None:
     beats = made_up_beats(100, seed=9)
     halved = (beats[0] * np.float32(0.5), *beats[1:])
     usual, half = (History(2).observe(*b)[0].features[LEAST_BEATS:, 7:] for b in (beats, halved))
     assert usual == pytest.approx(half, abs=0.02)
 
 
-def test_what_is_not_known_yet_is_not_made_up():
+def test_what_is_not_known_yet_is_not_made_up() -> None:
     evidence, _ = History(1).observe(*made_up_beats(30, seed=10, leads=1))
     assert np.isnan(column(evidence, "own_qrs")[:LEAST_BEATS]).all()
     assert np.isfinite(column(evidence, "own_qrs")[LEAST_BEATS:]).all()
@@ -164,7 +178,7 @@ def test_what_is_not_known_yet_is_not_made_up():
     assert np.isfinite(column(evidence, "error")).all()
 
 
-def test_a_stretch_without_rhythm_is_passed_over():
+def test_a_stretch_without_rhythm_is_passed_over() -> None:
     beats = made_up_beats(60, seed=11)
     beats[3][30], beats[4][30:35] = np.nan, np.nan
     evidence, _ = History(2).observe(*beats)
@@ -174,7 +188,7 @@ def test_a_stretch_without_rhythm_is_passed_over():
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_broken_window_spoils_no_other_beat(broken):
+def test_a_broken_window_spoils_no_other_beat(broken: float) -> None:
     beats = made_up_beats(80, seed=12)
     beats[0][40, 0, 130:150] = broken
     evidence, _ = History(2).observe(*beats)
@@ -182,7 +196,7 @@ def test_a_broken_window_spoils_no_other_beat(broken):
     assert np.isfinite(evidence.features[others]).all()
 
 
-def test_a_flat_lead_has_no_distances_rather_than_infinite_ones():
+def test_a_flat_lead_has_no_distances_rather_than_infinite_ones() -> None:
     beats = made_up_beats(40, seed=13)
     beats[0][:, 1] = 0
     evidence, _ = History(2).observe(*beats)
@@ -190,7 +204,7 @@ def test_a_flat_lead_has_no_distances_rather_than_infinite_ones():
     assert np.isfinite(evidence.features[LEAST_BEATS:, :9]).all()
 
 
-def test_a_third_lead_is_not_looked_at():
+def test_a_third_lead_is_not_looked_at() -> None:
     windows, *rest = made_up_beats(30, seed=14)
     three = np.concatenate([windows, windows[:, :1]], axis=1)
     assert np.array_equal(
@@ -198,7 +212,7 @@ def test_a_third_lead_is_not_looked_at():
     )
 
 
-def test_beats_that_do_not_fit_the_stream_are_refused():
+def test_beats_that_do_not_fit_the_stream_are_refused() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(5, seed=15)
     with pytest.raises(EvidenceError, match="2 lead"):
         History(2).observe(windows[:, :1], error, squared_error, rr, rr_ratio)
@@ -210,9 +224,9 @@ def test_beats_that_do_not_fit_the_stream_are_refused():
         History(0)
 
 
-def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit():
+def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit() -> None:
     random = np.random.default_rng(1)
-    windows = np.cumsum(random.standard_normal((40, 2, LENGTH)), axis=-1).astype(np.float32) / 10
+    windows = np.cumsum(random.standard_normal((40, 2, LENGTH)), axis=-1).astype(np.float32) / np.float32(10)
     windows[0] = 0
     windows[1, 0], windows[2, 0, 3], windows[3, 1, 60], windows[4, 0, 60] = 1e30, np.inf, -np.inf, np.nan
     windows[5], windows[6, 1, 17], windows[7] = np.nan, np.nan, -0.0
@@ -231,7 +245,7 @@ def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit():
     assert np.array_equal(seen["shape"], shapes.astype(np.float16), equal_nan=True)
 
 
-def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start():
+def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start() -> None:
     history.warm_up()
     random = np.random.default_rng(0)
     for leads in (1, 2):
@@ -244,5 +258,5 @@ def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start():
                 fresh = [history.History(leads) for _ in counts]
                 history.observe(fresh, counts, [windows], one, [ticks], one, one)
     assert (
-        len(history._compare.signatures) == len(history._look.signatures) == 1
+        signatures(history._compare) == signatures(history._look) == 1
     )  # a stream must not wait seconds for a compiler

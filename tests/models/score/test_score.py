@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from ecgmon.models.score.evidence import NAMES, OUTLINE, OWN, Evidence
 from ecgmon.models.score.score import KNOWN, Score, ScoreError
 from tests.made_up import normal_beats
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 LESS = {
     "two leads": (),
     "one lead": ("own_qrs_2", "own_p_2"),
@@ -25,22 +29,22 @@ LESS = {
 
 
 @pytest.fixture(scope="module")
-def score():
+def score() -> Score:
     return Score.fit(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
 
 
 @pytest.mark.parametrize("level", [0.5, 1, 2])
 @pytest.mark.parametrize("known", LESS)
-def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score, known, level):
+def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score: Score, known: str, level: float) -> None:
     scores = score.score(normal_beats(40_000, seed=3).without(LESS[known]))
     assert np.mean(scores > level) == pytest.approx(10**-level, rel=0.25 if level == 2 else 0.1)
 
 
-def test_every_set_of_features_is_tried_above():
+def test_every_set_of_features_is_tried_above() -> None:
     assert set(LESS) == {known.name for known in KNOWN}
 
 
-def test_a_beat_of_which_less_is_known_is_scored_by_less(score):
+def test_a_beat_of_which_less_is_known_is_scored_by_less(score: Score) -> None:
     beats = normal_beats(100, seed=4)
     scores = [score.score(beats.without(less)) for less in LESS.values()]
     assert all(np.isfinite(s).all() for s in scores)
@@ -48,13 +52,13 @@ def test_a_beat_of_which_less_is_known_is_scored_by_less(score):
         assert not any(np.array_equal(one, other) for other in scores[:k])
 
 
-def test_a_beat_whose_window_has_gaps_is_scored_all_the_same(score):
+def test_a_beat_whose_window_has_gaps_is_scored_all_the_same(score: Score) -> None:
     beats = normal_beats(10, seed=5)
     beats.outline[3, 7] = np.nan
     assert np.isfinite(score.score(beats)).all()
 
 
-def test_a_beat_without_a_reconstruction_has_no_score(score):
+def test_a_beat_without_a_reconstruction_has_no_score(score: Score) -> None:
     assert np.isnan(score.score(normal_beats(10, seed=6).without(("error",)))).all()
 
 
@@ -64,7 +68,9 @@ def test_a_beat_without_a_reconstruction_has_no_score(score):
     error=st.floats(-14, 2, width=32),
     more=st.floats(0, 14, width=32),
 )
-def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(score, known, error, more):
+def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(
+    score: Score, known: str, error: float, more: float
+) -> None:
     beats = normal_beats(20, seed=7).without(LESS[known])
     worse = Evidence(beats.features.copy(), beats.outline)
     beats.features[:, 0] = error
@@ -72,7 +78,7 @@ def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(sco
     assert (score.score(worse) >= score.score(beats)).all()
 
 
-def test_a_beat_that_is_odd_in_everything_scores_high(score):
+def test_a_beat_that_is_odd_in_everything_scores_high(score: Score) -> None:
     odd = normal_beats(50, seed=8)
     odd.features[:] += 8
     scores = score.score(odd)
@@ -80,7 +86,7 @@ def test_a_beat_that_is_odd_in_everything_scores_high(score):
     assert scores.max() <= CAP
 
 
-def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(score):
+def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(score: Score) -> None:
     beats = normal_beats(4000, seed=9)
     shuffled = Evidence(beats.features.copy(), beats.outline)
     random = np.random.default_rng(0)
@@ -91,7 +97,7 @@ def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(
 
 @settings(deadline=None, max_examples=30)
 @given(start=st.integers(0, 99), count=st.integers(1, 100))
-def test_a_score_does_not_depend_on_the_beats_beside_it(score, start, count):
+def test_a_score_does_not_depend_on_the_beats_beside_it(score: Score, start: int, count: int) -> None:
     beats = normal_beats(200, seed=10)
     beats.features[::3, 9:] = np.nan
     beats.features[::7, 2:7] = np.nan
@@ -99,7 +105,7 @@ def test_a_score_does_not_depend_on_the_beats_beside_it(score, start, count):
     assert score.score(beats[part]).tobytes() == score.score(beats)[part].tobytes()
 
 
-def test_a_score_survives_being_stored(score):
+def test_a_score_survives_being_stored(score: Score) -> None:
     plain = json.loads(json.dumps(score.to_dict()))
     restored = Score.restore(plain, score.to_arrays())
     beats = normal_beats(300, seed=11)
@@ -108,27 +114,27 @@ def test_a_score_survives_being_stored(score):
     assert restored.beats == 6000
 
 
-def test_a_score_fitted_to_other_features_is_refused(score):
+def test_a_score_fitted_to_other_features_is_refused(score: Score) -> None:
     plain = score.to_dict() | {"features": ["error", "mood"]}
     with pytest.raises(ScoreError, match="mood"):
         Score.restore(plain, score.to_arrays())
 
 
-def test_a_missing_part_is_said(score):
+def test_a_missing_part_is_said(score: Score) -> None:
     plain = score.to_dict()
     plain["parts"] = {name: part for name, part in plain["parts"].items() if name != "no rhythm"}
     with pytest.raises(ScoreError, match="no rhythm"):
         Score.restore(plain, score.to_arrays())
 
 
-def test_new_patients_are_calibrated_for_by_leaving_patients_out():
+def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
     """Each patient has a shape and a level of its own; only patients left out tell what those of a new one mean."""
 
-    def of(patients, beats_each, seed):
+    def of(patients: range, beats_each: int, seed: int) -> tuple[Evidence, NDArray[np.int64]]:
         random = np.random.default_rng(seed)
         parts = []
         for patient in patients:
-            beats = normal_beats(beats_each, seed=random.integers(1 << 30))
+            beats = normal_beats(beats_each, seed=int(random.integers(1 << 30)))
             own = np.random.default_rng(1000 + patient)
             beats.features[:] = 0.3 * beats.features + own.standard_normal(len(NAMES))
             beats.outline[:] += own.standard_normal(OUTLINE)
@@ -147,7 +153,7 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out():
 
 
 @pytest.mark.parametrize("known", [known.name for known in KNOWN if known.compares])
-def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known):
+def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known: str) -> None:
     beats = normal_beats(2000, seed=18)
     score = Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
     paced = normal_beats(200, seed=14)
@@ -159,7 +165,7 @@ def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_ow
     assert np.median(deaf.score(paced)) < 2
 
 
-def test_errors_of_patients_not_seen_decide_what_an_error_alone_means():
+def test_errors_of_patients_not_seen_decide_what_an_error_alone_means() -> None:
     beats, patients = normal_beats(2000, seed=15), np.arange(2000) % 10
     seen = np.exp(beats.features[:, 0])
     fitted = [Score.fit(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
@@ -169,7 +175,7 @@ def test_errors_of_patients_not_seen_decide_what_an_error_alone_means():
     assert lenient.mean() < strict.mean() - 0.3
 
 
-def test_patients_without_errors_by_generators_that_have_not_seen_them_are_refused():
+def test_patients_without_errors_by_generators_that_have_not_seen_them_are_refused() -> None:
     beats = normal_beats(2000, seed=17)
     with pytest.raises(ScoreError, match="expected both or neither"):
         Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10)
@@ -177,13 +183,13 @@ def test_patients_without_errors_by_generators_that_have_not_seen_them_are_refus
         Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.ones(1999))
 
 
-def test_too_few_beats_are_refused():
+def test_too_few_beats_are_refused() -> None:
     few = normal_beats(999, seed=12)
     with pytest.raises(ScoreError, match="999 held-out normal beats"):
         Score.fit(normal_beats(1000, seed=13), few)
 
 
-def test_patients_that_do_not_fit_the_beats_are_refused():
+def test_patients_that_do_not_fit_the_beats_are_refused() -> None:
     beats = normal_beats(1000, seed=14)
     with pytest.raises(ScoreError, match="3 patients and 2000 errors were named for 2000 beats"):
         Score.fit(beats, beats, patients=np.arange(3), unseen=np.ones(2000))
@@ -191,7 +197,7 @@ def test_patients_that_do_not_fit_the_beats_are_refused():
         Score.fit(beats, beats, patients=np.arange(2000) % 4, unseen=np.ones(2000))
 
 
-def test_a_feature_that_never_varies_is_refused():
+def test_a_feature_that_never_varies_is_refused() -> None:
     held_out = normal_beats(1500, seed=15)
     held_out.features[:, 0] = 1
     with pytest.raises(ScoreError, match="the same for all"):

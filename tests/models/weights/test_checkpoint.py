@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,18 +20,25 @@ from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.weights import checkpoint
 from ecgmon.models.weights.checkpoint import CheckpointError, default_weights, load_generator, read_info
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.score.score import Score
+
 SHAPE = BeatGanShape(leads=2, width=2, latent=3)
 USUAL = np.linspace(0.001, 0.01, windows.LENGTH, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def about(made_up_score):
+def about(made_up_score: Score) -> dict[str, Any]:
     data = {"beats": "0123"}
     return {"name": "small", "score": made_up_score, "usual": USUAL, "command": "ecgmon train all", "data": data}
 
 
 @pytest.fixture(scope="module")
-def generator():
+def generator() -> Generator:
     generator = Generator(SHAPE)
     initialise(generator, torch.Generator().manual_seed(0))
     generator(torch.randn(8, 2, 320))  # moves the batch-norm statistics off their start
@@ -38,26 +46,32 @@ def generator():
 
 
 @pytest.fixture(scope="module")
-def good(generator, about, tmp_path_factory):
+def good(generator: Generator, about: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("good") / "model.safetensors"
     checkpoint.save(path, generator, **about)
     return path
 
 
-def rewritten(good, folder, *, metadata=(), tensors=()):
+def rewritten(
+    good: Path,
+    folder: Path,
+    *,
+    metadata: dict[str, Any] | tuple[()] = (),
+    tensors: dict[str, NDArray[Any] | None] | tuple[()] = (),
+) -> Path:
     """A checkpoint with changed contents and a checksum that agrees with them."""
     data = good.read_bytes()
     length = int.from_bytes(data[:8], "little")
     about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["ecgmon"]) | dict(metadata)
-    contents = load(data) | dict(tensors)
-    contents = {name: tensor for name, tensor in contents.items() if tensor is not None}
+    changed = load(data) | dict(tensors)
+    contents = {name: tensor for name, tensor in changed.items() if tensor is not None}
     text = json.dumps(about)
     path = folder / "changed.safetensors"
     path.write_bytes(save(contents, {"ecgmon": text, "sha256": checkpoint._checksum(text, contents)}))
     return path
 
 
-def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good, generator):
+def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good: Path, generator: Generator) -> None:
     loaded, info = load_generator(good)
     x = torch.randn(3, 2, 320)
     with torch.no_grad():
@@ -68,7 +82,9 @@ def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good, generator):
     assert (info.fs, info.length, info.before, info.band) == (360, 320, 140, (3.0, 45.0))
 
 
-def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(good, generator, about, tmp_path):
+def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(
+    good: Path, generator: Generator, about: dict[str, Any], tmp_path: Path
+) -> None:
     rounded = Generator(SHAPE).eval()
     rounded.load_state_dict(generator.state_dict())
     checkpoint.round_weights(rounded)
@@ -83,13 +99,13 @@ def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(g
     assert good.stat().st_size - path.stat().st_size == pytest.approx(2 * matrices, rel=0.1)
 
 
-def test_what_the_rewriting_helper_leaves_alone_is_accepted(good, tmp_path):
+def test_what_the_rewriting_helper_leaves_alone_is_accepted(good: Path, tmp_path: Path) -> None:
     assert read_info(rewritten(good, tmp_path)).name == "small"
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_flipped_byte_anywhere_is_refused(good, tmp_path, data):
+def test_a_flipped_byte_anywhere_is_refused(good: Path, tmp_path: Path, data: st.DataObject) -> None:
     contents = bytearray(good.read_bytes())
     place = data.draw(st.integers(0, len(contents) - 1))
     contents[place] ^= 0xFF
@@ -101,7 +117,7 @@ def test_a_flipped_byte_anywhere_is_refused(good, tmp_path, data):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_truncated_file_is_refused(good, tmp_path, data):
+def test_a_truncated_file_is_refused(good: Path, tmp_path: Path, data: st.DataObject) -> None:
     contents = good.read_bytes()
     path = tmp_path / "truncated.safetensors"
     path.write_bytes(contents[: data.draw(st.integers(0, len(contents) - 1))])
@@ -111,21 +127,21 @@ def test_a_truncated_file_is_refused(good, tmp_path, data):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.binary(max_size=300))
-def test_a_file_of_something_else_is_refused(tmp_path, contents):
+def test_a_file_of_something_else_is_refused(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "something.safetensors"
     path.write_bytes(contents)
     with pytest.raises(CheckpointError):
         read_info(path)
 
 
-def test_a_missing_file_and_a_folder_are_said_to_be_that(tmp_path):
+def test_a_missing_file_and_a_folder_are_said_to_be_that(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere"):
         read_info(tmp_path / "nowhere.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_info(tmp_path)
 
 
-def test_weights_of_another_program_are_refused(tmp_path):
+def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     path.write_bytes(save({"weight": np.zeros(3, np.float32)}))
     with pytest.raises(CheckpointError, match="no ecgmon metadata"):
@@ -144,7 +160,9 @@ def test_weights_of_another_program_are_refused(tmp_path):
         ("normalisation", "none"),
     ],
 )
-def test_a_model_for_other_windows_is_refused(good, tmp_path, key, value):
+def test_a_model_for_other_windows_is_refused(
+    good: Path, tmp_path: Path, key: str, value: int | list[float] | str
+) -> None:
     with pytest.raises(CheckpointError, match=rf"made for {key} "):
         read_info(rewritten(good, tmp_path, metadata={key: value}))
 
@@ -153,12 +171,12 @@ def test_a_model_for_other_windows_is_refused(good, tmp_path, key, value):
     "metadata",
     [{"leads": 0}, {"leads": "2"}, {"width": 1.5}, {"name": None}, {"surplus": 1}, {"score": {}}, {"data": [1]}],
 )
-def test_metadata_that_make_no_sense_are_refused(good, tmp_path, metadata):
+def test_metadata_that_make_no_sense_are_refused(good: Path, tmp_path: Path, metadata: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="metadata that do not fit"):
         read_info(rewritten(good, tmp_path, metadata=metadata))
 
 
-def test_a_score_that_is_not_monotone_is_refused(good, made_up_score, tmp_path):
+def test_a_score_that_is_not_monotone_is_refused(good: Path, made_up_score: Score, tmp_path: Path) -> None:
     plain = made_up_score.to_dict()
     surprise = plain["parts"]["reconstruction"]["added"]["surprise"]
     surprise[len(surprise) // 2] = 6
@@ -167,14 +185,18 @@ def test_a_score_that_is_not_monotone_is_refused(good, made_up_score, tmp_path):
 
 
 @pytest.mark.parametrize("change", [None, np.zeros(3, np.float32), np.full(10_000, np.nan, np.float32)])
-def test_a_score_whose_arrays_do_not_fit_is_refused(good, tmp_path, change):
+def test_a_score_whose_arrays_do_not_fit_is_refused(
+    good: Path, tmp_path: Path, change: NDArray[np.float32] | None
+) -> None:
     name = next(name for name in load(good.read_bytes()) if name.startswith("score/"))
     with pytest.raises(CheckpointError, match="metadata that do not fit"):
         read_info(rewritten(good, tmp_path, tensors={name: change}))
 
 
 @pytest.mark.parametrize("usual", [None, np.ones(319, np.float32), np.ones(320), USUAL - 0.001, USUAL * np.nan])
-def test_usual_errors_that_nothing_can_be_divided_by_are_refused(good, tmp_path, usual):
+def test_usual_errors_that_nothing_can_be_divided_by_are_refused(
+    good: Path, tmp_path: Path, usual: NDArray[Any] | None
+) -> None:
     with pytest.raises(CheckpointError, match="usual error"):
         read_info(rewritten(good, tmp_path, tensors={"usual": usual}))
 
@@ -189,19 +211,23 @@ def test_usual_errors_that_nothing_can_be_divided_by_are_refused(good, tmp_path,
         (None, "encoder.last.weight"),
     ],
 )
-def test_tensors_that_do_not_fit_are_refused(good, tmp_path, tensor, message):
+def test_tensors_that_do_not_fit_are_refused(
+    good: Path, tmp_path: Path, tensor: NDArray[Any] | None, message: str
+) -> None:
     with pytest.raises(CheckpointError, match=message):
         read_info(rewritten(good, tmp_path, tensors={"encoder.last.weight": tensor}))
 
 
-def test_unknown_tensors_and_negative_variances_are_refused(good, tmp_path):
+def test_unknown_tensors_and_negative_variances_are_refused(good: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="surplus"):
         read_info(rewritten(good, tmp_path, tensors={"surplus": np.zeros(1, np.float32)}))
     with pytest.raises(CheckpointError, match="negative variances"):
         read_info(rewritten(good, tmp_path, tensors={"decoder.stages.1.running_var": np.full(32, -1, np.float32)}))
 
 
-def test_a_diverged_generator_does_not_replace_a_good_one(generator, about, tmp_path):
+def test_a_diverged_generator_does_not_replace_a_good_one(
+    generator: Generator, about: dict[str, Any], tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     fingerprint = checkpoint.save(path, generator, **about).fingerprint
     diverged = Generator(SHAPE)
@@ -213,7 +239,7 @@ def test_a_diverged_generator_does_not_replace_a_good_one(generator, about, tmp_
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_the_shipped_weights_are_accepted_and_say_where_they_come_from():
+def test_the_shipped_weights_are_accepted_and_say_where_they_come_from() -> None:
     info = read_info(default_weights())
     assert info.command.startswith("ecgmon train ")
     assert set(info.data) == {"files", "beats", "signal"}
@@ -221,7 +247,7 @@ def test_the_shipped_weights_are_accepted_and_say_where_they_come_from():
     assert info.score.beats > 8_000
 
 
-def test_reading_what_a_checkpoint_says_does_not_load_torch():
+def test_reading_what_a_checkpoint_says_does_not_load_torch() -> None:
     code = "import sys; from ecgmon.models.weights.checkpoint import *; read_info(default_weights()); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -10,16 +10,17 @@ from ecgmon.monitor.bench import profile
 from ecgmon.monitor.bench.profile import Profile
 
 
-def first(work):
+def first(work: list[int]) -> None:
     sorted(work)  # one call of a library, at whose end a signal is handled
 
 
-def second(work):
+def second(work: list[int]) -> None:
     sorted(work)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("size", [503, 2003, 20_011])
-def test_two_functions_that_take_as_long_get_as_much(monkeypatch, size):
+def test_two_functions_that_take_as_long_get_as_much(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(profile, "_OURS", (__file__,))
     monkeypatch.setattr(profile, "_ROOT", Path(__file__).parent)
     work = [(k * 7919) % size for k in range(size)]
@@ -34,7 +35,7 @@ def test_two_functions_that_take_as_long_get_as_much(monkeypatch, size):
     assert shares == {"first": pytest.approx(0.5, abs=0.12), "second": pytest.approx(0.5, abs=0.12)}
 
 
-def test_a_stage_in_which_no_time_was_spent_has_no_sample():
+def test_a_stage_in_which_no_time_was_spent_has_no_sample() -> None:
     found = Profile()
     found.enter("stage")
     found.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from math import comb, nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -28,6 +28,7 @@ from ecgmon.monitor.core.alerts import (
 from ecgmon.pipelines.items import Kind, Quality
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from ecgmon.monitor.core.alerts.items import Item
@@ -41,7 +42,7 @@ NORMAL = 1.999
 class Stream:
     """A stream that is fed item by item and keeps every change of an alert."""
 
-    def __init__(self, **changed) -> None:
+    def __init__(self, **changed: PrioritySettings | float) -> None:
         self.engine = AlertEngine(msgspec.structs.replace(AlertSettings(), **changed))
         self.changes: list[Alert] = []
         self.seq = 0
@@ -52,13 +53,15 @@ class Stream:
         self.changes += changes
         return changes
 
-    def beat(self, seconds: float, score: float = 1.0, quality: Quality = USABLE, rr: float | None = None):
+    def beat(
+        self, seconds: float, score: float = 1.0, quality: Quality = USABLE, rr: float | None = None
+    ) -> list[Alert]:
         changes = self.feed(ScoredBeat(self.seq, seconds, seconds - self.last if rr is None else rr, score, quality))
         self.seq += 1
         self.last = seconds
         return changes
 
-    def beats(self, count: int, interval: float, **rest) -> list[Alert]:
+    def beats(self, count: int, interval: float, **rest: Any) -> list[Alert]:
         """Beats at a steady rate, the first one interval after the last."""
         first = 0.0 if self.last != self.last else self.last + interval
         return [change for k in range(count) for change in self.beat(first + k * interval, **rest)]
@@ -75,7 +78,7 @@ class Stream:
         return [alert.kind for alert in self.engine.active]
 
 
-def only(alerts) -> Alert:
+def only(alerts: list[Alert]) -> Alert:
     assert len(alerts) == 1, alerts
     return alerts[0]
 
@@ -83,7 +86,7 @@ def only(alerts) -> Alert:
 # Asystole
 
 
-def test_four_seconds_without_a_beat_are_asystole_and_less_are_not():
+def test_four_seconds_without_a_beat_are_asystole_and_less_are_not() -> None:
     stream = Stream()
     stream.beat(1.0)
     assert stream.seconds(1, 4) == []
@@ -93,7 +96,7 @@ def test_four_seconds_without_a_beat_are_asystole_and_less_are_not():
     assert alert.message == "no beat for 4.0 s"
 
 
-def test_a_pause_between_two_whole_seconds_is_asystole_when_the_next_beat_comes():
+def test_a_pause_between_two_whole_seconds_is_asystole_when_the_next_beat_comes() -> None:
     stream = Stream()
     stream.beat(0.5)
     stream.seconds(1, 4)
@@ -103,27 +106,27 @@ def test_a_pause_between_two_whole_seconds_is_asystole_when_the_next_beat_comes(
     assert (alert.kind, alert.start, alert.raised) == (AlertKind.ASYSTOLE, 4.49, 8.5)
 
 
-def test_a_pause_of_exactly_four_seconds_between_beats_is_asystole_and_no_part_of_a_rate():
+def test_a_pause_of_exactly_four_seconds_between_beats_is_asystole_and_no_part_of_a_rate() -> None:
     stream = Stream(bradycardia_beats=2)
     stream.beat(0.5)
     assert only(stream.beat(4.5)).kind == AlertKind.ASYSTOLE
 
 
-def test_the_beat_that_ends_the_pause_is_the_first_of_three():
+def test_the_beat_that_ends_the_pause_is_the_first_of_three() -> None:
     stream = Stream()
     stream.beats(2, 5.0)
     assert stream.beats(1, 1.0) == []
     assert only(stream.beats(1, 1.0)).end == 7.0
 
 
-def test_a_pause_of_four_seconds_starts_the_count_of_three_again():
+def test_a_pause_of_four_seconds_starts_the_count_of_three_again() -> None:
     stream = Stream()
     stream.beats(3, 4.0)
     assert stream.beats(1, 3.9) == []
     assert only(stream.beats(1, 3.9)).end == stream.last
 
 
-def test_one_beat_does_not_clear_asystole_but_three_in_time_do():
+def test_one_beat_does_not_clear_asystole_but_three_in_time_do() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -133,7 +136,7 @@ def test_one_beat_does_not_clear_asystole_but_three_in_time_do():
     assert (alert.number, alert.kind, alert.start, alert.end) == (0, AlertKind.ASYSTOLE, 1.0, 7.5)
 
 
-def test_beats_five_seconds_apart_are_one_asystole_that_does_not_flap():
+def test_beats_five_seconds_apart_are_one_asystole_that_does_not_flap() -> None:
     stream = Stream()
     for k in range(20):
         stream.beat(5.0 * k)
@@ -142,14 +145,14 @@ def test_beats_five_seconds_apart_are_one_asystole_that_does_not_flap():
     assert stream.active == [AlertKind.ASYSTOLE]
 
 
-def test_a_stream_without_any_beat_is_asystole_after_the_detector_has_had_time_to_learn():
+def test_a_stream_without_any_beat_is_asystole_after_the_detector_has_had_time_to_learn() -> None:
     stream = Stream()
     assert stream.seconds(1, 9) == []
     alert = only(stream.feed(SecondPassed(10.0, USABLE)))
     assert (alert.kind, alert.start, alert.raised) == (AlertKind.ASYSTOLE, 0.0, 10.0)
 
 
-def test_beats_that_are_known_only_after_learning_raise_nothing():
+def test_beats_that_are_known_only_after_learning_raise_nothing() -> None:
     stream = Stream()
     stream.seconds(1, 9)
     for k in range(11):
@@ -159,7 +162,7 @@ def test_beats_that_are_known_only_after_learning_raise_nothing():
 
 
 @pytest.mark.parametrize("quality", UNUSABLE)
-def test_no_beat_in_signal_that_cannot_be_used_is_no_asystole(quality):
+def test_no_beat_in_signal_that_cannot_be_used_is_no_asystole(quality: Quality) -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 60, quality)
@@ -168,13 +171,13 @@ def test_no_beat_in_signal_that_cannot_be_used_is_no_asystole(quality):
     assert AlertKind.ASYSTOLE in [alert.kind for alert in stream.feed(SecondPassed(64.0, USABLE))]
 
 
-def test_no_beat_in_noise_is_asystole_because_fibrillation_looks_like_noise():
+def test_no_beat_in_noise_is_asystole_because_fibrillation_looks_like_noise() -> None:
     stream = Stream()
     stream.beat(1.0)
     assert only(stream.seconds(1, 5, NOISY)).kind == AlertKind.ASYSTOLE
 
 
-def test_the_first_beat_after_lost_signal_raises_no_asystole_before_the_second_that_says_so():
+def test_the_first_beat_after_lost_signal_raises_no_asystole_before_the_second_that_says_so() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 3)
@@ -182,7 +185,7 @@ def test_the_first_beat_after_lost_signal_raises_no_asystole_before_the_second_t
     assert stream.beat(7.2, rr=nan) == []
 
 
-def test_a_beat_found_late_by_searching_back_prevents_asystole():
+def test_a_beat_found_late_by_searching_back_prevents_asystole() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 4)
@@ -191,18 +194,19 @@ def test_a_beat_found_late_by_searching_back_prevents_asystole():
     assert only(stream.feed(SecondPassed(7.0, USABLE))).start == 2.4
 
 
-def test_a_beat_found_later_still_takes_asystole_back_at_once():
+def test_a_beat_found_later_still_takes_asystole_back_at_once() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
     alert = only(stream.beat(2.9))
     assert (alert.number, alert.end, alert.raised) == (0, 2.9, 5.0)
+    assert alert.end is not None
     assert alert.end < alert.raised  # how a reader of the store knows that it was taken back
     assert stream.seconds(6, 6) == []
     assert only(stream.feed(SecondPassed(7.0, USABLE))).number == 1
 
 
-def test_a_beat_four_seconds_after_the_last_does_not_take_asystole_back():
+def test_a_beat_four_seconds_after_the_last_does_not_take_asystole_back() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -210,7 +214,7 @@ def test_a_beat_four_seconds_after_the_last_does_not_take_asystole_back():
     assert stream.active == [AlertKind.ASYSTOLE]
 
 
-def test_a_late_beat_from_before_the_pause_does_not_end_asystole():
+def test_a_late_beat_from_before_the_pause_does_not_end_asystole() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 4, MISSING)
@@ -221,7 +225,7 @@ def test_a_late_beat_from_before_the_pause_does_not_end_asystole():
     assert AlertKind.ASYSTOLE in stream.active
 
 
-def test_asystole_lasts_while_the_lead_is_off_because_nobody_saw_it_end():
+def test_asystole_lasts_while_the_lead_is_off_because_nobody_saw_it_end() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -232,7 +236,7 @@ def test_asystole_lasts_while_the_lead_is_off_because_nobody_saw_it_end():
 # Heart rate
 
 
-def test_five_beats_below_forty_a_minute_are_extreme_bradycardia_and_four_are_not():
+def test_five_beats_below_forty_a_minute_are_extreme_bradycardia_and_four_are_not() -> None:
     stream = Stream()
     assert stream.beats(4, 1.51) == []
     alert = only(stream.beats(1, 1.51))
@@ -241,11 +245,11 @@ def test_five_beats_below_forty_a_minute_are_extreme_bradycardia_and_four_are_no
     assert alert.beats == (0, 1, 2, 3, 4)
 
 
-def test_exactly_forty_a_minute_is_not_extreme_bradycardia():
+def test_exactly_forty_a_minute_is_not_extreme_bradycardia() -> None:
     assert Stream().beats(50, 1.5) == []
 
 
-def test_bradycardia_is_cleared_at_forty_five_a_minute_and_not_before():
+def test_bradycardia_is_cleared_at_forty_five_a_minute_and_not_before() -> None:
     stream = Stream()
     stream.beats(5, 1.6)
     assert stream.beats(20, 60 / 44) == []
@@ -254,20 +258,20 @@ def test_bradycardia_is_cleared_at_forty_five_a_minute_and_not_before():
     assert alert.end is not None
 
 
-def test_bradycardia_is_over_at_exactly_its_clearing_rate():
+def test_bradycardia_is_over_at_exactly_its_clearing_rate() -> None:
     stream = Stream(bradycardia_clear_per_minute=48.0)  # 1.25 s is exact in binary
     stream.beats(5, 1.75)
     assert stream.beats(3, 1.25) == []
     assert only(stream.beats(1, 1.25)).kind == AlertKind.EXTREME_BRADYCARDIA
 
 
-def test_bradycardia_over_two_beats_is_that_of_their_one_interval():
+def test_bradycardia_over_two_beats_is_that_of_their_one_interval() -> None:
     stream = Stream(bradycardia_beats=2)
     assert stream.beats(3, 1.5) == []
     assert only(stream.beats(1, 1.6)).message == "heart rate 37.5/min over 2 beats, below 40/min"
 
 
-def test_a_rate_that_wavers_around_the_limit_is_one_alert():
+def test_a_rate_that_wavers_around_the_limit_is_one_alert() -> None:
     stream = Stream()
     for _ in range(20):
         stream.beats(5, 60 / 39)
@@ -275,7 +279,7 @@ def test_a_rate_that_wavers_around_the_limit_is_one_alert():
     assert only(stream.changes).end is None
 
 
-def test_one_pause_among_quick_beats_is_no_bradycardia():
+def test_one_pause_among_quick_beats_is_no_bradycardia() -> None:
     stream = Stream()
     stream.beats(10, 0.8)
     stream.beats(1, 3.9)  # the mean over five beats is now 38 a minute
@@ -283,7 +287,7 @@ def test_one_pause_among_quick_beats_is_no_bradycardia():
     assert stream.changes == []
 
 
-def test_a_slow_irregular_rhythm_is_bradycardia():
+def test_a_slow_irregular_rhythm_is_bradycardia() -> None:
     stream = Stream()
     stream.beat(0.0)
     for _ in range(4):
@@ -292,7 +296,7 @@ def test_a_slow_irregular_rhythm_is_bradycardia():
     assert stream.active == [AlertKind.EXTREME_BRADYCARDIA]
 
 
-def test_seventeen_beats_above_a_hundred_and_forty_are_extreme_tachycardia_and_sixteen_are_not():
+def test_seventeen_beats_above_a_hundred_and_forty_are_extreme_tachycardia_and_sixteen_are_not() -> None:
     stream = Stream()
     assert stream.beats(16, 60 / 141) == []
     alert = only(stream.beats(1, 60 / 141))
@@ -300,19 +304,19 @@ def test_seventeen_beats_above_a_hundred_and_forty_are_extreme_tachycardia_and_s
     assert (alert.start, alert.raised, len(alert.beats)) == (0.0, stream.last, 17)
 
 
-def test_a_fast_rate_in_noise_is_raised_and_says_so():
+def test_a_fast_rate_in_noise_is_raised_and_says_so() -> None:
     stream = Stream()
     stream.beats(10, 60 / 150)
     alert = only(stream.beats(7, 60 / 150, quality=NOISY))
     assert alert.message == "heart rate 150.0/min over 17 beats, above 140/min; 7 of them in noise"
 
 
-def test_exactly_a_hundred_and_forty_is_not_extreme_tachycardia():
+def test_exactly_a_hundred_and_forty_is_not_extreme_tachycardia() -> None:
     stream = Stream(tachycardia_per_minute=120.0, tachycardia_clear_per_minute=110.0)  # 0.5 s is exact in binary
     assert stream.beats(100, 0.5) == []
 
 
-def test_tachycardia_is_cleared_at_a_hundred_and_thirty_and_not_before():
+def test_tachycardia_is_cleared_at_a_hundred_and_thirty_and_not_before() -> None:
     stream = Stream()
     stream.beats(17, 60 / 150)
     assert stream.beats(50, 60 / 131) == []
@@ -321,7 +325,7 @@ def test_tachycardia_is_cleared_at_a_hundred_and_thirty_and_not_before():
     assert alert.end is not None
 
 
-def test_tachycardia_is_over_at_exactly_its_clearing_rate():
+def test_tachycardia_is_over_at_exactly_its_clearing_rate() -> None:
     stream = Stream(tachycardia_clear_per_minute=120.0)  # 0.5 s is exact in binary
     stream.beats(17, 0.375)
     assert stream.beats(15, 0.5) == []
@@ -337,7 +341,7 @@ def test_tachycardia_is_over_at_exactly_its_clearing_rate():
         lambda stream: stream.beats(1, 0.4, quality=SATURATED),
     ],
 )
-def test_a_rate_is_never_taken_across_lost_signal(break_by):
+def test_a_rate_is_never_taken_across_lost_signal(break_by: Callable[..., Any]) -> None:
     stream = Stream()
     stream.beats(16, 60 / 150)
     break_by(stream)
@@ -345,7 +349,7 @@ def test_a_rate_is_never_taken_across_lost_signal(break_by):
     assert AlertKind.EXTREME_TACHYCARDIA in [alert.kind for alert in stream.beats(2, 60 / 150)]
 
 
-def test_a_pause_that_is_asystole_is_not_bradycardia_as_well():
+def test_a_pause_that_is_asystole_is_not_bradycardia_as_well() -> None:
     stream = Stream()
     stream.beats(5, 1.45)
     stream.beats(1, 6.0)
@@ -353,7 +357,7 @@ def test_a_pause_that_is_asystole_is_not_bradycardia_as_well():
     assert {alert.kind for alert in stream.changes} == {AlertKind.ASYSTOLE}
 
 
-def test_with_asystole_off_the_slowest_rhythm_is_still_bradycardia():
+def test_with_asystole_off_the_slowest_rhythm_is_still_bradycardia() -> None:
     stream = Stream(priorities=PrioritySettings(asystole="off"))
     stream.beats(5, 6.0)
     assert stream.active == [AlertKind.EXTREME_BRADYCARDIA]
@@ -362,7 +366,7 @@ def test_with_asystole_off_the_slowest_rhythm_is_still_bradycardia():
 # Anomalous episodes
 
 
-def test_three_of_the_last_ten_beats_are_an_episode_and_two_are_not():
+def test_three_of_the_last_ten_beats_are_an_episode_and_two_are_not() -> None:
     stream = Stream()
     assert stream.scores(ODD, *[NORMAL] * 3, ODD, *[NORMAL] * 4) == []
     alert = only(stream.scores(ODD))
@@ -372,11 +376,11 @@ def test_three_of_the_last_ten_beats_are_an_episode_and_two_are_not():
     assert alert.message == "3 of the last 10 beats scored 2 or more (the newest 2.0)"
 
 
-def test_a_third_anomalous_beat_one_beat_too_late_is_no_episode():
+def test_a_third_anomalous_beat_one_beat_too_late_is_no_episode() -> None:
     assert Stream().scores(ODD, *[NORMAL] * 4, ODD, *[NORMAL] * 4, ODD) == []
 
 
-def test_single_premature_beats_and_a_couplet_raise_nothing():
+def test_single_premature_beats_and_a_couplet_raise_nothing() -> None:
     stream = Stream()
     for _ in range(20):
         stream.scores(5.0, *[NORMAL] * 9)
@@ -384,20 +388,20 @@ def test_single_premature_beats_and_a_couplet_raise_nothing():
     assert stream.changes == []
 
 
-def test_a_run_of_three_is_an_episode_at_its_third_beat():
+def test_a_run_of_three_is_an_episode_at_its_third_beat() -> None:
     stream = Stream()
     stream.scores(*[NORMAL] * 30)
     alert = only(stream.scores(5.0, 5.0, 5.0))
     assert alert.beats == (30, 31, 32)
 
 
-def test_an_hour_of_bigeminy_is_one_episode():
+def test_an_hour_of_bigeminy_is_one_episode() -> None:
     stream = Stream()
     stream.scores(*[5.0, NORMAL] * 2250)
     assert only(stream.changes).end is None
 
 
-def test_an_episode_is_cleared_by_ten_beats_without_an_anomalous_one_and_not_by_nine():
+def test_an_episode_is_cleared_by_ten_beats_without_an_anomalous_one_and_not_by_nine() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     assert stream.scores(*[NORMAL] * 9) == []
@@ -405,7 +409,7 @@ def test_an_episode_is_cleared_by_ten_beats_without_an_anomalous_one_and_not_by_
     assert (alert.kind, alert.end) == (AlertKind.ANOMALOUS_EPISODE, stream.last)
 
 
-def test_beats_that_could_not_be_scored_or_lie_in_noise_count_neither_way():
+def test_beats_that_could_not_be_scored_or_lie_in_noise_count_neither_way() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0)
     stream.scores(*[nan] * 5)
@@ -416,7 +420,7 @@ def test_beats_that_could_not_be_scored_or_lie_in_noise_count_neither_way():
     assert stream.active == [AlertKind.ANOMALOUS_EPISODE]
 
 
-def test_anomalous_beats_from_before_a_long_break_do_not_make_an_episode():
+def test_anomalous_beats_from_before_a_long_break_do_not_make_an_episode() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0)
     stream.seconds(2, 30, MISSING)
@@ -425,13 +429,13 @@ def test_anomalous_beats_from_before_a_long_break_do_not_make_an_episode():
     assert AlertKind.ANOMALOUS_EPISODE not in stream.active
 
 
-def test_anomalous_beats_ten_seconds_apart_still_belong_together():
+def test_anomalous_beats_ten_seconds_apart_still_belong_together() -> None:
     stream = Stream()
     stream.beats(3, 10.0, score=5.0)
     assert AlertKind.ANOMALOUS_EPISODE in stream.active
 
 
-def test_an_episode_is_not_cleared_by_a_long_break_but_by_ten_beats_after_it():
+def test_an_episode_is_not_cleared_by_a_long_break_but_by_ten_beats_after_it() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     stream.last = 60.0
@@ -440,7 +444,7 @@ def test_an_episode_is_not_cleared_by_a_long_break_but_by_ten_beats_after_it():
     assert AlertKind.ANOMALOUS_EPISODE in [alert.kind for alert in stream.scores(NORMAL)]
 
 
-def test_chance_alone_raises_an_episode_less_than_once_in_six_hours():
+def test_chance_alone_raises_an_episode_less_than_once_in_six_hours() -> None:
     # docs/alerts.md: a beat completes K of M if it is anomalous and at least K - 1 of the M - 1 before it are
     rules = AlertSettings()
     k, m, p = rules.episode_beats_k, rules.episode_beats_m, 10**-rules.score_threshold
@@ -456,7 +460,9 @@ def test_chance_alone_raises_an_episode_less_than_once_in_six_hours():
     ("quality", "kind"),
     [(SATURATED, AlertKind.SATURATED), (FLAT, AlertKind.LEAD_OFF), (MISSING, AlertKind.SIGNAL_MISSING)],
 )
-def test_three_bad_seconds_of_five_are_a_technical_alert_that_five_others_clear(quality, kind):
+def test_three_bad_seconds_of_five_are_a_technical_alert_that_five_others_clear(
+    quality: Quality, kind: AlertKind
+) -> None:
     stream = Stream()
     stream.seconds(1, 20)
     stream.beat(20.0)
@@ -471,7 +477,7 @@ def test_three_bad_seconds_of_five_are_a_technical_alert_that_five_others_clear(
     assert only(stream.seconds(30, 30)).end == 30.0
 
 
-def test_noise_is_a_low_alert_after_ten_of_fifteen_seconds_and_over_after_fifteen_others():
+def test_noise_is_a_low_alert_after_ten_of_fifteen_seconds_and_over_after_fifteen_others() -> None:
     stream = Stream()
     for k in range(1, 60):
         stream.beat(float(k))
@@ -482,7 +488,7 @@ def test_noise_is_a_low_alert_after_ten_of_fifteen_seconds_and_over_after_fiftee
     assert cleared.end == 45.0
 
 
-def test_a_signal_that_is_bad_in_turns_is_still_an_alert():
+def test_a_signal_that_is_bad_in_turns_is_still_an_alert() -> None:
     stream = Stream()
     for k in range(1, 20, 2):
         stream.seconds(k, k, FLAT)
@@ -490,7 +496,7 @@ def test_a_signal_that_is_bad_in_turns_is_still_an_alert():
     assert set(stream.active) == {AlertKind.LEAD_OFF, AlertKind.SIGNAL_MISSING}
 
 
-def test_one_bad_second_now_and_then_raises_nothing():
+def test_one_bad_second_now_and_then_raises_nothing() -> None:
     stream = Stream()
     for k in range(1, 100):
         stream.beat(float(k))
@@ -498,7 +504,7 @@ def test_one_bad_second_now_and_then_raises_nothing():
     assert stream.changes == []
 
 
-def test_dropped_beats_are_one_alert_until_half_a_minute_passes_without_another_loss():
+def test_dropped_beats_are_one_alert_until_half_a_minute_passes_without_another_loss() -> None:
     stream = Stream()
     stream.beat(0.5)
     alert = only(stream.feed(Gap(120, 10.0)))
@@ -512,7 +518,7 @@ def test_dropped_beats_are_one_alert_until_half_a_minute_passes_without_another_
     assert only(stream.seconds(50, 50)).end == 50.0
 
 
-def test_bad_seconds_from_before_a_loss_do_not_count_after_it():
+def test_bad_seconds_from_before_a_loss_do_not_count_after_it() -> None:
     stream = Stream()
     stream.seconds(1, 2, FLAT)
     stream.feed(Gap(5, 100.0))
@@ -520,7 +526,7 @@ def test_bad_seconds_from_before_a_loss_do_not_count_after_it():
     assert only(stream.seconds(102, 103, FLAT)).start == 100.0
 
 
-def test_lost_beats_are_not_taken_for_asystole():
+def test_lost_beats_are_not_taken_for_asystole() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.feed(Gap(50, 60.0))
@@ -529,7 +535,7 @@ def test_lost_beats_are_not_taken_for_asystole():
     assert AlertKind.ASYSTOLE not in stream.active
 
 
-def test_a_stalled_stream_is_an_alert_until_its_next_item():
+def test_a_stalled_stream_is_an_alert_until_its_next_item() -> None:
     stream = Stream()
     stream.beat(1.0)
     alert = only(stream.feed(Stalled(2.0)))
@@ -542,7 +548,7 @@ def test_a_stalled_stream_is_an_alert_until_its_next_item():
 # The end
 
 
-def test_the_end_of_a_stream_clears_all_that_is_active():
+def test_the_end_of_a_stream_clears_all_that_is_active() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     stream.seconds(2, 10, FLAT)
@@ -554,7 +560,7 @@ def test_the_end_of_a_stream_clears_all_that_is_active():
     assert stream.engine.active == ()
 
 
-def test_nothing_but_stalling_may_follow_the_end():
+def test_nothing_but_stalling_may_follow_the_end() -> None:
     stream = Stream()
     stream.feed(End(10.0))
     assert stream.feed(Stalled(10.0)) == []
@@ -562,8 +568,8 @@ def test_nothing_but_stalling_may_follow_the_end():
         stream.beat(11.0)
 
 
-def test_a_kind_that_is_off_is_never_raised():
-    off = PrioritySettings(**{kind.value: "off" for kind in AlertKind})
+def test_a_kind_that_is_off_is_never_raised() -> None:
+    off = PrioritySettings(**dict.fromkeys((kind.value for kind in AlertKind), "off"))  # type: ignore[arg-type]
     stream = Stream(priorities=off)
     stream.scores(*[5.0] * 20)
     stream.seconds(17, 40)
@@ -573,7 +579,7 @@ def test_a_kind_that_is_off_is_never_raised():
     assert stream.changes == []
 
 
-def test_a_priority_is_what_was_configured():
+def test_a_priority_is_what_was_configured() -> None:
     stream = Stream(priorities=PrioritySettings(lead_off="high"))
     assert only(stream.seconds(1, 5, FLAT)).priority == Priority.HIGH
 
@@ -594,7 +600,7 @@ CHAOS = st.lists(
 
 
 @st.composite
-def streams(draw) -> list[Item]:
+def streams(draw: st.DrawFn) -> list[Item]:
     """Items as a segmenter makes them: in order, in stretches of one rate, score and quality, some beats late."""
     items: list[tuple[float, Item]] = []
     now, seq, last = 0.3, 0, nan
@@ -636,7 +642,7 @@ def check_changes(changes: list[Alert]) -> None:
 
 
 @given(CHAOS | streams())
-def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items):
+def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items: list[Any]) -> None:
     engine = AlertEngine(AlertSettings())
     changes = [change for item in items for change in engine.feed(item)]
     if not items or not isinstance(items[-1], End):
@@ -657,7 +663,7 @@ def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items):
         priorities=st.sampled_from([PrioritySettings(), PrioritySettings(asystole="off", extreme_bradycardia="off")]),
     ),
 )
-def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items, rules):
+def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items: list[Any], rules: AlertSettings) -> None:
     there, here = AlertEngine(rules), AlertEngine(rules)
     for item in items:
         if isinstance(item, ScoredBeat):
@@ -670,7 +676,7 @@ def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items, ru
         assert here.snapshot() == there.snapshot()
 
 
-def test_most_of_an_ordinary_stream_is_called_ordinary():
+def test_most_of_an_ordinary_stream_is_called_ordinary() -> None:
     engine = AlertEngine(AlertSettings())
     taken = 0
     for k in range(200):
@@ -686,7 +692,7 @@ def test_most_of_an_ordinary_stream_is_called_ordinary():
 
 
 @given(CHAOS | streams(), st.data())
-def test_a_restart_anywhere_changes_no_alert(items, data):
+def test_a_restart_anywhere_changes_no_alert(items: list[Any], data: st.DataObject) -> None:
     whole = AlertEngine(AlertSettings())
     expected = [whole.feed(item) for item in items]
     engine = AlertEngine(AlertSettings())
@@ -700,7 +706,7 @@ def test_a_restart_anywhere_changes_no_alert(items, data):
 
 @settings(max_examples=20, deadline=None)
 @given(CHAOS)
-def test_what_a_stream_is_remembered_by_stays_small(items):
+def test_what_a_stream_is_remembered_by_stays_small(items: list[Any]) -> None:
     engine = AlertEngine(AlertSettings())
     for _ in range(30):
         for item in items:
@@ -708,7 +714,7 @@ def test_what_a_stream_is_remembered_by_stays_small(items):
     assert len(engine.snapshot()) < 8000
 
 
-def test_a_long_stream_is_remembered_by_no_more_than_a_short_one():
+def test_a_long_stream_is_remembered_by_no_more_than_a_short_one() -> None:
     stream = Stream()
     for k in range(5000):
         stream.beats(1, 0.8, score=5.0, quality=USABLE if k % 2 else NOISY)
@@ -716,7 +722,7 @@ def test_a_long_stream_is_remembered_by_no_more_than_a_short_one():
     assert len(stream.engine.snapshot()) < 2000
 
 
-def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the_new_ones():
+def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the_new_ones() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     stream.seconds(2, 6, FLAT)
@@ -734,12 +740,12 @@ def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"not a snapshot"])
-def test_a_damaged_snapshot_is_refused(data):
+def test_a_damaged_snapshot_is_refused(data: bytes) -> None:
     with pytest.raises(AlertStateError, match="expected what snapshot"):
         AlertEngine.restore(data, AlertSettings())
 
 
-def test_a_snapshot_of_another_version_is_refused():
+def test_a_snapshot_of_another_version_is_refused() -> None:
     tree = msgspec.msgpack.decode(AlertEngine(AlertSettings()).snapshot())
     tree["version"] = 999
     with pytest.raises(AlertStateError, match="version 999"):
@@ -807,7 +813,7 @@ def records(mitdb: Path) -> list[Path]:
     return sorted(path.with_suffix("") for path in mitdb.glob("*.hea"))
 
 
-def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for(mitdb):
+def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for(mitdb: Path) -> None:
     raised: dict[AlertKind, Counter[str]] = {kind: Counter() for kind in RHYTHM}
     for record in records(mitdb):
         for alert in rhythm_alerts(annotated_items(record)):
@@ -821,14 +827,15 @@ def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for
 
 
 @pytest.mark.slow
-def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_others(mitdb):
+def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_others(mitdb: Path) -> None:
     missed: list[tuple[str, Alert]] = []
     extra: list[tuple[str, Alert]] = []
     for record in records(mitdb):
         reference, streamed = rhythm_alerts(annotated_items(record)), rhythm_alerts(streamed_items(record))
 
         def has(alert: Alert, others: list[Alert]) -> bool:
-            return any(o.kind == alert.kind and o.start < alert.end and alert.start < o.end for o in others)
+            assert alert.end is not None
+            return any(o.kind == alert.kind and o.start < alert.end and alert.start < (o.end or 0) for o in others)
 
         missed += [(record.name, alert) for alert in reference if not has(alert, streamed)]
         extra += [(record.name, alert) for alert in streamed if not has(alert, reference)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,11 @@ from ecgmon.models.windows import LENGTH
 from ecgmon.monitor.core.exchange import Exchange, Lot
 from ecgmon.pipelines.items import ITEM, Items, Kind
 from ecgmon.pipelines.transport.outbox import Outbox, OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from numpy.typing import NDArray
 
 
 def make_items(kinds: list[int], start: int = 0) -> Items:
@@ -41,7 +47,7 @@ BEAT, SECOND = Kind.BEAT.value, Kind.SECOND.value
 # ---- examples
 
 
-def test_beats_of_a_dead_worker_go_to_another_before_newer_ones():
+def test_beats_of_a_dead_worker_go_to_another_before_newer_ones() -> None:
     exchange = Exchange(batch_beats=2)
     exchange.open("a", 0)
     exchange.join("w1", 1)
@@ -56,7 +62,7 @@ def test_beats_of_a_dead_worker_go_to_another_before_newer_ones():
     assert exchange.redelivered == 2
 
 
-def test_another_model_scores_everything_that_was_not_taken_out():
+def test_another_model_scores_everything_that_was_not_taken_out() -> None:
     exchange = Exchange(batch_beats=2)
     exchange.open("a", 0)
     exchange.join("w", 3)
@@ -73,7 +79,7 @@ def test_another_model_scores_everything_that_was_not_taken_out():
     assert lot.errors.tolist() == [100.5, 101.5, 102.5, 103.5, 104.5, 105.5]
 
 
-def test_an_answer_after_the_lease_ran_out_changes_nothing():
+def test_an_answer_after_the_lease_ran_out_changes_nothing() -> None:
     exchange = Exchange(lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("slow", 1)
@@ -86,7 +92,7 @@ def test_an_answer_after_the_lease_ran_out_changes_nothing():
     assert list(exchange.completed()) == []
 
 
-def test_a_worker_that_hangs_holds_beats_up_once():
+def test_a_worker_that_hangs_holds_beats_up_once() -> None:
     exchange = Exchange(batch_beats=1, lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("hangs", 2)
@@ -104,7 +110,7 @@ def test_a_worker_that_hangs_holds_beats_up_once():
     assert exchange.redelivered == 2
 
 
-def test_a_worker_that_is_slower_than_its_lease_gets_more_time_when_it_answers():
+def test_a_worker_that_is_slower_than_its_lease_gets_more_time_when_it_answers() -> None:
     exchange = Exchange(batch_beats=1, lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("slow", 1)
@@ -126,7 +132,7 @@ def test_a_worker_that_is_slower_than_its_lease_gets_more_time_when_it_answers()
     assert [lot.unscored for lot in exchange.completed()] == [0]
 
 
-def test_a_worker_that_comes_back_is_trusted_again():
+def test_a_worker_that_comes_back_is_trusted_again() -> None:
     exchange = Exchange(lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("w", 1)
@@ -139,7 +145,7 @@ def test_a_worker_that_comes_back_is_trusted_again():
     assert lease.beats == 1
 
 
-def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams():
+def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams() -> None:
     exchange = Exchange(batch_beats=1)
     for stream in ("a", "b"):
         exchange.open(stream, 0)
@@ -153,7 +159,7 @@ def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams():
     assert [(lot.stream, lot.first) for lot in exchange.completed()] == [("a", 0), ("a", 1)]
 
 
-def test_one_beat_that_no_worker_can_score_is_given_up_alone():
+def test_one_beat_that_no_worker_can_score_is_given_up_alone() -> None:
     exchange = Exchange(batch_beats=8, max_failures=3)
     exchange.open("a", 0)
     exchange.join("w", 1)
@@ -170,19 +176,19 @@ def test_one_beat_that_no_worker_can_score_is_given_up_alone():
     assert exchange.given_up == 1
 
 
-def test_work_is_shared_between_workers_and_credit_is_respected():
+def test_work_is_shared_between_workers_and_credit_is_respected() -> None:
     exchange = Exchange(batch_beats=1)
     exchange.open("a", 0)
     exchange.join("w1", 2)
     exchange.join("w2", 1)
     exchange.accept(make_lot(0, [BEAT] * 9))
     leases = exchange.assign(0.0)
-    assert sorted(lease.worker for lease in leases) == ["w1", "w1", "w2"]
+    assert sorted(str(lease.worker) for lease in leases) == ["w1", "w1", "w2"]
     assert (exchange.queued, exchange.leased) == (6, 3)
     assert exchange.assign(0.0) == []
 
 
-def test_what_could_not_be_stored_comes_again_in_the_same_order():
+def test_what_could_not_be_stored_comes_again_in_the_same_order() -> None:
     exchange = Exchange()
     exchange.open("a", 0)
     for first in range(3):
@@ -192,7 +198,7 @@ def test_what_could_not_be_stored_comes_again_in_the_same_order():
     assert list(exchange.completed()) == lots
 
 
-def test_the_outbox_never_lets_more_than_the_window_be_under_way():
+def test_the_outbox_never_lets_more_than_the_window_be_under_way() -> None:
     outbox = Outbox(2, limit=100)
     outbox.window = 5
     for stream in (0, 1):
@@ -204,7 +210,7 @@ def test_the_outbox_never_lets_more_than_the_window_be_under_way():
     assert sum(len(items) for _, _, items, _ in outbox.take(100)) == 2
 
 
-def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent():
+def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent() -> None:
     outbox = Outbox(1, limit=10)
     outbox.resume(0, 0, 0)
     outbox.offer(0, 0, make_items([BEAT] * 3), np.zeros(3))
@@ -212,7 +218,7 @@ def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent():
         outbox.confirm(0, 2)
 
 
-def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_when_it_has_stored_it():
+def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_when_it_has_stored_it() -> None:
     outbox = Outbox(1, limit=10)
     outbox.window = 4
     outbox.resume(0, 0, 0)
@@ -230,7 +236,7 @@ def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_whe
     assert (outbox.held, outbox.under_way) == (0, 0)
 
 
-def test_a_lost_store_makes_the_producer_read_its_source_again():
+def test_a_lost_store_makes_the_producer_read_its_source_again() -> None:
     outbox = Outbox(1, limit=10)
     outbox.window = 10
     outbox.resume(0, 0, 0)
@@ -266,9 +272,9 @@ class Delivery(RuleBasedStateMachine):
     def monitor_starts(self) -> None:
         self.exchange = Exchange(batch_beats=self.batch, lease_seconds=10.0)
         self.opened: set[str] = set()
-        self.to_monitor: deque = deque()
-        self.to_producer: deque = deque()
-        self.held: dict[str, deque] = {}
+        self.to_monitor: deque[tuple[int, int, Items, NDArray[Any]]] = deque()
+        self.to_producer: deque[Any] = deque()
+        self.held: dict[Hashable, deque[tuple[int, NDArray[np.float32]]]] = {}
         self.welcomed = False
 
     def producer_starts(self) -> None:
@@ -342,7 +348,7 @@ class Delivery(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_dies(self, data: st.DataObject) -> None:
         if self.held:
-            name = data.draw(st.sampled_from(sorted(self.held)))
+            name = data.draw(st.sampled_from(sorted(self.held, key=str)))
             self.held.pop(name)
             self.exchange.leave(name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,18 +11,22 @@ from hypothesis import strategies as st
 
 from ecgmon.models.windows import LENGTH
 from ecgmon.monitor.config.schema import AlertSettings
-from ecgmon.monitor.core.alerts import AlertKind
+from ecgmon.monitor.core.alerts import Alert, AlertKind
 from ecgmon.monitor.core.commit import StreamState
 from ecgmon.monitor.core.exchange import Lot
-from ecgmon.monitor.core.outcomes import StreamRules, conclude, observe
+from ecgmon.monitor.core.outcomes import Outcome, StreamRules, conclude, observe
 from ecgmon.pipelines.items import ITEM, Items, Kind, Quality
 
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
 FS = 100.0
+Detail = Literal["none", "anomalous", "all"]
 
 
-def stream_items(odd: set[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE) -> Items:
+def stream_items(odd: AbstractSet[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE) -> Items:
     """A beat every second, some of which are to score high, then the end."""
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for second in range(seconds):
         rows.append((Kind.BEAT, quality, 0, second, int(second * FS) + 50, int(second * FS) + 130, 1.0, 1.0))
         rows.append((Kind.SECOND, quality, 0, second, int(second * FS), int(second * FS) + 199, np.nan, np.nan))
@@ -41,16 +47,22 @@ def lots(items: Items, cuts: list[int]) -> list[Lot]:
     return made
 
 
-def feed(rules: StreamRules, lot: Lot):
+def feed(rules: StreamRules, lot: Lot) -> Outcome:
     """Run over a lot with A(x) for a score."""
     arrived = [(rules, [lot])]
     observed = observe(arrived)
     return conclude(arrived, observed, observed.ax)[0]
 
 
-def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anomalous"):
+def run(
+    items: Items, cuts: list[int], *, fail_at: int = -1, detail: Detail = "anomalous"
+) -> tuple[list[Any], list[Alert], dict[int, tuple[int, int]], list[int], StreamState, list[Any]]:
     rules = StreamRules(StreamState(1, "a", FS, ("MLII",)), AlertSettings(), detail=detail)
-    beats, alerts, runs, details, recent = [], [], {}, [], []
+    beats: list[Any] = []
+    alerts: list[Alert] = []
+    runs: dict[int, tuple[int, int]] = {}
+    details: list[int] = []
+    recent: list[Any] = []
     for number, lot in enumerate(lots(items, cuts)):
         if number == fail_at:  # the store was full; the same lot comes again
             feed(rules, lot)
@@ -67,13 +79,13 @@ def run(items: Items, cuts: list[int], *, fail_at: int = -1, detail: str = "anom
 
 @settings(max_examples=60, deadline=None)
 @given(cuts=st.lists(st.integers(1, 60), unique=True, max_size=10).map(sorted), fail_at=st.integers(-1, 5))
-def test_lots_of_any_size_and_failed_commits_come_to_the_same(cuts, fail_at):
+def test_lots_of_any_size_and_failed_commits_come_to_the_same(cuts: list[int], fail_at: int) -> None:
     items = stream_items(odd={10, 11, 12, 20})
     whole, torn = run(items, []), run(items, cuts, fail_at=fail_at)
     assert repr(torn) == repr(whole)  # repr, because NaN equals nothing
 
 
-def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands():
+def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands() -> None:
     beats, alerts, runs, _, state, _ = run(stream_items(odd={10, 11, 12}), [])
     assert [row[0] for row in beats] == list(range(30))
     assert (state.position, state.beats, state.seconds, state.ended) == (61, 30, 30.0, True)
@@ -85,18 +97,18 @@ def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands(
 
 
 @pytest.mark.parametrize(("detail", "kept"), [("none", []), ("anomalous", [3, 9]), ("all", list(range(30)))])
-def test_the_windows_that_are_kept_are_those_asked_for(detail, kept):
+def test_the_windows_that_are_kept_are_those_asked_for(detail: Detail, kept: list[int]) -> None:
     assert run(stream_items(odd={3, 9}), [7], detail=detail)[3] == kept
 
 
-def test_signal_that_cannot_be_used_raises_a_technical_alert_and_no_physiological_one():
+def test_signal_that_cannot_be_used_raises_a_technical_alert_and_no_physiological_one() -> None:
     alerts = run(stream_items(odd=set(range(30)), quality=Quality.FLAT), [])[1]
     assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
 
 
 @pytest.mark.parametrize("restart_at", [1, 5, 20])
 @pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
-def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at, leads):
+def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at: int, leads: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     items = stream_items()
     items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from ecgmon.monitor.config.schema import AlertSettings
-from ecgmon.monitor.core.alerts import AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
+from ecgmon.monitor.core.alerts import Alert, AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
 from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.segmentation.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RATES = (250.0, 360.0)
 RHYTHM_KINDS = {AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA}
@@ -16,7 +21,9 @@ AT = 0.02
 """Seconds by which an R peak may be off; an alert that a beat raises or clears bears the time of its R peak."""
 
 
-def made_up(fs, r_peaks, seconds, *, seed=0, noise=0.02):
+def made_up(
+    fs: float, r_peaks: NDArray[np.float64] | list[np.float64], seconds: int, *, seed: int = 0, noise: float = 0.02
+) -> NDArray[np.float32]:
     """Two leads of QRS and T on a wandering baseline with noise: samples (n, 2) in mV."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * fs)) / fs
@@ -31,17 +38,17 @@ def made_up(fs, r_peaks, seconds, *, seed=0, noise=0.02):
     return (leads + noise * rng.standard_normal(leads.shape)).astype(np.float32)
 
 
-def at_rate(start, until, per_minute):
+def at_rate(start: float | np.float64, until: int, per_minute: float) -> NDArray[np.float64]:
     return np.arange(start, until, 60 / per_minute)
 
 
-def rhythm_alerts(samples, fs):
+def rhythm_alerts(samples: NDArray[np.float32], fs: float) -> list[Alert]:
     """Alerts on the rhythm that a stream of these samples raises, each as it was when it was last heard of."""
     segmenter = Segmenter(fs, ["MLII", "V1"])
     step = round(0.7 * fs)
     tables = [segmenter.push(samples[at : at + step]).table for at in range(0, len(samples), step)]
     engine = AlertEngine(AlertSettings())
-    alerts = {}
+    alerts: dict[int, Alert] = {}
     for item in np.concatenate([*tables, segmenter.finish().table]):
         seconds, quality = float(item["sample"]) / fs, Quality(int(item["quality"]))
         if item["kind"] == Kind.BEAT:
@@ -56,13 +63,13 @@ def rhythm_alerts(samples, fs):
 
 @pytest.mark.parametrize("fs", RATES)
 @pytest.mark.parametrize("per_minute", [44.0, 60.0, 100.0, 128.0])
-def test_a_steady_rhythm_within_the_limits_raises_nothing(fs, per_minute):
+def test_a_steady_rhythm_within_the_limits_raises_nothing(fs: float, per_minute: float) -> None:
     r_peaks = at_rate(0.6, 89, per_minute)
     assert rhythm_alerts(made_up(fs, r_peaks, 90), fs) == []
 
 
 @pytest.mark.parametrize("fs", RATES)
-def test_an_irregular_normal_rhythm_with_premature_beats_raises_nothing(fs):
+def test_an_irregular_normal_rhythm_with_premature_beats_raises_nothing(fs: float) -> None:
     rng = np.random.default_rng(3)
     intervals = 0.85 + 0.12 * rng.standard_normal(130).clip(-2, 2)
     intervals[10::15] *= 0.6  # premature
@@ -73,7 +80,9 @@ def test_an_irregular_normal_rhythm_with_premature_beats_raises_nothing(fs):
 
 @pytest.mark.parametrize("fs", RATES)
 @pytest.mark.parametrize("noise", [0.005, 0.03])
-def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_third_after_it(fs, noise):
+def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_third_after_it(
+    fs: float, noise: float
+) -> None:
     before, after = at_rate(0.6, 30, 75), at_rate(42.0, 70, 75)
     alerts = rhythm_alerts(made_up(fs, [*before, *after], 70, noise=noise), fs)
     assert [alert.kind for alert in alerts] == [AlertKind.ASYSTOLE]
@@ -83,14 +92,14 @@ def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_
 
 
 @pytest.mark.parametrize("fs", RATES)
-def test_a_pause_of_three_and_a_half_seconds_is_no_asystole(fs):
+def test_a_pause_of_three_and_a_half_seconds_is_no_asystole(fs: float) -> None:
     before = at_rate(0.6, 30, 75)
     after = at_rate(before[-1] + 3.5, 60, 75)
     assert rhythm_alerts(made_up(fs, [*before, *after], 60), fs) == []
 
 
 @pytest.mark.parametrize("fs", RATES)
-def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_rate_is_back(fs):
+def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_rate_is_back(fs: float) -> None:
     before = at_rate(0.6, 30, 70)
     slow = before[-1] + 2.0 * np.arange(1, 11)  # 30/min
     after = at_rate(slow[-1] + 60 / 70, 75, 70)
@@ -105,7 +114,9 @@ def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_ra
 
 @pytest.mark.parametrize("fs", RATES)
 @pytest.mark.parametrize("per_minute", [155.0, 200.0])
-def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_the_rate_is_back(fs, per_minute):
+def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_the_rate_is_back(
+    fs: float, per_minute: float
+) -> None:
     before = at_rate(0.6, 30, 80)
     quick = before[-1] + 60 / per_minute * np.arange(1, 61)
     after = at_rate(quick[-1] + 0.75, 80, 80)
@@ -121,7 +132,7 @@ def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_
 
 
 @pytest.mark.parametrize("fs", RATES)
-def test_a_lead_that_comes_off_is_no_asystole(fs):
+def test_a_lead_that_comes_off_is_no_asystole(fs: float) -> None:
     samples = made_up(fs, at_rate(0.6, 60, 75), 60)
     samples[round(25 * fs) : round(40 * fs)] = np.nan
     assert rhythm_alerts(samples, fs) == []

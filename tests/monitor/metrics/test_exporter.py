@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -32,11 +33,17 @@ from ecgmon.monitor.web.http_server import MAX_CONNECTIONS
 from ecgmon.monitor.web.passwords import Hashed
 from tests.conftest import missing
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from prometheus_client import Metric
+
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 @pytest.fixture
-def metrics():
+def metrics() -> Metrics:
     made = Metrics(threshold=2.0, max_stream_labels=2)
     made.build.info({"version": "1"})
     made.model.info({"name": "m", "fingerprint": "f", "leads": "1", "width": "16"})
@@ -44,15 +51,29 @@ def metrics():
 
 
 @pytest.fixture
-def exporter(metrics):
-    health = {"alive": True, "worker": True}
+def health() -> dict[str, bool]:
+    return {"alive": True, "worker": True}
+
+
+@pytest.fixture
+def exporter(metrics: Metrics, health: dict[str, bool]) -> Iterator[Exporter]:
     served = Exporter(application(metrics, lambda: health), "127.0.0.1", 0)
-    served.health = health
     yield served
     served.close()
 
 
-def ask(exporter, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+class Said:
+    """What a WSGI application begins its answers with."""
+
+    def __init__(self) -> None:
+        self.statuses: list[str] = []
+
+    def __call__(self, status: str, _headers: object, _error: object = None, /) -> Callable[[bytes], object]:
+        self.statuses.append(status)
+        return len
+
+
+def ask(exporter: Exporter, path: str, *, method: str = "GET", **headers: str) -> tuple[int, str, str]:
     connection = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
     try:
         connection.request(method, path, headers=headers)
@@ -67,7 +88,7 @@ def documented() -> dict[str, tuple[str, set[str]]]:
     return {name: (kind, set(filter(None, labels.replace(" ", "").split(",")))) for name, kind, labels in rows}
 
 
-def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other(metrics):
+def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other(metrics: Metrics) -> None:
     described = {}
     for collector in [
         value for value in vars(metrics).values() if hasattr(value, "describe") and hasattr(value, "_labelnames")
@@ -82,7 +103,7 @@ def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other(metri
             assert page[name] == (kind, labels), name
 
 
-def test_what_is_served_is_what_is_documented(exporter):
+def test_what_is_served_is_what_is_documented(exporter: Exporter) -> None:
     _, _, text = ask(exporter, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     page = documented()
     suffix = {"counter": "_total", "info": "_info"}
@@ -94,7 +115,7 @@ def test_what_is_served_is_what_is_documented(exporter):
     assert served == set(page)
 
 
-def test_openmetrics_is_served_to_who_asks_for_it(exporter):
+def test_openmetrics_is_served_to_who_asks_for_it(exporter: Exporter) -> None:
     _, kind, text = ask(exporter, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert list(parse_openmetrics(text))
@@ -102,41 +123,41 @@ def test_openmetrics_is_served_to_who_asks_for_it(exporter):
     assert kind.startswith("text/plain")
 
 
-def test_streams_beyond_the_limit_share_a_label(metrics):
+def test_streams_beyond_the_limit_share_a_label(metrics: Metrics) -> None:
     assert [metrics.of_stream(name).label for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
 
 
-def test_ready_says_what_is_missing_while_healthy_goes_on(exporter):
+def test_ready_says_what_is_missing_while_healthy_goes_on(exporter: Exporter, health: dict[str, bool]) -> None:
     assert ask(exporter, "/-/ready")[0] == 200
-    exporter.health["worker"] = False
+    health["worker"] = False
     status, _, text = ask(exporter, "/-/ready")
     assert status == 503
     assert '"worker": false' in text
     assert ask(exporter, "/-/healthy")[0] == 200
-    exporter.health["alive"] = False
+    health["alive"] = False
     assert ask(exporter, "/-/healthy")[0] == 503
 
 
 @pytest.mark.parametrize(
     ("method", "path", "expected"), [("GET", "/nothing", 404), ("POST", "/metrics", 405), ("GET", "/", 200)]
 )
-def test_other_requests_get_a_plain_answer(exporter, method, path, expected):
+def test_other_requests_get_a_plain_answer(exporter: Exporter, method: str, path: str, expected: int) -> None:
     assert ask(exporter, path, method=method)[0] == expected
 
 
-def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(exporter):
+def test_clients_that_say_nothing_do_not_keep_others_from_an_answer(exporter: Exporter) -> None:
     with ExitStack() as stack:
         for _ in range(10):
             stack.enter_context(socket.create_connection(("127.0.0.1", exporter.port)))
         assert ask(exporter, "/-/healthy")[0] == 200
 
 
-def test_a_port_that_is_taken_is_said(exporter, metrics):
+def test_a_port_that_is_taken_is_said(exporter: Exporter, metrics: Metrics) -> None:
     with pytest.raises(ExporterError, match=rf"127\.0\.0\.1:{exporter.port}.*\[exporter\] port"):
         Exporter(application(metrics, dict), "127.0.0.1", exporter.port)
 
 
-def test_the_alert_threshold_is_a_bucket_bound():
+def test_the_alert_threshold_is_a_bucket_bound() -> None:
     odd = Metrics(threshold=2.7, max_stream_labels=1)
     odd.score.labels("a").observe(2.69)
     assert odd.registry.get_sample_value("ecgmon_score_bucket", {"stream": "a", "le": "2.7"}) == 1
@@ -158,7 +179,7 @@ HOSTILE = [
 ]
 
 
-def test_no_name_of_a_stream_breaks_the_exposition():
+def test_no_name_of_a_stream_breaks_the_exposition() -> None:
     metrics = Metrics(threshold=2.0, max_stream_labels=64)
     for name in HOSTILE:
         metrics.of_stream(name).stored.inc()
@@ -175,7 +196,7 @@ def test_no_name_of_a_stream_breaks_the_exposition():
         assert "\necgmon_evil" not in text
 
 
-def test_ten_thousand_names_make_no_more_series_than_allowed():
+def test_ten_thousand_names_make_no_more_series_than_allowed() -> None:
     metrics = Metrics(threshold=2.0, max_stream_labels=64)
     for number in range(10_000):
         metrics.of_stream(f"s{number}").stored.inc()
@@ -193,7 +214,7 @@ PASSWORD = "correct horse"
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate of 127.0.0.1 that is its own authority, and its key."""
     if shutil.which("openssl") is None:
         missing("there is no openssl to make a certificate with")
@@ -208,7 +229,7 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def settings(certificate, tmp_path) -> ExporterSettings:
+def settings(certificate: tuple[Path, Path], tmp_path: Path) -> ExporterSettings:
     passwords.write(tmp_path / "password", PASSWORD)
     return ExporterSettings(
         host="0.0.0.0", port=0, tls_certificate=str(certificate[0]), tls_key=str(certificate[1]), user="prometheus",
@@ -217,13 +238,19 @@ def settings(certificate, tmp_path) -> ExporterSettings:
 
 
 @pytest.fixture
-def open_to_others(metrics, settings):
+def open_to_others(metrics: Metrics, settings: ExporterSettings) -> Iterator[Exporter]:
     served = serve(metrics, lambda: {"alive": True}, settings)
     yield served
     served.close()
 
 
-def ask_tls(port: int, certificate, path="/metrics", given: str | None = f"prometheus:{PASSWORD}", timeout=10) -> int:
+def ask_tls(
+    port: int,
+    certificate: tuple[Path, Path],
+    path: str = "/metrics",
+    given: str | None = f"prometheus:{PASSWORD}",
+    timeout: int = 10,
+) -> int:
     context = ssl.create_default_context(cafile=str(certificate[0]))
     with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)) as connection:
         headers = {} if given is None else {"Authorization": "Basic " + base64.b64encode(given.encode()).decode()}
@@ -233,12 +260,16 @@ def ask_tls(port: int, certificate, path="/metrics", given: str | None = f"prome
         return answer.status
 
 
-def refused(metrics, reason: str) -> float:
-    return metrics.registry.get_sample_value("ecgmon_http_refused_total", {"reason": reason})
+def refused(metrics: Metrics, reason: str) -> float:
+    value = metrics.registry.get_sample_value("ecgmon_http_refused_total", {"reason": reason})
+    assert value is not None
+    return value
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.org", "0", "127.0.0.1.example.org"])
-def test_an_address_that_others_reach_is_refused_without_tls_and_password(metrics, settings, host):
+def test_an_address_that_others_reach_is_refused_without_tls_and_password(
+    metrics: Metrics, settings: ExporterSettings, host: str
+) -> None:
     for without in [
         ("tls_certificate", "tls_key"),
         ("user", "password_file"),
@@ -252,7 +283,9 @@ def test_an_address_that_others_reach_is_refused_without_tls_and_password(metric
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy", "/-/ready", "/", "/nothing"])
-def test_every_page_is_behind_tls_and_password(open_to_others, certificate, metrics, path):
+def test_every_page_is_behind_tls_and_password(
+    open_to_others: Exporter, certificate: tuple[Path, Path], metrics: Metrics, path: str
+) -> None:
     port = open_to_others.port
     assert ask_tls(port, certificate, path) == (404 if path == "/nothing" else 200)
     assert ask_tls(port, certificate, path, None) == 401
@@ -267,14 +300,16 @@ def test_every_page_is_behind_tls_and_password(open_to_others, certificate, metr
 @pytest.mark.parametrize(
     "header", ["", "Basic", "Basic !", "Basic Zm9v", "Bearer x", "Basic " + "QQ" * 4000, "Basic \xff"]
 )
-def test_a_header_that_is_no_authentication_is_refused(metrics, header):
+def test_a_header_that_is_no_authentication_is_refused(metrics: Metrics, header: str) -> None:
     guard = Guard(application(metrics, dict), "a", Hashed.of(PASSWORD), refused=lambda _: None)
-    said = []
-    guard({"HTTP_AUTHORIZATION": header}, lambda status, _: said.append(status))
-    assert said == ["401 Unauthorized"]
+    said = Said()
+    guard({"HTTP_AUTHORIZATION": header}, said)
+    assert said.statuses == ["401 Unauthorized"]
 
 
-def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(metrics, capsys):
+def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(
+    metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
     reasons: list[str] = []
     now = 0.0
     guard = Guard(
@@ -286,13 +321,10 @@ def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(metrics, c
     )
 
     def attempt(given: str) -> str:
-        said = []
+        said = Said()
         header = "Basic " + base64.b64encode(given.encode()).decode()
-        guard(
-            {"HTTP_AUTHORIZATION": header, "REQUEST_METHOD": "GET", "PATH_INFO": "/"},
-            lambda *head: said.append(head[0]),
-        )
-        return said[0][:3]
+        guard({"HTTP_AUTHORIZATION": header, "REQUEST_METHOD": "GET", "PATH_INFO": "/"}, said)
+        return said.statuses[0][:3]
 
     assert attempt(f"a:{PASSWORD}") == "200"
     assert [attempt(f"a:guess{k}") for k in range(8)] == ["401"] * 5 + ["429"] * 3
@@ -308,7 +340,9 @@ def test_guessing_is_slowed_down_and_does_not_keep_out_who_was_let_in(metrics, c
 
 @pytest.mark.parametrize("key", ["tls_key", "password_file"])
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o622])
-def test_a_secret_that_others_could_read_is_refused(settings, tmp_path, key, mode):
+def test_a_secret_that_others_could_read_is_refused(
+    settings: ExporterSettings, tmp_path: Path, key: str, mode: int
+) -> None:
     path = tmp_path / "secret"
     path.write_bytes(Path(getattr(settings, key)).read_bytes())
     path.chmod(mode)
@@ -319,7 +353,9 @@ def test_a_secret_that_others_could_read_is_refused(settings, tmp_path, key, mod
 
 
 @pytest.mark.parametrize("key", ["tls_key", "password_file"])
-def test_a_secret_that_is_no_regular_file_or_missing_is_refused(settings, tmp_path, key):
+def test_a_secret_that_is_no_regular_file_or_missing_is_refused(
+    settings: ExporterSettings, tmp_path: Path, key: str
+) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path, said in [
         (tmp_path / "pipe", "not a regular file"),
@@ -330,7 +366,9 @@ def test_a_secret_that_is_no_regular_file_or_missing_is_refused(settings, tmp_pa
             access(msgspec.structs.replace(settings, **{key: str(path)}))
 
 
-def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(settings, tmp_path):
+def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(
+    settings: ExporterSettings, tmp_path: Path
+) -> None:
     other = tmp_path / "other"
     other.write_text("no key")
     other.chmod(0o600)
@@ -340,7 +378,9 @@ def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(setting
         access(msgspec.structs.replace(settings, tls_certificate=str(tmp_path / "no")))
 
 
-def test_a_key_with_a_password_of_its_own_is_refused_without_asking_for_it(settings, tmp_path):
+def test_a_key_with_a_password_of_its_own_is_refused_without_asking_for_it(
+    settings: ExporterSettings, tmp_path: Path
+) -> None:
     locked = tmp_path / "locked"
     subprocess.run(
         ["openssl", "ec", "-in", settings.tls_key, "-aes128", "-passout", "pass:secret", "-out", str(locked)],
@@ -359,10 +399,11 @@ def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("secure", [False, True])
 def test_two_hundred_clients_that_never_finish_asking_keep_nobody_from_an_answer(
-    metrics, settings, certificate, secure
-):
+    metrics: Metrics, settings: ExporterSettings, certificate: tuple[Path, Path], secure: bool
+) -> None:
     settings = msgspec.structs.replace(settings, host="127.0.0.1")
     if not secure:
         settings = msgspec.structs.replace(settings, tls_certificate="", tls_key="")
@@ -407,7 +448,10 @@ def threads_are_gone() -> bool:
     return True
 
 
-def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(exporter, monkeypatch):
+@pytest.mark.serial
+def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.5)
     with socket.create_connection(("127.0.0.1", exporter.port)) as slow:
         slow.settimeout(0.1)
@@ -424,11 +468,12 @@ def test_a_client_that_sends_a_byte_at_a_time_is_cut_when_its_time_is_over(expor
         assert 0.4 < time.monotonic() - began < 5
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_when_its_time_is_over(metrics, monkeypatch):
+@pytest.mark.serial
+def test_a_client_that_does_not_read_its_answer_is_cut_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.4)
 
-    def app(environ, start):
+    def app(_: WSGIEnvironment, start: StartResponse) -> list[bytes]:
         start("200 OK", [("Content-Type", "text/plain")])
         return [b"x" * 50_000_000]
 
@@ -452,7 +497,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut_when_its_time_is_over(met
         b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 60_000 + b"\r\n\r\n",
     ],
 )
-def test_a_request_of_more_bytes_than_any_needs_is_refused(metrics, sent):
+def test_a_request_of_more_bytes_than_any_needs_is_refused(metrics: Metrics, sent: bytes) -> None:
     served = serve(metrics, lambda: {"alive": True}, ExporterSettings(port=0))
     try:
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client, suppress(ConnectionError):
@@ -470,7 +515,9 @@ def test_a_request_of_more_bytes_than_any_needs_is_refused(metrics, sent):
         served.close()
 
 
-def test_random_bytes_for_a_request_end_in_an_answer_or_a_closed_connection(exporter, capfd):
+def test_random_bytes_for_a_request_end_in_an_answer_or_a_closed_connection(
+    exporter: Exporter, capfd: pytest.CaptureFixture[str]
+) -> None:
     random = np.random.default_rng(1)
     for _ in range(100):
         with socket.create_connection(("127.0.0.1", exporter.port), timeout=10) as client, suppress(ConnectionError):
@@ -482,7 +529,7 @@ def test_random_bytes_for_a_request_end_in_an_answer_or_a_closed_connection(expo
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_head_says_what_get_would_without_its_body(exporter):
+def test_head_says_what_get_would_without_its_body(exporter: Exporter) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", exporter.port, timeout=10)
     with closing(connection):
         connection.request("HEAD", "/-/healthy")
@@ -491,21 +538,24 @@ def test_head_says_what_get_would_without_its_body(exporter):
         assert int(answer.headers["Content-Length"]) == len(ask(exporter, "/-/healthy")[2])
 
 
-def test_clients_that_ask_without_end_leave_half_of_the_time_to_others(metrics):
+@pytest.mark.serial
+def test_clients_that_ask_without_end_leave_half_of_the_time_to_others(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rendering holds the interpreter; the monitor's loop runs in the same one."""
     app = application(metrics, lambda: {"alive": True})
     spent = 0.0
     registry = metrics.registry
     collect = registry.collect
 
-    def timed():
+    def timed() -> Iterator[Metric]:
         nonlocal spent
         began = time.monotonic()
         yield from list(collect())
         spent += time.monotonic() - began
 
-    registry.collect = timed
+    monkeypatch.setattr(registry, "collect", timed)
     began = time.monotonic()
     while time.monotonic() - began < 1.0:
-        app({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, lambda *_: None)
+        app({"REQUEST_METHOD": "GET", "PATH_INFO": "/metrics"}, Said())
     assert spent / (time.monotonic() - began) < 0.6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,9 +21,13 @@ def exposed(registry: CollectorRegistry) -> str:
     return "\n".join(line for line in text.splitlines() if "_created" not in line)
 
 
+def exemplar(first: int, index: int) -> dict[str, str]:
+    return {"seq": str(first + index)}
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 50])
 @pytest.mark.parametrize("labelled", [False, True])
-def test_the_exposition_is_the_same(n, labelled):
+def test_the_exposition_is_the_same(n: int, labelled: bool) -> None:
     values = np.random.default_rng(n).integers(0, 28, n).astype(np.float32) / 4  # on bounds, too; sums are exact
     texts = []
     for at_once in (False, True):
@@ -32,7 +37,7 @@ def test_the_exposition_is_the_same(n, labelled):
         for part in np.array_split(values, 3):
             first = len(values) - len(part)
             if at_once:
-                observe_all(child, part, lambda index, first=first: {"seq": str(first + index)})
+                observe_all(child, part, partial(exemplar, first))
             else:
                 for index, value in enumerate(part.tolist()):
                     child.observe(value, {"seq": str(first + index)})
@@ -41,7 +46,7 @@ def test_the_exposition_is_the_same(n, labelled):
     assert ("seq" in texts[0]) == (n > 0)
 
 
-def test_exemplars_are_left_out_where_none_are_given():
+def test_exemplars_are_left_out_where_none_are_given() -> None:
     registry = CollectorRegistry()
     observe_all(Histogram("h", "A text.", buckets=BOUNDS, registry=registry), np.array([0.1, 7.0]))
     text = exposed(registry)

@@ -62,6 +62,7 @@ def test_alerts_of_a_part_of_a_record_have_the_times_of_the_record(scorer: Score
     in_stream = latest(alert for part in watch(source, scorer, ALERTS) for alert in part.alerts)
     assert in_record
     for shifted, own in zip(in_record, in_stream, strict=True):
+        assert own.end is not None
         assert (shifted.start, shifted.raised, shifted.end) == (own.start + 30, own.raised + 30, own.end + 30)
         assert 30 <= shifted.start <= shifted.raised <= 90
         assert record.seconds[shifted.beats[0]] == pytest.approx(shifted.start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 import zmq
 from hypothesis import given
@@ -10,17 +12,20 @@ from hypothesis import strategies as st
 from ecgmon.monitor.process.authenticator import Authenticator, Client, read_clients
 from ecgmon.pipelines.transport.keys import KeyFileError, KeyPair
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def pair() -> KeyPair:
     return KeyPair(*zmq.curve_keypair())
 
 
-def listed(path, *lines: str):
+def listed(path: Path, *lines: str) -> Path:
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def test_names_roles_keys_and_streams_are_read(tmp_path):
+def test_names_roles_keys_and_streams_are_read(tmp_path: Path) -> None:
     one, two = pair().public.decode(), pair().public.decode()
     path = listed(tmp_path / "clients", "# our wards", "", f"ward3 producer {one} ward3/* icu-1", f"gpu worker {two}")
     assert read_clients(path) == {one: Client("ward3", "producer", ("ward3/*", "icu-1")), two: Client("gpu", "worker")}
@@ -36,13 +41,13 @@ def test_names_roles_keys_and_streams_are_read(tmp_path):
         ("gpu worker tooshort", "40 characters"),
     ],
 )
-def test_a_line_that_is_not_understood_is_named(tmp_path, line, message):
+def test_a_line_that_is_not_understood_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = listed(tmp_path / "clients", "# first", line.replace("KEY", pair().public.decode()))
     with pytest.raises(KeyFileError, match=rf"clients:2: .*{message}"):
         read_clients(path)
 
 
-def test_a_key_has_one_owner(tmp_path):
+def test_a_key_has_one_owner(tmp_path: Path) -> None:
     key = pair().public.decode()
     path = listed(tmp_path / "clients", f"a worker {key}", f"b producer {key} *")
     with pytest.raises(KeyFileError, match=r"clients:2: this key is a's already"):
@@ -50,7 +55,7 @@ def test_a_key_has_one_owner(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"#" * (2**20 + 1)])
-def test_a_list_that_can_not_be_read_is_said(tmp_path, content):
+def test_a_list_that_can_not_be_read_is_said(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "clients"
     if content is not None:
         path.write_bytes(content)
@@ -59,7 +64,7 @@ def test_a_list_that_can_not_be_read_is_said(tmp_path, content):
 
 
 @given(ward=st.integers(0, 99), bed=st.integers(0, 99))
-def test_a_producer_may_write_what_its_patterns_say_and_nothing_else(ward, bed):
+def test_a_producer_may_write_what_its_patterns_say_and_nothing_else(ward: int, bed: int) -> None:
     client = Client("ward7", "producer", ("ward7/*", "hall"))
     assert client.may_write(f"ward{ward}/{bed}") == (ward == 7)
     assert client.may_write("hall")
@@ -67,7 +72,7 @@ def test_a_producer_may_write_what_its_patterns_say_and_nothing_else(ward, bed):
     assert not Client("gpu", "worker").may_write(f"ward{ward}/{bed}")
 
 
-def test_a_list_that_changes_is_read_again_and_a_broken_one_changes_nothing(tmp_path):
+def test_a_list_that_changes_is_read_again_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
     one, two = pair().public.decode(), pair().public.decode()
     path = listed(tmp_path / "clients", f"a worker {one}")
     authenticator = Authenticator(pair(), path, refused=lambda _: None)

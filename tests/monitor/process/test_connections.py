@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import zmq
@@ -14,8 +15,11 @@ from ecgmon.monitor.process import connections as endpoints
 from ecgmon.monitor.process.connections import EndpointError
 from ecgmon.monitor.store.database import FILE, Store, StoreError
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def test_a_folder_is_made_for_us_alone_whatever_the_umask(tmp_path):
+
+def test_a_folder_is_made_for_us_alone_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         lock = endpoints.claim(tmp_path / "run" / "ecgmon")
@@ -34,7 +38,7 @@ def test_a_folder_is_made_for_us_alone_whatever_the_umask(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o777])
-def test_a_folder_that_others_may_enter_is_refused(tmp_path, mode):
+def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(mode)
@@ -42,7 +46,7 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path, mode):
         endpoints.claim(folder)
 
 
-def test_a_planted_link_is_not_followed(tmp_path):
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(EndpointError, match="not a folder"):
@@ -58,7 +62,7 @@ def test_a_planted_link_is_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lock", FILE])
-def test_a_link_planted_in_the_state_folder_is_not_followed(tmp_path, name):
+def test_a_link_planted_in_the_state_folder_is_not_followed(tmp_path: Path, name: str) -> None:
     state, target = tmp_path / "state", tmp_path / "target"
     state.mkdir(mode=0o700)
     target.write_text("precious")
@@ -68,14 +72,14 @@ def test_a_link_planted_in_the_state_folder_is_not_followed(tmp_path, name):
     assert target.read_text() == "precious"
 
 
-def test_somebody_else_s_folder_is_refused(tmp_path, monkeypatch):
+def test_somebody_else_s_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(EndpointError, match="belongs to user"):
         endpoints.claim(tmp_path / "run")
 
 
-def test_an_endpoint_can_not_be_stolen_by_a_second_monitor_while_the_first_lives(tmp_path):
+def test_an_endpoint_can_not_be_stolen_by_a_second_monitor_while_the_first_lives(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lock = endpoints.claim(folder)
     code = (
@@ -87,7 +91,7 @@ def test_an_endpoint_can_not_be_stolen_by_a_second_monitor_while_the_first_lives
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-def test_without_the_lock_a_second_bind_would_take_the_endpoint_over(tmp_path):
+def test_without_the_lock_a_second_bind_would_take_the_endpoint_over(tmp_path: Path) -> None:
     """The reason for the lock; if ZeroMQ changes this, it may go."""
     address = f"ipc://{tmp_path}/s"
     with zmq.Context() as context, context.socket(zmq.REP) as first, context.socket(zmq.REP) as second:
@@ -101,6 +105,6 @@ def test_without_the_lock_a_second_bind_would_take_the_endpoint_over(tmp_path):
             assert not first.poll(0)
 
 
-def test_a_path_too_long_for_a_socket_is_said(tmp_path):
+def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match=r"\[runtime\] dir"):
         endpoints.endpoint(tmp_path / ("x" * 120), "producers")

@@ -17,8 +17,8 @@ def logged() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
-            method = isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS
-            if method and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "_log"):
+            method = node.func if isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS else None
+            if method and not (isinstance(method.value, ast.Name) and method.value.id == "_log"):
                 continue
             if not method and not (isinstance(node.func, ast.Name) and node.func.id == "log"):
                 continue
@@ -29,7 +29,7 @@ def logged() -> dict[str, set[str]]:
             ]
             assert names, f"{path.name}:{node.lineno}: an event without a name that is written down"
             fields = {keyword.arg for keyword in node.keywords if keyword.arg}
-            fields |= {"exception"} if method and node.func.attr == "exception" else set()
+            fields |= {"exception"} if method and method.attr == "exception" else set()
             for name in names:
                 found.setdefault(name, set()).update(fields)
     return found
@@ -45,11 +45,11 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
-def test_every_event_is_documented_and_every_documented_event_exists():
+def test_every_event_is_documented_and_every_documented_event_exists() -> None:
     assert set(documented()) == set(logged())
 
 
-def test_the_fields_of_every_event_are_documented():
+def test_the_fields_of_every_event_are_documented() -> None:
     pages = documented()
     for name, fields in logged().items():
         missing = fields - pages[name]

@@ -21,11 +21,13 @@ for number in range(5):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_line_is_one_write_with_its_end(unbuffered):
+def test_a_line_is_one_write_with_its_end(unbuffered: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
     with ours, theirs:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-        subprocess.run([sys.executable, "-c", _SPEAKER], stderr=theirs, env=environment, timeout=60, check=True)
+        subprocess.run(
+            [sys.executable, "-c", _SPEAKER], stderr=theirs.fileno(), env=environment, timeout=60, check=True
+        )
         theirs.close()
         writes = list(iter(lambda: ours.recv(65536), b""))
     assert [json.loads(write)["number"] for write in writes] == [0, 1, 2, 3, 4]

@@ -8,16 +8,21 @@ import socket
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ecgmon.monitor.process.systemd import Service
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 class Manager:
     """The socket of a service manager."""
 
-    def __init__(self, path) -> None:
+    def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self.address = str(path)
@@ -38,7 +43,7 @@ class Manager:
 
 
 @pytest.fixture
-def manager(tmp_path):
+def manager(tmp_path: Path) -> Iterator[Manager]:
     found = Manager(tmp_path / "notify")
     yield found
     found.close()
@@ -48,7 +53,7 @@ def environment(manager: Manager, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "4000000", "WATCHDOG_PID": str(os.getpid()), **more}
 
 
-def test_ready_comes_with_the_first_turn_and_once(manager):
+def test_ready_comes_with_the_first_turn_and_once(manager: Manager) -> None:
     service = Service(environment(manager), clock=lambda: 0.0)
     assert manager.told() == []
     for _ in range(3):
@@ -56,7 +61,7 @@ def test_ready_comes_with_the_first_turn_and_once(manager):
     assert manager.told() == ["READY=1", "WATCHDOG=1", "STATUS=3 streams, 12 beats/s"]
 
 
-def test_the_watchdog_is_fed_by_turns_and_by_nothing_else(manager):
+def test_the_watchdog_is_fed_by_turns_and_by_nothing_else(manager: Manager) -> None:
     now = 0.0
     service = Service(environment(manager), clock=lambda: now)
     fed = 0
@@ -69,16 +74,21 @@ def test_the_watchdog_is_fed_by_turns_and_by_nothing_else(manager):
     assert manager.told() == []
 
 
-def test_a_status_is_made_no_more_than_once_a_second(manager):
+def test_a_status_is_made_no_more_than_once_a_second(manager: Manager) -> None:
     now, made = 0.0, []
+
+    def state() -> str:
+        made.append(now)
+        return "well"
+
     service = Service(environment(manager), clock=lambda: now)
     for turn in range(1000):
         now = turn / 100
-        service.turned(lambda: made.append(1) or "well")
+        service.turned(state)
     assert len(made) == 10
 
 
-def test_the_end_is_told_once_with_the_time_that_it_may_take(manager):
+def test_the_end_is_told_once_with_the_time_that_it_may_take(manager: Manager) -> None:
     service = Service(environment(manager))
     asked = service.watch(lambda: True, 10.0)
     assert asked()
@@ -86,18 +96,18 @@ def test_the_end_is_told_once_with_the_time_that_it_may_take(manager):
     assert manager.told() == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000", "STATUS=draining"]
 
 
-def test_children_do_not_speak_in_our_name(manager):
+def test_children_do_not_speak_in_our_name(manager: Manager) -> None:
     environ = environment(manager, PATH="/bin")
     Service(environ)
     assert environ == {"PATH": "/bin"}
 
 
-def test_a_watchdog_that_is_meant_for_another_process_is_not_fed(manager):
+def test_a_watchdog_that_is_meant_for_another_process_is_not_fed(manager: Manager) -> None:
     service = Service(environment(manager, WATCHDOG_PID="1"))
     assert service.watchdog_seconds is None
 
 
-def test_without_a_manager_nothing_is_told_and_nothing_breaks(tmp_path):
+def test_without_a_manager_nothing_is_told_and_nothing_breaks(tmp_path: Path) -> None:
     for environ in ({}, {"NOTIFY_SOCKET": str(tmp_path / "nobody")}):
         service = Service(environ)
         service.turned(lambda: "well")
@@ -105,7 +115,7 @@ def test_without_a_manager_nothing_is_told_and_nothing_breaks(tmp_path):
 
 
 @pytest.mark.parametrize("role", ["monitor", "worker", "producer", "run"])
-def test_a_role_is_ready_lives_says_how_it_stands_and_ends(manager, tmp_path, role):
+def test_a_role_is_ready_lives_says_how_it_stands_and_ends(manager: Manager, tmp_path: Path, role: str) -> None:
     config = tmp_path / "c.toml"
     config.write_text(
         f'[runtime]\ndir = "{tmp_path}/r"\ndrain_seconds = 1.0\n[store]\npath = "{tmp_path}/s"\n[exporter]\nport = 0\n'

@@ -7,20 +7,25 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from ecgmon.models.windows import LENGTH
 from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
-from ecgmon.monitor.core.commit import Entry
+from ecgmon.monitor.core.commit import Entry, StreamState
 from ecgmon.monitor.store.database import FILE, MIGRATIONS, VERSION, Reader, Store, StoreError
 from ecgmon.pipelines.items import Quality
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 NAN = float("nan")
 
 
-def rows(first: int, count: int, *, score: float = 0.5) -> list[tuple]:
+def rows(first: int, count: int, *, score: float = 0.5) -> list[tuple[int, int, float, float, int, int, float, float]]:
     return [(seq, 100 * seq, 0.8, NAN, 0, 0, 0.01, score) for seq in range(first, first + count)]
 
 
@@ -37,23 +42,23 @@ def alert(number: int, *, end: float | None = None) -> Alert:
     )
 
 
-def entry(state, count: int, **more: object) -> Entry:
+def entry(state: StreamState, count: int, **more: Any) -> Entry:
     after = replace(state, position=state.position + count, beats=state.beats + count, rules=b"r")
     return Entry(after, rows(state.beats, count), **more)
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> Iterator[Store]:
     with Store(tmp_path / "state") as store:
         yield store
 
 
 @pytest.fixture
-def model(store):
+def model(store: Store) -> int:
     return store.use_model("f" * 64, "test")
 
 
-def test_beats_come_back_as_they_were_stored(store, model):
+def test_beats_come_back_as_they_were_stored(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     store.write([entry(state, 3)], model, 10)
     with Reader(store.path.parent) as reader:
@@ -65,7 +70,9 @@ def test_beats_come_back_as_they_were_stored(store, model):
     assert (stream.name, stream.beats, stream.position, stream.leads) == ("a", 3, 3, ("MLII",))
 
 
-def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_are_asked_for(store, model):
+def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_are_asked_for(
+    store: Store, model: int
+) -> None:
     state = store.open_stream("a", 100.0, ["MLII"], 1)  # rows() puts beats 1 s apart
     beats = [(seq, 100 * seq, 1.0 if seq else NAN, 1.0 if seq > 4 else NAN, 0, 0, 0.01, 0.5) for seq in range(8)]
     store.write([Entry(replace(state, position=8, beats=8), beats)], model, 10)
@@ -76,7 +83,7 @@ def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_ar
     assert part.tobytes() == whole[5:7].tobytes()
 
 
-def test_a_stream_goes_on_where_it_stood(tmp_path):
+def test_a_stream_goes_on_where_it_stood(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         model = store.use_model("f", "m")
         state = store.open_stream("a", 360.0, ["MLII"], 1)
@@ -87,7 +94,7 @@ def test_a_stream_goes_on_where_it_stood(tmp_path):
         assert store.use_model("f", "m") == model
 
 
-def test_a_commit_is_whole_or_not_at_all(store, model):
+def test_a_commit_is_whole_or_not_at_all(store: Store, model: int) -> None:
     a, b = (store.open_stream(name, 360.0, ["MLII"], 1) for name in "ab")
     store.write([entry(b, 1)], model, 1)
     twice = entry(b, 1)  # its seq 0 is there already
@@ -99,7 +106,7 @@ def test_a_commit_is_whole_or_not_at_all(store, model):
     store.write([entry(a, 2)], model, 1)  # and the store goes on
 
 
-def test_an_alert_is_raised_and_cleared_in_one_row_and_both_are_seen(store, model):
+def test_an_alert_is_raised_and_cleared_in_one_row_and_both_are_seen(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     store.write([entry(state, 1, alerts=[alert(0)])], model, 1)
     with Reader(store.path.parent) as reader:
@@ -111,7 +118,7 @@ def test_an_alert_is_raised_and_cleared_in_one_row_and_both_are_seen(store, mode
         assert len(reader.alerts()) == 1
 
 
-def test_details_and_quality_come_back(store, model):
+def test_details_and_quality_come_back(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     window = np.arange(LENGTH, dtype=np.float32)[None]
     ticks = np.linspace(0, 1, LENGTH).astype(np.float16)
@@ -126,20 +133,20 @@ def test_details_and_quality_come_back(store, model):
         assert reader.quality("a") == [(0, 4, Quality.USABLE), (4, 1, Quality.FLAT)]
 
 
-def test_nobody_else_can_read_the_store(store):
+def test_nobody_else_can_read_the_store(store: Store) -> None:
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
     for extra in store.path.parent.iterdir():
         assert stat.S_IMODE(extra.stat().st_mode) & 0o077 == 0, extra
 
 
-def test_two_monitors_cannot_share_a_folder(store):
+def test_two_monitors_cannot_share_a_folder(store: Store) -> None:
     code = f"from pathlib import Path; from ecgmon.monitor.store.database import Store; Store(Path({str(store.path.parent)!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "in use by another monitor" in other.stderr
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path):
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with Store(tmp_path):
         pass
     with sqlite3.connect(tmp_path / FILE) as db:
@@ -152,7 +159,7 @@ def test_a_store_of_a_newer_version_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("version", range(VERSION))
-def test_a_store_of_every_older_version_is_brought_up_to_date(tmp_path, version):
+def test_a_store_of_every_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     with sqlite3.connect(tmp_path / FILE) as db:
         for script in MIGRATIONS[:version]:
             db.executescript(script)
@@ -165,14 +172,14 @@ def test_a_store_of_every_older_version_is_brought_up_to_date(tmp_path, version)
 
 
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_damaged_store_is_said_to_be_so_and_kept(tmp_path, damage):
+def test_a_damaged_store_is_said_to_be_so_and_kept(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / FILE).write_bytes(damage)
     with pytest.raises(StoreError, match="store"):
         Store(tmp_path)
     assert (tmp_path / FILE).read_bytes() == damage
 
 
-def test_a_link_planted_for_the_store_is_not_followed(tmp_path):
+def test_a_link_planted_for_the_store_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
     state = tmp_path / "state"
@@ -183,19 +190,19 @@ def test_a_link_planted_for_the_store_is_not_followed(tmp_path):
     assert victim.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path):
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot use the state folder"):
         Store(tmp_path / "file" / "state")
 
 
-def test_a_stream_cannot_change_its_sampling_rate_or_leads(store):
+def test_a_stream_cannot_change_its_sampling_rate_or_leads(store: Store) -> None:
     store.open_stream("a", 360.0, ["MLII"], 1)
     with pytest.raises(StoreError, match="stored with 360 Hz, leads MLII"):
         store.open_stream("a", 250.0, ["MLII"], 1)
 
 
-def test_what_is_older_than_the_retention_goes_and_the_numbering_stays(store, model):
+def test_what_is_older_than_the_retention_goes_and_the_numbering_stays(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     first = entry(state, 3, alerts=[alert(0), alert(0, end=2.0), alert(1)])
     store.write([first], model, 100)
@@ -208,6 +215,6 @@ def test_what_is_older_than_the_retention_goes_and_the_numbering_stays(store, mo
         assert reader.streams()[0].beats == 5
 
 
-def test_no_store_is_an_answer_not_a_crash(tmp_path):
+def test_no_store_is_an_answer_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store in"):
         Reader(tmp_path)

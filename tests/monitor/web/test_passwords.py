@@ -6,16 +6,20 @@ import os
 import stat
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ecgmon.monitor.web import passwords
 from ecgmon.monitor.web.passwords import Hashed, PasswordError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PASSWORD = "correct horse €"
 
 
-def test_a_hash_knows_its_password_and_no_other(tmp_path):
+def test_a_hash_knows_its_password_and_no_other(tmp_path: Path) -> None:
     passwords.write(tmp_path / "file", PASSWORD)
     hashed = passwords.read(tmp_path / "file")
     assert hashed.matches(PASSWORD.encode())
@@ -24,7 +28,7 @@ def test_a_hash_knows_its_password_and_no_other(tmp_path):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
-def test_two_hashes_of_a_password_differ_and_show_nothing_of_it():
+def test_two_hashes_of_a_password_differ_and_show_nothing_of_it() -> None:
     one, other = Hashed.of(PASSWORD), Hashed.of(PASSWORD)
     assert str(one) != str(other)
     assert one.salt != other.salt
@@ -32,7 +36,7 @@ def test_two_hashes_of_a_password_differ_and_show_nothing_of_it():
     assert one.salt.hex() not in repr(one)
 
 
-def test_a_password_file_is_never_overwritten(tmp_path):
+def test_a_password_file_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("dear to somebody")
     with pytest.raises(PasswordError, match="exists"):
         passwords.write(tmp_path / "file", PASSWORD)
@@ -42,7 +46,7 @@ def test_a_password_file_is_never_overwritten(tmp_path):
 @pytest.mark.parametrize(
     "password", ["", "short", "x" * 2000, "two\nlines of it", "tab\tin it all", "\ud800 half a pair"]
 )
-def test_what_is_no_password_is_not_hashed(password):
+def test_what_is_no_password_is_not_hashed(password: str) -> None:
     with pytest.raises(PasswordError, match="expected a password"):
         Hashed.of(password)
 
@@ -69,7 +73,7 @@ SALT, HASH = "00" * 16, "11" * 32
         "\udcff",
     ],
 )
-def test_a_file_without_a_hash_is_refused_and_not_shown(tmp_path, text):
+def test_a_file_without_a_hash_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     path.chmod(0o600)
@@ -79,21 +83,21 @@ def test_a_file_without_a_hash_is_refused_and_not_shown(tmp_path, text):
     assert caught.value.__cause__ is None
 
 
-def command(path, given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
+def command(path: Path, given: bytes, *more: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "ecgmon", "password", "--out", str(path), *more],
         input=given, capture_output=True, check=False, timeout=60,
     )  # fmt: skip
 
 
-def test_the_command_takes_the_password_from_standard_input_and_says_nothing(tmp_path):
+def test_the_command_takes_the_password_from_standard_input_and_says_nothing(tmp_path: Path) -> None:
     done = command(tmp_path / "file", f"{PASSWORD}\n".encode())
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert passwords.read(tmp_path / "file").matches(PASSWORD.encode())
 
 
 @pytest.mark.parametrize("given", [b"", b"\n", b"\xff\xfe secret\n", b"secret" * 1000])
-def test_the_command_refuses_what_is_no_password_without_repeating_it(tmp_path, given):
+def test_the_command_refuses_what_is_no_password_without_repeating_it(tmp_path: Path, given: bytes) -> None:
     done = command(tmp_path / "file", given)
     assert done.returncode == 1
     assert b"password" in done.stderr
@@ -101,5 +105,5 @@ def test_the_command_refuses_what_is_no_password_without_repeating_it(tmp_path, 
     assert not os.path.lexists(tmp_path / "file")
 
 
-def test_the_command_takes_no_password_as_an_argument(tmp_path):
+def test_the_command_takes_no_password_as_an_argument(tmp_path: Path) -> None:
     assert command(tmp_path / "file", b"", "correct horse").returncode == 2

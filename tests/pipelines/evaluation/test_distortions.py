@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,17 +25,20 @@ from ecgmon.pipelines.evaluation.distortions import (
     widened_qrs,
 )
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 ALL = {**DISTORTIONS, "early beat": early_beat}
 SECONDS = (np.arange(LENGTH) - BEFORE) / FS
 
 
-def wave(peak, width, height):
+def wave(peak: float, width: float, height: float) -> NDArray[np.float64]:
     """A bump in mV: where its peak is and how wide it is, in s from the R peak."""
     return height * np.exp(-np.square((SECONDS - peak) / width))
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> NDArray[np.float32]:
     """Made-up normal beats in mV, (40, 2, 320): P at -0.16 s, QRS, T at 0.28 s; the second lead upside down, half as high."""
     random = np.random.default_rng(0)
     beat = wave(-0.16, 0.025, 0.15) + wave(0, 0.015, 1.2) + wave(0.28, 0.05, 0.3)
@@ -41,18 +46,18 @@ def beats():
     return np.stack([noisy, -0.5 * noisy], axis=1).astype(np.float32)
 
 
-def width_at_half_height(lead):
+def width_at_half_height(lead: NDArray[np.float32]) -> np.float64:
     return np.count_nonzero(lead > lead[BEFORE] / 2) / FS
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_distortion_changes_what_it_says_it_changed_and_little_else(name, beats):
+def test_a_distortion_changes_what_it_says_it_changed_and_little_else(name: str, beats: NDArray[np.float32]) -> None:
     distorted, changed = ALL[name](beats, np.random.default_rng(1))
     change = np.abs(distorted - beats)
     largest = change.max(axis=-1, keepdims=True)
     outside = np.where(changed[:, None], 0, change)
-    assert (distorted.shape, distorted.dtype) == (beats.shape, np.float32)
-    assert (changed.shape, changed.dtype) == ((len(beats), LENGTH), np.bool_)
+    assert (distorted.shape, distorted.dtype) == (beats.shape, np.dtype(np.float32))
+    assert (changed.shape, changed.dtype) == ((len(beats), LENGTH), np.dtype(np.bool_))
     assert (largest >= LEAST_CHANGE).all(), "a distortion that cannot be seen tests nothing"
     assert (outside <= CHANGED_SHARE * largest + 1e-6).all()
     assert np.abs(np.diff(changed.astype(int), axis=1, prepend=0, append=0)).sum(axis=1).tolist() == [2] * len(beats), (
@@ -63,7 +68,9 @@ def test_a_distortion_changes_what_it_says_it_changed_and_little_else(name, beat
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(sorted(ALL)))
-def test_the_same_seed_distorts_alike_and_leaves_its_input_alone(seed, name, beats):
+def test_the_same_seed_distorts_alike_and_leaves_its_input_alone(
+    seed: int, name: str, beats: NDArray[np.float32]
+) -> None:
     before = beats.copy()
     first, second = (ALL[name](beats, np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(beats, before)
@@ -72,12 +79,12 @@ def test_the_same_seed_distorts_alike_and_leaves_its_input_alone(seed, name, bea
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_beats_are_no_error(name):
+def test_no_beats_are_no_error(name: str) -> None:
     distorted, changed = ALL[name](np.zeros((0, 1, LENGTH), np.float32), np.random.default_rng(0))
     assert (distorted.shape, changed.shape) == ((0, 1, LENGTH), (0, LENGTH))
 
 
-def test_a_widened_complex_is_wider_and_keeps_its_height_and_the_waves_around_it(beats):
+def test_a_widened_complex_is_wider_and_keeps_its_height_and_the_waves_around_it(beats: NDArray[np.float32]) -> None:
     distorted, _ = widened_qrs(beats, np.random.default_rng(1))
     for was, now in zip(beats[:, 0], distorted[:, 0], strict=True):
         assert 1.3 < width_at_half_height(now) / width_at_half_height(was) < 2.4
@@ -86,7 +93,7 @@ def test_a_widened_complex_is_wider_and_keeps_its_height_and_the_waves_around_it
     assert distorted[..., far] == pytest.approx(beats[..., far], abs=0.01)
 
 
-def test_a_missing_p_wave_leaves_a_straight_line(beats):
+def test_a_missing_p_wave_leaves_a_straight_line(beats: NDArray[np.float32]) -> None:
     distorted, changed = missing_p(beats, np.random.default_rng(1))
     first, last = P_SECONDS
     place = (first <= SECONDS) & (last >= SECONDS)
@@ -95,14 +102,14 @@ def test_a_missing_p_wave_leaves_a_straight_line(beats):
     assert np.abs(distorted[:, 0, place]).max() < 0.05
 
 
-def test_a_beat_without_a_p_wave_can_not_lose_it():
+def test_a_beat_without_a_p_wave_can_not_lose_it() -> None:
     without = np.broadcast_to((wave(0, 0.015, 1.2) + wave(0.28, 0.05, 0.3)).astype(np.float32), (3, 1, LENGTH))
     distorted, changed = missing_p(without, np.random.default_rng(1))
     assert not changed.any()
     assert distorted == pytest.approx(without, abs=1e-3)
 
 
-def test_an_st_shift_goes_either_way_and_lies_behind_the_r_peak(beats):
+def test_an_st_shift_goes_either_way_and_lies_behind_the_r_peak(beats: NDArray[np.float32]) -> None:
     distorted, changed = st_shift(beats, np.random.default_rng(1))
     change = distorted - beats
     segment = change[..., (SECONDS > 0.06) & (SECONDS < 0.12)].mean(axis=-1)
@@ -112,7 +119,7 @@ def test_an_st_shift_goes_either_way_and_lies_behind_the_r_peak(beats):
     assert not changed[:, SECONDS < -0.02].any()
 
 
-def test_a_spike_has_one_place_and_a_size_that_an_electrode_makes(beats):
+def test_a_spike_has_one_place_and_a_size_that_an_electrode_makes(beats: NDArray[np.float32]) -> None:
     distorted, changed = spike(beats, np.random.default_rng(1))
     change = np.abs(distorted - beats)[:, 0]
     assert ((change.max(axis=1) > 0.3 * SPIKE[0]) & (change.max(axis=1) < SPIKE[1])).all()
@@ -121,7 +128,7 @@ def test_a_spike_has_one_place_and_a_size_that_an_electrode_makes(beats):
     assert (changed.sum(axis=1) / FS < 0.2).all()
 
 
-def test_an_early_beat_shows_the_t_wave_of_the_beat_before(beats):
+def test_an_early_beat_shows_the_t_wave_of_the_beat_before(beats: NDArray[np.float32]) -> None:
     distorted, _ = early_beat(beats, np.random.default_rng(1))
     bump = SECONDS[(distorted - beats)[:, 0].argmax(axis=1)]
     assert ((bump > 0.28 - COUPLING[1] - 0.03) & (bump < 0.28 - COUPLING[0] + 0.03)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,23 +22,32 @@ from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.errors import AnnotationError
 from ecgmon.pipelines.sources.wfdb_files import Annotations
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.pipelines.items import Items
+
 heartbeats = st.lists(st.integers(72, 900), min_size=1, max_size=30).map(np.cumsum)  # 0.2 s and more
 samples = st.lists(st.integers(0, 3000), max_size=30, unique=True).map(lambda s: np.array(sorted(s), np.int64))
 
 
 @given(samples, samples)
-def test_matches_are_one_to_one_and_within_the_window(reference, detected):
+def test_matches_are_one_to_one_and_within_the_window(
+    reference: NDArray[np.int64], detected: NDArray[np.int64]
+) -> None:
     pairs = match_beats(reference, detected, 54)
     assert len(set(pairs[:, 0].tolist())) == len(set(pairs[:, 1].tolist())) == len(pairs)
     assert (np.abs(reference[pairs[:, 0]] - detected[pairs[:, 1]]) <= 54).all()
 
 
 @given(samples)
-def test_a_perfect_detector_is_perfect(reference):
+def test_a_perfect_detector_is_perfect(reference: NDArray[np.int64]) -> None:
     assert len(match_beats(reference, reference, 54)) == len(reference)
 
 
-def test_flutter_is_left_out_whether_or_not_it_ends():
+def test_flutter_is_left_out_whether_or_not_it_ends() -> None:
     annotations = Annotations(
         np.array([10, 100, 200, 300, 400, 500]), np.array(["N", "[", "!", "]", "V", "["]), ("",) * 6
     )
@@ -46,26 +56,26 @@ def test_flutter_is_left_out_whether_or_not_it_ends():
     assert reference.outside_flutter(np.array([99, 100, 300, 301, 600])).tolist() == [True, False, False, True, False]
 
 
-def test_figures_of_nothing_are_none_and_not_a_division_by_zero():
+def test_figures_of_nothing_are_none_and_not_a_division_by_zero() -> None:
     assert BeatCounts().sensitivity is None
     assert json.dumps(BeatCounts().as_dict())
 
 
-def test_a_folder_without_reference_beats_is_an_error_that_says_so(mitdb, tmp_path):
+def test_a_folder_without_reference_beats_is_an_error_that_says_so(mitdb: Path, tmp_path: Path) -> None:
     for suffix in ("hea", "dat"):
         (tmp_path / f"100.{suffix}").symlink_to(mitdb / f"100.{suffix}")
     with pytest.raises(AnnotationError, match="atr"):
         evaluate_records(tmp_path, progress=False)
 
 
-def part_of(mitdb, tmp_path, *names):
+def part_of(mitdb: Path, tmp_path: Path, *names: str) -> Path:
     for name in names:
         for suffix in ("hea", "dat", "atr"):
             (tmp_path / f"{name}.{suffix}").symlink_to(mitdb / f"{name}.{suffix}")
     return tmp_path
 
 
-def matched_by_wfdb(reference, detected, window):
+def matched_by_wfdb(reference: NDArray[np.int64], detected: NDArray[np.int64], window: int) -> list[tuple[int, int]]:
     """Pairs that WFDB's own comparison matches, as positions in both; its window leaves its bound out, EC57's does not."""
     from wfdb.processing import compare_annotations
 
@@ -75,7 +85,9 @@ def matched_by_wfdb(reference, detected, window):
 
 @given(heartbeats, heartbeats)
 @settings(deadline=None)  # the first example imports wfdb
-def test_beats_are_matched_pair_by_pair_as_wfdb_matches_them(reference, detected):
+def test_beats_are_matched_pair_by_pair_as_wfdb_matches_them(
+    reference: NDArray[np.int64], detected: NDArray[np.int64]
+) -> None:
     assert match_beats(reference, detected, 54).tolist() == list(map(list, matched_by_wfdb(reference, detected, 54)))
 
 
@@ -89,7 +101,7 @@ FLOORS = {  # missed and false beats on the whole record: what was reached, with
 }
 
 
-def test_detection_is_no_worse_than_it_was_on_easy_and_hard_records(mitdb, tmp_path):
+def test_detection_is_no_worse_than_it_was_on_easy_and_hard_records(mitdb: Path, tmp_path: Path) -> None:
     results = evaluate_records(part_of(mitdb, tmp_path, *FLOORS), progress=False)
     for name, (missed, false) in FLOORS.items():
         counts = results[name].counts
@@ -98,10 +110,10 @@ def test_detection_is_no_worse_than_it_was_on_easy_and_hard_records(mitdb, tmp_p
 
 
 @pytest.mark.slow
-def test_the_whole_database_is_read_as_well_as_it_was_and_counted_as_wfdb_counts(mitdb):
+def test_the_whole_database_is_read_as_well_as_it_was_and_counted_as_wfdb_counts(mitdb: Path) -> None:
     compared = []
 
-    def compare_with_wfdb(name, fs, annotations, items):
+    def compare_with_wfdb(name: str, fs: float, annotations: Annotations, items: Items) -> None:
         reference = annotations.sample[np.isin(annotations.symbol, sorted(BEAT_SYMBOLS))]
         detected = items.beats["sample"].astype(np.int64)
         window = round(MATCH_SECONDS * fs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -10,20 +12,25 @@ from ecgmon.models.inference.ticks import relative, smooth
 from ecgmon.pipelines.evaluation.explanation import RANKINGS, TOP, ExplanationError, compare, evaluate, measure, table
 from ecgmon.pipelines.training.dataset import prepare
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def marked(first, last, n=1):
+    from numpy.typing import NDArray
+
+
+def marked(first: int, last: int, n: int = 1) -> NDArray[np.bool_]:
     ticks = np.zeros((n, 320), np.bool_)
     ticks[:, first:last] = True
     return ticks
 
 
-def test_pointing_wholly_half_and_not_at_all_at_a_distortion_is_told_apart():
+def test_pointing_wholly_half_and_not_at_all_at_a_distortion_is_told_apart() -> None:
     ranking = np.tile(np.arange(320.0), (3, 1))  # the last tenth is the most anomalous
     distorted = np.concatenate([marked(320 - TOP, 320), marked(320 - TOP // 2, 320), marked(0, 200)])
     assert compare(ranking, distorted) == pytest.approx({"inside": 0.5, "half": 2 / 3, "all": 1 / 3})
 
 
-def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike():
+def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike() -> None:
     peak = np.zeros((1, 320))
     peak[0, 100] = 1
     spread = smooth(peak)
@@ -32,7 +39,7 @@ def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike():
     assert np.flatnonzero(spread[0]).mean() == 100
 
 
-def test_an_error_that_is_usual_at_its_tick_is_not_pointed_at():
+def test_an_error_that_is_usual_at_its_tick_is_not_pointed_at() -> None:
     usual = np.full(320, 0.001)
     usual[120:160] = 0.1  # the QRS complex
     odd = usual.copy()
@@ -41,13 +48,13 @@ def test_an_error_that_is_usual_at_its_tick_is_not_pointed_at():
     assert relative(usual[None], usual) == pytest.approx(np.ones((1, 320)))
 
 
-def test_without_beats_the_measurement_says_so():
+def test_without_beats_the_measurement_says_so() -> None:
     none = np.zeros((0, 1, 320), np.float32)
     with pytest.raises(ExplanationError, match="no beats to distort"):
         measure(Scorer(), none)
 
 
-def test_the_shipped_model_points_at_known_distortions(mitdb, tmp_path):
+def test_the_shipped_model_points_at_known_distortions(mitdb: Path, tmp_path: Path) -> None:
     dataset = prepare(mitdb, tmp_path, records=("100", "103", "115"))
     found = evaluate(Scorer(), dataset, "all", beats=200)
     for name, row in found["distortions"].items():

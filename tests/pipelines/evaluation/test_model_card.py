@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.pipelines.evaluation.model_card import FAILING, SECTIONS, CardError, failure_cases, worst, write
 from ecgmon.pipelines.training.dataset import BEAT, prepare
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 HAND_WRITTEN = "What a person wrote."
 
 
 @pytest.fixture
-def card(tmp_path):
+def card(tmp_path: Path) -> Path:
     """A card with a place for every section, and text between them."""
     path = tmp_path / "card.md"
     places = (f"{HAND_WRITTEN}\n\n<!-- {name} -->\n<!-- /{name} -->\n" for name in SECTIONS)
@@ -24,7 +28,7 @@ def card(tmp_path):
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(tmp_path: Path) -> Path:
     """Made-up result files of every kind."""
     folder = tmp_path / "results"
     folder.mkdir()
@@ -36,7 +40,7 @@ def results(tmp_path):
     for name in ("beatgan", "inter-patient"):
         np.savez(folder / f"{name}.npz", score=score, aami=aami, record=record, fold=fold)
         figures = {"auc": {"mean": 0.98761, "std": 0.00124}, "ap": {"mean": 0.9, "std": 0.0}}
-        whole = {
+        whole: dict[str, Any] = {
             "score": figures,
             "raw": figures,
             "teacher_raw": None,
@@ -83,7 +87,7 @@ def results(tmp_path):
     return folder
 
 
-def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote(card, results):
+def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote(card: Path, results: Path) -> None:
     assert write(results, card) == []
     text = card.read_text()
     assert text.count(HAND_WRITTEN) == len(SECTIONS)
@@ -102,14 +106,14 @@ def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote
     assert all((card.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in shown)
 
 
-def test_making_the_card_again_changes_nothing(card, results):
+def test_making_the_card_again_changes_nothing(card: Path, results: Path) -> None:
     write(results, card)
     first = card.read_text()
     write(results, card)
     assert card.read_text() == first
 
 
-def test_what_was_not_measured_is_left_out_with_a_word_on_how_to_make_it(card, tmp_path):
+def test_what_was_not_measured_is_left_out_with_a_word_on_how_to_make_it(card: Path, tmp_path: Path) -> None:
     assert write(tmp_path, card) == list(SECTIONS)
     text = card.read_text()
     for _, files, command in SECTIONS.values():
@@ -117,7 +121,7 @@ def test_what_was_not_measured_is_left_out_with_a_word_on_how_to_make_it(card, t
         assert all(file in text for file in files)
 
 
-def test_one_missing_result_leaves_the_other_sections_whole(card, results):
+def test_one_missing_result_leaves_the_other_sections_whole(card: Path, results: Path) -> None:
     (results / "frontier.json").unlink()
     assert write(results, card) == ["frontier"]
     assert "![AUC of the variants]" in card.read_text()
@@ -127,7 +131,9 @@ def test_one_missing_result_leaves_the_other_sections_whole(card, results):
     ("damaged", "content"),
     [("beatgan.npz", b""), ("beatgan.npz", b"{}"), ("beatgan.npz", b"PK\x03\x04"), ("frontier.json", b"{}")],
 )
-def test_a_damaged_result_is_refused_by_name_and_the_card_stays_as_it_was(damaged, content, card, results):
+def test_a_damaged_result_is_refused_by_name_and_the_card_stays_as_it_was(
+    damaged: str, content: bytes, card: Path, results: Path
+) -> None:
     before = card.read_text()
     (results / damaged).write_bytes(content)
     with pytest.raises(CardError, match=damaged):
@@ -135,24 +141,24 @@ def test_a_damaged_result_is_refused_by_name_and_the_card_stays_as_it_was(damage
     assert card.read_text() == before
 
 
-def test_a_card_without_a_place_for_a_section_is_refused(card, results):
+def test_a_card_without_a_place_for_a_section_is_refused(card: Path, results: Path) -> None:
     card.write_text(card.read_text().replace("<!-- /frontier -->", ""))
     with pytest.raises(CardError, match="frontier"):
         write(results, card)
 
 
-def test_a_card_that_is_not_there_is_refused(tmp_path, results):
+def test_a_card_that_is_not_there_is_refused(tmp_path: Path, results: Path) -> None:
     with pytest.raises(CardError, match=r"nowhere\.md"):
         write(results, tmp_path / "nowhere.md")
 
 
-def test_the_worst_cases_are_the_oddest_normal_beats_and_the_least_odd_abnormal_ones():
-    aami = np.uint8([0, 0, 0, 2, 2, 1, 4])
-    score = np.float32([1, 4, 3, 2, 0, 5, 0])
+def test_the_worst_cases_are_the_oddest_normal_beats_and_the_least_odd_abnormal_ones() -> None:
+    aami = np.array([0, 0, 0, 2, 2, 1, 4], np.uint8)
+    score = np.array([1, 4, 3, 2, 0, 5, 0], np.float32)
     assert worst(score, aami, cases=2).tolist() == [1, 2, 5, 4, 3]
 
 
-def test_failure_cases_are_drawn_as_the_generator_saw_them(mitdb, tmp_path):
+def test_failure_cases_are_drawn_as_the_generator_saw_them(mitdb: Path, tmp_path: Path) -> None:
     dataset = prepare(mitdb, tmp_path, records=("208",))
     score = np.arange(len(dataset.beats), dtype=np.float32)
     cases = failure_cases(Scorer(), dataset, dataset.beats, score)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,21 +14,26 @@ from ecgmon.pipelines.evaluation import model_card, protocols
 from ecgmon.pipelines.training.dataset import BeatClass
 from ecgmon.pipelines.training.separation import separation
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ecgmon.pipelines.evaluation.protocols import Evaluated
+
 FIGURES = {"score", "raw", "teacher_raw", "per_class", "folds", "model", "teacher", "without"}
 
 
 @pytest.fixture(scope="module")
-def five_folds(mitdb):
+def five_folds(mitdb: Path) -> Evaluated:
     return protocols.evaluate("beatgan", mitdb, records=["100", "208", "209"])
 
 
 @pytest.fixture(scope="module")
-def apart(mitdb):
+def apart(mitdb: Path) -> Evaluated:
     return protocols.evaluate("inter-patient", mitdb, records=["100", "200", "213", "232"])
 
 
 @pytest.mark.slow
-def test_five_folds_are_scored_each_by_its_own_model(five_folds):
+def test_five_folds_are_scored_each_by_its_own_model(five_folds: Evaluated) -> None:
     figures = five_folds.figures
     assert set(figures) == FIGURES
     assert [fold["split"] for fold in figures["folds"]] == ["fold0", "fold1", "fold2", "fold3", "fold4"]
@@ -41,7 +47,7 @@ def test_five_folds_are_scored_each_by_its_own_model(five_folds):
 
 
 @pytest.mark.slow
-def test_every_tested_beat_is_kept_for_the_card(five_folds, tmp_path):
+def test_every_tested_beat_is_kept_for_the_card(five_folds: Evaluated, tmp_path: Path) -> None:
     five_folds.store(tmp_path, "beatgan")
     curves = np.load(tmp_path / "beatgan.npz")
     for number, fold in enumerate(five_folds.figures["folds"]):
@@ -59,7 +65,7 @@ def test_every_tested_beat_is_kept_for_the_card(five_folds, tmp_path):
 
 
 @pytest.mark.slow
-def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart):
+def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart: Evaluated) -> None:
     figures = apart.figures
     assert set(figures) == FIGURES | {"without_232"}
     curves = apart.arrays["inter-patient"]
@@ -70,7 +76,7 @@ def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart):
     assert figures["score"]["auc"]["mean"] > 0.9
 
 
-def test_a_folder_without_the_records_is_said(tmp_path):
+def test_a_folder_without_the_records_is_said(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ecgmon", "evaluate", "beatgan", "--db", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

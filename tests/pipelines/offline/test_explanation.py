@@ -34,6 +34,7 @@ def test_the_explained_beat_is_the_one_that_was_scored(
     in_mv = np.square(explained.window - explained.reconstruction).mean()
     span = float(np.ptp(explained.window))
     assert in_mv * (2 / span) ** 2 == pytest.approx(explained.ax, rel=1e-3)
+    assert explained.largest_error_seconds is not None
     tick = BEFORE + round(explained.largest_error_seconds * FS)
     assert explained.relative_error[tick] == explained.relative_error.max()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,9 +20,9 @@ FS = 360.0
 ORANGE = np.array([0xC2, 0x41, 0x0C]) / 255
 
 
-def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
+def strip(seconds: float, scores: list[float], **changes: Any) -> Strip:
     rng = np.random.default_rng(2)
-    fields = {
+    fields: dict[str, Any] = {
         "stream": "mitdb/208",
         "lead": "MLII",
         "fs": FS,
@@ -34,7 +34,7 @@ def strip(seconds: float, scores: list[float], **changes: object) -> Strip:
     return Strip(**{**fields, **changes})
 
 
-def beat(**changes: object) -> Beat:
+def beat(**changes: Any) -> Beat:
     t = np.linspace(-1, 1, LENGTH, dtype=np.float32)
     fields = {
         "seq": 7, "seconds": 64.0, "score": 3.4, "ax": 0.02, "rr": 0.8, "rr_ratio": 1.1,

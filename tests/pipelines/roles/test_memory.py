@@ -11,12 +11,12 @@ import pytest
 from ecgmon.pipelines.roles.memory import Freed
 
 
-def rss():
+def rss() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_what_was_freed_among_what_is_kept_goes_back_to_the_system_when_it_is_time():
+def test_what_was_freed_among_what_is_kept_goes_back_to_the_system_when_it_is_time() -> None:
     now = 0.0
     freed = Freed(10.0, clock=lambda: now)
     if freed._trim is None:

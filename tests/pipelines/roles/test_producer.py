@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
@@ -12,10 +13,13 @@ from ecgmon.pipelines.roles.producer import UNPACED_CHUNK_SECONDS, Feed, Produce
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PATIENCE_MS = 60_000
 
 
-def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path):
+def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path: Path) -> None:
     feed = Feed(open_source(resolve(["toy"])[0], stop=60.0), 0.0, 0.25)
     address = f"ipc://{tmp_path}/m"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as monitor:
@@ -58,7 +62,7 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path):
     assert expected == feed.position
 
 
-def test_of_thousands_of_streams_without_a_pace_none_waits_long_for_its_turn():
+def test_of_thousands_of_streams_without_a_pace_none_waits_long_for_its_turn() -> None:
     assert unpaced_chunk(1) == unpaced_chunk(500) == UNPACED_CHUNK_SECONDS
     assert unpaced_chunk(1000) == 30
     assert unpaced_chunk(10_000) == 10

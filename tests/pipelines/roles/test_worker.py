@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import zmq
 
-from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.models.inference.reconstruction import Raw, Scorer
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.roles.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.pipelines.wire import Failed, Ready, Scores
 
 EPOCH = 7
 
@@ -23,7 +32,7 @@ class Broken:
         self.info = self._good.info
         self.left = 1
 
-    def score(self, windows: np.ndarray):
+    def score(self, windows: NDArray[np.float32]) -> Raw:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -39,15 +48,15 @@ class Monitor:
         self._socket.bind(address)
         self.batch = 0
 
-    def receive(self):
+    def receive(self) -> tuple[Failed | Ready | Scores, list[bytes]]:
         assert self._socket.poll(20_000), "nothing came from the worker"
         self._peer, *frames = self._socket.recv_multipart()
         return wire.decode(wire.from_worker, frames), frames
 
-    def send(self, frames: list[bytes]) -> None:
+    def send(self, frames: Sequence[bytes | memoryview]) -> None:
         self._socket.send_multipart([self._peer, *frames])
 
-    def ask(self, windows: np.ndarray) -> None:
+    def ask(self, windows: NDArray[np.float32]) -> None:
         self.batch += 1
         self.send(wire.pack_batch(EPOCH, self.batch, windows))
 
@@ -56,18 +65,18 @@ class Monitor:
 
 
 @pytest.fixture
-def monitor(tmp_path):
+def monitor(tmp_path: Path) -> Iterator[Monitor]:
     found = Monitor(f"ipc://{tmp_path}/w")
     yield found
     found.close()
 
 
 @pytest.fixture
-def working(monitor, tmp_path):
+def working(monitor: Monitor, tmp_path: Path) -> Iterator[Callable[..., Any]]:  # noqa: ARG001  # it outlives the worker
     """Run a worker in a thread until the test is over."""
     running: list[tuple[threading.Thread, threading.Event]] = []
 
-    def start(scorer, spare) -> None:
+    def start(scorer: Any, spare: type[Any] | None) -> None:
         ended = threading.Event()
 
         def work() -> None:
@@ -85,7 +94,7 @@ def working(monitor, tmp_path):
         thread.join(timeout=20)
 
 
-def beats(n: int) -> np.ndarray:
+def beats(n: int) -> NDArray[np.float32]:
     return np.random.default_rng(n).standard_normal((n, 1, 320)).astype(np.float32)
 
 
@@ -96,7 +105,7 @@ def greeted(monitor: Monitor) -> wire.Ready:
     return message
 
 
-def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor, working):
+def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor: Monitor, working: Callable[..., Any]) -> None:
     working(Broken(), Scorer)
     ready = greeted(monitor)
     assert (ready.device, ready.degraded) == ("cuda", "")
@@ -116,7 +125,7 @@ def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor, working):
     assert isinstance(monitor.receive()[0], wire.Scores)
 
 
-def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor, working):
+def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor: Monitor, working: Callable[..., Any]) -> None:
     working(Broken(), Broken)  # the spare scores one batch, then fails, too
     greeted(monitor)
     monitor.ask(beats(1))
@@ -130,7 +139,9 @@ def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor, workin
     assert "illegal memory access" in message.reason
 
 
-def test_without_a_spare_a_failure_is_reported_and_the_worker_lives(monitor, working):
+def test_without_a_spare_a_failure_is_reported_and_the_worker_lives(
+    monitor: Monitor, working: Callable[..., Any]
+) -> None:
     working(Broken(), None)
     greeted(monitor)
     monitor.ask(beats(1))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ecgmon
-from ecgmon.models.score.evidence import BEATS, EvidenceError
+from ecgmon.models.score.evidence import BEATS, Evidence, EvidenceError
+from ecgmon.models.score.score import Score
 from ecgmon.models.weights.checkpoint import default_weights, read_info
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.items import ITEM, Items, Kind
@@ -29,7 +30,7 @@ def made_up(beats: int, seed: int, leads: int = 2) -> Reconstructed:
     table["rr"] = table["rr_ratio"] = np.nan
     table["rr"][::2] = rng.uniform(0.6, 1.1, beats)
     table["rr_ratio"][::2] = rng.uniform(0.6, 1.2, beats)
-    windows = rng.standard_normal((beats, leads, LENGTH)).cumsum(axis=-1).astype(np.float32) / 8
+    windows = (rng.standard_normal((beats, leads, LENGTH)).cumsum(axis=-1) / 8).astype(np.float32)
     ticks = rng.uniform(0, 0.1, (beats, LENGTH)).astype(np.float16)
     return Reconstructed(Items(table, windows), ticks.mean(axis=1, dtype=np.float32), ticks)
 
@@ -45,11 +46,11 @@ def parts_of(whole: Reconstructed, cuts: list[int]) -> list[Reconstructed]:
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Score:
     return read_info(default_weights()).score
 
 
-def same(one, other) -> bool:
+def same(one: Evidence, other: Evidence) -> bool:
     return np.array_equal(one.features, other.features, equal_nan=True) and np.array_equal(one.outline, other.outline)
 
 
@@ -58,7 +59,9 @@ def same(one, other) -> bool:
     streams=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 80)), min_size=1, max_size=5),
     cuts=st.lists(st.integers(1, 159), unique=True, max_size=4).map(sorted),
 )
-def test_streams_taken_together_score_as_each_of_them_alone(model, streams, cuts):
+def test_streams_taken_together_score_as_each_of_them_alone(
+    model: Score, streams: list[tuple[int, int]], cuts: list[int]
+) -> None:
     wholes = [made_up(beats, seed, leads) for seed, (leads, beats) in enumerate(streams)]
     alone = [Chain(leads).observe(whole) for (leads, _), whole in zip(streams, wholes, strict=True)]
     cut = [parts_of(whole, [c for c in cuts if c < len(whole.items)]) for whole in wholes]
@@ -80,7 +83,7 @@ def test_streams_taken_together_score_as_each_of_them_alone(model, streams, cuts
 
 
 @pytest.mark.parametrize("before", [1, 20, 100])
-def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_stored(before):
+def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_stored(before: int) -> None:
     whole = made_up(before + 30, seed=1)
     stored, late = parts_of(whole, [2 * before])
     chain = Chain(2)
@@ -99,19 +102,19 @@ def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_
     assert chain.snapshot() == kept != stood
 
 
-def test_rows_of_another_number_of_leads_are_refused():
+def test_rows_of_another_number_of_leads_are_refused() -> None:
     rows = Chain(2).observe(made_up(3, seed=2)).remembered
     with pytest.raises(EvidenceError, match="expected a multiple of 114 for 1 lead"):
         Chain(1, rows)
 
 
-def test_items_without_beats_pass_through():
+def test_items_without_beats_pass_through() -> None:
     quiet = made_up(0, seed=0)
     observed = Chain(2).observe(quiet)
     assert (len(observed.evidence), observed.remembered, observed.ends) == (0, [], [(0, 0)])
 
 
-def test_nothing_but_the_chain_keeps_the_history_of_a_stream():
+def test_nothing_but_the_chain_keeps_the_history_of_a_stream() -> None:
     """One place wires the steps together: whoever wired them anew would score otherwise sooner or later."""
     imports = {}
     for folder in ("models", "pipelines", "monitor"):

@@ -165,9 +165,10 @@ def test_a_record_whose_name_can_not_be_a_stream_is_refused(tmp_path: Path, name
         resolve([str(tmp_path / name)])
 
 
+@pytest.mark.usefixtures("nothing_around")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(names=st.lists(st.text(max_size=80), max_size=4))
-def test_any_text_at_all_is_a_record_or_a_clear_error(nothing_around: Path, names: list[str]) -> None:
+def test_any_text_at_all_is_a_record_or_a_clear_error(names: list[str]) -> None:
     refs, errors = resolve_each([name for name in names if not name.isalnum()])  # those would ask the network
     assert all(_STREAM.fullmatch(ref.stream) for ref in refs)
     assert all(isinstance(error, SourceError) for error in errors.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -232,7 +232,7 @@ def test_an_endless_stream_says_so_and_goes_on(tmp_path: Path) -> None:
     np.testing.assert_allclose(next(chunks), signals()[7:367])
 
 
-def test_a_long_record_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+def test_a_long_record_is_never_in_memory_as_a_whole() -> None:
     class Watched:
         name, fs, leads, notes, truncated = "s", 360.0, ("a",), (), None
         length = 24 * 3600 * 360
@@ -242,7 +242,7 @@ def test_a_long_record_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
             self.largest = max(self.largest, stop - start)
             return np.zeros((stop - start, 1), np.float32)
 
-    record = Watched()
+    record: Any = Watched()
     assert sum(len(chunk) for chunk in RecordSource("s", record, 0, record.length).chunks(10.0)) == record.length
     assert record.largest <= BLOCK_SECONDS * record.fs
 
@@ -542,7 +542,9 @@ def test_a_source_stays_what_it_was_when_another_is_made_from_it(tmp_path: Path)
         ["## annotation type definitions", "43 x something", "## end of definitions", "## more"],
     ],
 )
-def test_annotations_with_a_definition_that_is_none_are_refused_and_not_read_for_ever(tmp_path: Path, notes) -> None:
+def test_annotations_with_a_definition_that_is_none_are_refused_and_not_read_for_ever(
+    tmp_path: Path, notes: list[str]
+) -> None:
     ref = write(tmp_path)
     write_notes(tmp_path / "100.atr", notes)
     with pytest.raises(AnnotationError, match="begins as a definition and is none"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,22 +14,27 @@ from hypothesis import strategies as st
 from ecgmon.models import windows
 from ecgmon.pipelines.sources.errors import SourceError
 from ecgmon.pipelines.training import dataset
-from ecgmon.pipelines.training.dataset import BeatClass, DatasetError
+from ecgmon.pipelines.training.dataset import BeatClass, Dataset, DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 
 @pytest.fixture(scope="module")
-def two_records(mitdb, tmp_path_factory):
+def two_records(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Records 114, whose MLII is its second signal, and 207, which has flutter waves."""
     return dataset.prepare(mitdb, tmp_path_factory.mktemp("two"), records=["114", "207"])
 
 
 @pytest.fixture(scope="module")
-def everything(mitdb, tmp_path_factory):
+def everything(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return dataset.prepare(mitdb, tmp_path_factory.mktemp("all"))
 
 
 @pytest.mark.slow
-def test_the_beats_are_those_that_papers_report_on(everything):
+def test_the_beats_are_those_that_papers_report_on(everything: Dataset) -> None:
     counts = everything.about["counts"]
     assert counts == {"N": 89_836, "S": 3_026, "V": 7_008, "F": 802, "Q": 15}
     assert len(everything.about["records"]) == len(set(dataset.RECORDS)) == 44
@@ -37,7 +43,7 @@ def test_the_beats_are_those_that_papers_report_on(everything):
 
 
 @pytest.mark.slow
-def test_folds_and_tenths_are_random_and_of_equal_size_in_every_class(everything):
+def test_folds_and_tenths_are_random_and_of_equal_size_in_every_class(everything: Dataset) -> None:
     for aami in BeatClass:
         members = everything.beats[everything.beats["aami"] == aami]
         sizes = np.bincount(members["fold"] * 10 + members["tenth"], minlength=50)
@@ -47,13 +53,13 @@ def test_folds_and_tenths_are_random_and_of_equal_size_in_every_class(everything
 
 
 @pytest.mark.slow
-def test_few_normal_beats_are_ones_that_a_second_detector_does_not_find(everything):
+def test_few_normal_beats_are_ones_that_a_second_detector_does_not_find(everything: Dataset) -> None:
     dropped = everything.normal & ~everything.beats["confirmed"]
     assert dropped.sum() == everything.about["unconfirmed"]
     assert 0.005 < dropped.sum() / everything.normal.sum() < 0.05  # the original dropped 3.5 %
 
 
-def test_windows_are_those_that_a_stream_cuts(two_records, mitdb):
+def test_windows_are_those_that_a_stream_cuts(two_records: Dataset, mitdb: Path) -> None:
     import wfdb
 
     signal = wfdb.rdrecord(str(mitdb / "114"), channel_names=["MLII"]).p_signal.T.astype(np.float32)
@@ -67,38 +73,38 @@ def test_windows_are_those_that_a_stream_cuts(two_records, mitdb):
     assert np.abs(found[:, 1]).max() > 0.1  # the other lead is there, too
 
 
-def test_beats_at_the_ends_of_a_record_have_windows_without_a_jump(two_records):
+def test_beats_at_the_ends_of_a_record_have_windows_without_a_jump(two_records: Dataset) -> None:
     beats = two_records.beats
     ends = beats[(beats["sample"] < windows.RAW_BEFORE) | (beats["sample"] > 650_000 - windows.RAW_AFTER)]
     assert len(ends) > 0
     assert np.abs(two_records.windows(ends)).max() < 5
 
 
-def test_an_annotation_that_is_no_beat_is_not_in_the_data_set(two_records):
+def test_an_annotation_that_is_no_beat_is_not_in_the_data_set(two_records: Dataset) -> None:
     symbols = set(two_records.beats["symbol"].tolist())
     assert symbols <= {symbol.encode() for group in dataset.SYMBOLS.values() for symbol in group}
     flutter_record = two_records.beats[two_records.beats["record"] == 207]
     assert flutter_record["rr"].max() < 4  # the seconds of flutter are not one long RR interval
 
 
-def test_classes_follow_the_annotations(two_records):
+def test_classes_follow_the_annotations(two_records: Dataset) -> None:
     for aami, symbols in dataset.SYMBOLS.items():
         members = two_records.beats["symbol"][two_records.beats["aami"] == aami]
         assert {symbol.decode() for symbol in members.tolist()} <= set(symbols)
 
 
-def test_a_stored_data_set_is_the_one_that_was_prepared(two_records, mitdb, tmp_path):
+def test_a_stored_data_set_is_the_one_that_was_prepared(two_records: Dataset, mitdb: Path, tmp_path: Path) -> None:
     again = dataset.prepare(mitdb, tmp_path, records=["114", "207"])
     assert again.about == two_records.about
     assert dataset.load(tmp_path).beats.tobytes() == two_records.beats.tobytes()
 
 
-def test_another_seed_deals_other_parts(two_records, mitdb, tmp_path):
+def test_another_seed_deals_other_parts(two_records: Dataset, mitdb: Path, tmp_path: Path) -> None:
     other = dataset.prepare(mitdb, tmp_path, records=["114", "207"], seed=1)
     assert not np.array_equal(other.beats["fold"], two_records.beats["fold"])
 
 
-def test_files_that_do_not_belong_together_are_refused(two_records, mitdb, tmp_path):
+def test_files_that_do_not_belong_together_are_refused(mitdb: Path, tmp_path: Path) -> None:
     dataset.prepare(mitdb, tmp_path, records=["114"])
     about = json.loads((tmp_path / "dataset.json").read_text())
     about["sha256"]["beats"] = "0" * 64
@@ -107,12 +113,12 @@ def test_files_that_do_not_belong_together_are_refused(two_records, mitdb, tmp_p
         dataset.load(tmp_path)
 
 
-def test_a_folder_without_a_data_set_is_said_to_be_one(tmp_path):
+def test_a_folder_without_a_data_set_is_said_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no prepared data set"):
         dataset.load(tmp_path)
 
 
-def test_records_that_can_not_be_used_are_named(mitdb, tmp_path):
+def test_records_that_can_not_be_used_are_named(mitdb: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="999"):
         dataset.prepare(mitdb, tmp_path, records=["999"])
     with pytest.raises(SourceError, match="MLII"):
@@ -121,14 +127,14 @@ def test_records_that_can_not_be_used_are_named(mitdb, tmp_path):
         dataset.prepare(mitdb, tmp_path, records=[])
 
 
-def test_a_record_without_annotations_is_named(mitdb, tmp_path):
+def test_a_record_without_annotations_is_named(mitdb: Path, tmp_path: Path) -> None:
     for kind in ("hea", "dat"):
         shutil.copy(mitdb / f"100.{kind}", tmp_path)
     with pytest.raises(SourceError, match="100"):
         dataset.prepare(tmp_path, tmp_path / "out", records=["100"])
 
 
-def test_each_beat_knows_the_interval_after_it(two_records):
+def test_each_beat_knows_the_interval_after_it(two_records: Dataset) -> None:
     for record in (114, 207):
         here = two_records.beats[two_records.beats["record"] == record]
         together = here["rr_after"][:-1] == here["rr"][1:]
@@ -136,12 +142,14 @@ def test_each_beat_knows_the_interval_after_it(two_records):
         assert np.isfinite(here["rr_after"][:-1]).all()
 
 
-def resampled(prepared, beats, shift, warp, lead=0):
+def resampled(
+    prepared: Dataset, beats: NDArray[np.void], shift: float, warp: float, lead: int = 0
+) -> NDArray[np.float32]:
     return prepared.resampled(beats, np.full(len(beats), lead), np.full(len(beats), shift), np.full(len(beats), warp))
 
 
 @pytest.mark.parametrize("lead", [0, 1])
-def test_a_shifted_and_warped_window_is_the_signal_there(two_records, lead):
+def test_a_shifted_and_warped_window_is_the_signal_there(two_records: Dataset, lead: int) -> None:
     beats = two_records.beats[100:103]
     plain = two_records.windows(beats)[:, lead : lead + 1]
     assert np.array_equal(resampled(two_records, beats, 0.0, 1.0, lead), plain)
@@ -151,7 +159,7 @@ def test_a_shifted_and_warped_window_is_the_signal_there(two_records, lead):
     assert np.allclose(squeezed[..., 140:230], plain[..., 140::2])
 
 
-def test_augmentation_does_not_reach_into_the_next_record(two_records):
+def test_augmentation_does_not_reach_into_the_next_record(two_records: Dataset) -> None:
     first, last = two_records.spans[114]
     assert two_records.spans[207][0] == last
     record = two_records.beats[two_records.beats["record"] == 114]
@@ -162,7 +170,7 @@ def test_augmentation_does_not_reach_into_the_next_record(two_records):
 
 
 @given(intervals=st.lists(st.integers(60, 900), min_size=1, max_size=40))
-def test_the_rhythm_compares_each_interval_with_those_before_it(intervals):
+def test_the_rhythm_compares_each_interval_with_those_before_it(intervals: list[int]) -> None:
     rr, ratio = dataset.rhythm(np.cumsum([0, *intervals]))
     assert np.isnan(rr[0])
     assert np.allclose(rr[1:], np.array(intervals) / 360)
@@ -174,6 +182,6 @@ def test_the_rhythm_compares_each_interval_with_those_before_it(intervals):
 
 @settings(deadline=None)
 @given(scale=st.floats(0.5, 2))
-def test_a_faster_heart_is_not_an_early_beat(scale):
+def test_a_faster_heart_is_not_an_early_beat(scale: float) -> None:
     r_peaks = np.round(np.arange(30) * 300 * scale).astype(np.int64)
     assert np.allclose(dataset.rhythm(r_peaks)[1][5:], 1, atol=0.01)

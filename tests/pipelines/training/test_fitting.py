@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,16 @@ from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.splits import split
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.models.networks.beatgan import Discriminator, Generator
+    from ecgmon.models.networks.dense import DenseGenerator
+    from ecgmon.models.score.score import Score
+    from ecgmon.models.training.distillation import Training
+
 TINY = Settings(width=4, latent=4, discriminator_width=2, epochs=8, batch=16, rate=1e-2, w_adv=0.1)
 TINY_STUDENT = Settings(
     architecture="dense", width=2, latent=4, epochs=8, batch=16, rate=1e-2, w_adv=0.0, alpha=1.0, beta=0.1
@@ -31,7 +42,7 @@ TINY_STUDENT = Settings(
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 
 
-def made_up(beats=200):
+def made_up(beats: int = 200) -> Dataset:
     """A data set of one record with equal beats, one a second, and some noise."""
     random = np.random.default_rng(0)
     ticks = np.arange(beats * 360)
@@ -50,25 +61,27 @@ def made_up(beats=200):
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> Dataset:
     return made_up()
 
 
 @pytest.fixture(scope="module")
-def finished(beats, tmp_path_factory):
+def finished(beats: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, Path]:
     out = tmp_path_factory.mktemp("finished")
     return training.fit(beats, out, TINY, "all"), out
 
 
-def held_out(beats):
+def held_out(beats: Dataset) -> NDArray[np.void]:
     return beats.beats[split(beats, "all").held_out]
 
 
-def same(a, b):
+def same(a: Discriminator | Generator | DenseGenerator, b: Discriminator | Generator | DenseGenerator) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_training_learns_to_reconstruct_normal_beats(beats, finished, tmp_path):
+def test_training_learns_to_reconstruct_normal_beats(
+    beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
+) -> None:
     short = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"epochs": 2})
     early = training.fit(beats, tmp_path, short, "all")
     before = training.errors(early.generator, beats, held_out(beats)).mean()
@@ -76,7 +89,7 @@ def test_training_learns_to_reconstruct_normal_beats(beats, finished, tmp_path):
     assert after < 0.75 * before
 
 
-def test_the_log_says_how_the_training_went(finished):
+def test_the_log_says_how_the_training_went(finished: tuple[Training, Path]) -> None:
     lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
     held_out = [line["held_out_reconstruction"] for line in lines if "held_out_reconstruction" in line]
     assert len(held_out) == TINY.epochs
@@ -85,29 +98,37 @@ def test_the_log_says_how_the_training_went(finished):
 
 
 @pytest.mark.parametrize("stop", [1, 17, 30])
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(beats, finished, tmp_path, stop):
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
+    beats: Dataset, finished: tuple[Training, Path], tmp_path: Path, stop: int
+) -> None:
     stopped = training.fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < stop)
     assert stopped.step == stop
     resumed = training.fit(beats, tmp_path, TINY, "all")
     assert resumed.step == resumed.steps
     assert same(resumed.generator, finished[0].generator)
+    assert resumed.discriminator is not None
+    assert finished[0].discriminator is not None
     assert same(resumed.discriminator, finished[0].discriminator)
     assert (tmp_path / "log.jsonl").read_text() == (finished[1] / "log.jsonl").read_text()
 
 
-def test_another_seed_gives_other_weights(beats, finished, tmp_path):
+def test_another_seed_gives_other_weights(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"seed": 1})
     assert not same(training.fit(beats, tmp_path, other, "all").generator, finished[0].generator)
 
 
-def test_resuming_with_other_settings_is_refused_and_says_which(beats, finished):
+def test_resuming_with_other_settings_is_refused_and_says_which(
+    beats: Dataset, finished: tuple[Training, Path]
+) -> None:
     other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"rate": 1e-4})
     with pytest.raises(TrainingError, match=r"rate was 0.01, is 0.0001"):
         training.fit(beats, finished[1], other, "all")
 
 
 @pytest.mark.parametrize("given", [TINY, replace(TINY_STUDENT, self_teacher=True)], ids=["beatgan", "dense"])
-def test_only_normal_beats_that_are_not_held_out_are_trained_on(beats, tmp_path, given):
+def test_only_normal_beats_that_are_not_held_out_are_trained_on(
+    beats: Dataset, tmp_path: Path, given: Settings
+) -> None:
     spoilt = made_up()
     columns = spoilt.beats["column"][~split(spoilt, "all").train]
     for column in columns:  # leaves the beats beside them alone: they are 360 samples off
@@ -120,7 +141,9 @@ def test_only_normal_beats_that_are_not_held_out_are_trained_on(beats, tmp_path,
     assert same(there.generator, here.generator)
 
 
-def test_a_discriminator_that_has_won_starts_again(beats, tmp_path, monkeypatch):
+def test_a_discriminator_that_has_won_starts_again(
+    beats: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ecgmon.models.training import distillation
 
     monkeypatch.setattr(distillation, "COLLAPSE", 1e9)
@@ -128,17 +151,17 @@ def test_a_discriminator_that_has_won_starts_again(beats, tmp_path, monkeypatch)
     assert run.restarts == 3
 
 
-def test_too_few_beats_are_said(tmp_path):
+def test_too_few_beats_are_said(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="do not fill one batch of 16"):
         training.fit(made_up(beats=12), tmp_path, TINY, "all")
 
 
-def test_a_training_shipped_before_its_end_says_so_in_its_command(beats, tmp_path):
+def test_a_training_shipped_before_its_end_says_so_in_its_command(beats: Dataset, tmp_path: Path) -> None:
     training.fit(beats, tmp_path, TINY, "all", stop_after=2)
     assert train_command.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
 
 
-def test_a_missing_training_is_said(tmp_path):
+def test_a_missing_training_is_said(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no training"):
         training.trained(tmp_path)
 
@@ -147,25 +170,25 @@ def test_a_missing_training_is_said(tmp_path):
     ("setting", "value"),
     [("width", 0), ("epochs", -1), ("rate", float("nan")), ("augmented", 1.5), ("warp", 0.9), ("seed", -1)],
 )
-def test_a_setting_that_makes_no_sense_is_named(setting, value):
+def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{setting} is {value}; expected"):
         Settings(**{setting: value})
 
 
-def test_a_device_that_is_not_there_is_named(beats, tmp_path):
+def test_a_device_that_is_not_there_is_named(beats: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot compute on 'nonsense'"):
         training.fit(beats, tmp_path, TINY, "all", device="nonsense")
     with pytest.raises(TrainingError, match="0 threads"):
         training.fit(beats, tmp_path, TINY, "all", threads=0)
 
 
-def test_a_damaged_state_is_said_to_be_one(beats, tmp_path):
+def test_a_damaged_state_is_said_to_be_one(beats: Dataset, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
         training.fit(beats, tmp_path, TINY, "all")
 
 
-def test_a_training_that_does_not_say_what_it_is_is_not_used(beats, tmp_path):
+def test_a_training_that_does_not_say_what_it_is_is_not_used(beats: Dataset, tmp_path: Path) -> None:
     training.fit(beats, tmp_path, TINY, "all", stop_after=1)
     (tmp_path / "about.json").write_text("{")
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
@@ -174,7 +197,7 @@ def test_a_training_that_does_not_say_what_it_is_is_not_used(beats, tmp_path):
         training.fit(beats, tmp_path, TINY, "all")
 
 
-def test_a_student_learns_from_its_teacher(beats, finished, tmp_path):
+def test_a_student_learns_from_its_teacher(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     taught = training.fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
     entries = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     first, last = [entry for entry in entries if "l_kd" in entry][:: len(entries)][0], entries[-1]
@@ -186,7 +209,9 @@ def test_a_student_learns_from_its_teacher(beats, finished, tmp_path):
     assert not same(taught.generator, alone.generator)
 
 
-def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(beats, finished, tmp_path):
+def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
+    beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
+) -> None:
     for self_teacher in (False, True):
         settings = replace(TINY_STUDENT, self_teacher=self_teacher)
         teacher = None if self_teacher else finished[1]
@@ -196,24 +221,26 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(beat
         assert same(whole.generator, training.fit(beats, part, settings, "all", teacher=teacher).generator)
 
 
-def test_a_teacher_that_has_seen_the_test_beats_is_refused(beats, finished, tmp_path):
+def test_a_teacher_that_has_seen_the_test_beats_is_refused(
+    beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
+) -> None:
     with pytest.raises(TrainingError, match="must not have seen what its student is tested on"):
         training.fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
 
 
-def test_a_missing_or_needless_teacher_is_said(beats, finished, tmp_path):
+def test_a_missing_or_needless_teacher_is_said(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="name the folder of its run"):
         training.fit(beats, tmp_path, TINY_STUDENT, "all")
     with pytest.raises(TrainingError, match="no use for a teacher"):
         training.fit(beats, tmp_path, TINY, "all", teacher=finished[1])
 
 
-def test_a_folder_of_another_training_is_refused(beats, finished):
+def test_a_folder_of_another_training_is_refused(beats: Dataset, finished: tuple[Training, Path]) -> None:
     with pytest.raises(TrainingError, match="another split"):
         training.fit(beats, finished[1], TINY, "fold0")
 
 
-def test_a_batch_holds_each_beat_of_an_epoch_once(beats):
+def test_a_batch_holds_each_beat_of_an_epoch_once(beats: Dataset) -> None:
     train = beats.beats[split(beats, "all").train]
     plain = Settings(batch=16, augmented=0.0)
     steps = len(train) // 16
@@ -224,7 +251,9 @@ def test_a_batch_holds_each_beat_of_an_epoch_once(beats):
     assert not np.array_equal(drawn, again)
 
 
-def test_a_checkpoint_says_how_its_generator_was_trained(beats, finished, made_up_score, tmp_path):
+def test_a_checkpoint_says_how_its_generator_was_trained(
+    beats: Dataset, finished: tuple[Training, Path], made_up_score: Score, tmp_path: Path
+) -> None:
     generator, about = training.trained(finished[1])
     info = checkpoint.save(
         tmp_path / "m.safetensors",
@@ -240,7 +269,7 @@ def test_a_checkpoint_says_how_its_generator_was_trained(beats, finished, made_u
     assert "--stop-after" not in info.command
 
 
-def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb, tmp_path):
+def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb: Path, tmp_path: Path) -> None:
     tiny = ["--width", "1", "--latent", "2", "--epochs", "9999", "--batch", "256"]
     dataset.prepare(mitdb, tmp_path / "data", records=["100"])
     command = [sys.executable, "-m", "ecgmon", "train", "fit", "--data", str(tmp_path / "data")]
@@ -259,7 +288,7 @@ def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb, tmp_path
     assert training._load_state(tmp_path / "run")["step"] == done + 3
 
 
-def test_every_setting_can_be_given_on_the_command_line(beats, finished):
+def test_every_setting_can_be_given_on_the_command_line(finished: tuple[Training, Path]) -> None:
     import argparse
 
     parser = argparse.ArgumentParser()
@@ -273,7 +302,7 @@ def test_every_setting_can_be_given_on_the_command_line(beats, finished):
         parser.parse_args(["fit", "--data", "a", "--run", "b", "--self-teacher", "perhaps"])
 
 
-def test_mounting_the_command_does_not_load_torch():
+def test_mounting_the_command_does_not_load_torch() -> None:
     code = (
         "import sys, ecgmon.monitor.cli.train; print({'torch', 'scipy', 'wfdb', 'numba'} & set(sys.modules) or 'none')"
     )
@@ -281,7 +310,7 @@ def test_mounting_the_command_does_not_load_torch():
     assert done.stdout.strip() == "none"
 
 
-def test_windows_are_scaled_before_the_network_sees_them(beats):
+def test_windows_are_scaled_before_the_network_sees_them(beats: Dataset) -> None:
     train = beats.beats[split(beats, "all").train]
     drawn, plain = training.batch(beats, train, TINY, 0)
     assert len(plain) == 8

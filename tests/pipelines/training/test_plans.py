@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,14 +12,18 @@ import pytest
 from ecgmon.models.training.settings import Settings
 from ecgmon.pipelines.training import plans
 from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
+from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.plans import PLANS, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEACHER = Settings(width=2, latent=3, discriminator_width=2, epochs=1, batch=16, rate=1e-2)
 STUDENT = replace(TEACHER, architecture="dense", w_adv=0.0, alpha=1.0, beta=0.1)
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> Dataset:
     random = np.random.default_rng(0)
     wave = 0.02 * random.standard_normal((2, 200 * 360))
     wave[:, 180::360] = 1
@@ -32,45 +37,45 @@ def beats():
 
 
 @pytest.fixture
-def runs():
+def runs() -> tuple[Run, Run]:
     return (Run("teacher", "fold0", TEACHER), Run("student", "fold0", STUDENT, "teacher", "taught"))
 
 
-def test_a_plan_goes_on_where_it_was_cut_off(beats, runs, tmp_path):
-    results = tmp_path / "results"
-    cut_off = plans.carry_out(
-        runs, beats, tmp_path, results, progress=lambda run, done, *_: run.name == "teacher" or done < 2
-    )
+def test_a_plan_goes_on_where_it_was_cut_off(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    cut_off = plans.carry_out(runs, beats, tmp_path, progress=lambda run, done, *_: run.name == "teacher" or done < 2)
     assert not cut_off
-    assert {path.name for path in results.iterdir()} == {"teacher.json", "teacher.log.jsonl"}
-    trained = []
-    finished = plans.carry_out(
-        runs, beats, tmp_path, results, progress=lambda run, done, *_: trained.append((run.name, done)) is None
-    )
+    assert [path.parent.name for path in tmp_path.glob("*/finished.json")] == ["teacher"]
+    trained: list[tuple[str, int]] = []
+
+    def note(run: Run, done: int, steps: int, terms: dict[str, float]) -> bool:  # noqa: ARG001  # as it is called
+        trained.append((run.name, done))
+        return True
+
+    finished = plans.carry_out(runs, beats, tmp_path, progress=note)
     assert finished
     assert {name for name, _ in trained} == {"student"}
     assert trained[0][1] == 3
-    student = json.loads((results / "student.json").read_text())
+    student = json.loads((tmp_path / "student" / "finished.json").read_text())
     assert student["what"] == "taught"
     assert student["teacher"]["settings"]["width"] == 2
     assert student["raw"]["beats"]["V"] > 0
     assert 0 <= student["raw"]["auc"] <= 1
-    assert student["multiply_adds"] < json.loads((results / "teacher.json").read_text())["multiply_adds"]
+    assert student["multiply_adds"] < json.loads((tmp_path / "teacher" / "finished.json").read_text())["multiply_adds"]
 
 
-def test_a_run_whose_teacher_is_missing_is_said(beats, runs, tmp_path):
-    with pytest.raises(plans.training.TrainingError, match="holds no training"):
-        plans.carry_out(runs[1:], beats, tmp_path, tmp_path / "results")
+def test_a_run_whose_teacher_is_missing_is_said(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds no training"):
+        plans.carry_out(runs[1:], beats, tmp_path)
 
 
-def test_speeds_are_measured_in_turns(beats, runs, tmp_path):
-    plans.carry_out(runs, beats, tmp_path, tmp_path / "results")
+def test_speeds_are_measured_in_turns(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    plans.carry_out(runs, beats, tmp_path)
     speed = plans.measured_speed([tmp_path / "teacher", tmp_path / "student"])
     assert set(speed) == {"teacher", "student"}
     assert min(speed.values()) > 0
 
 
-def test_every_plan_can_be_done_from_what_it_names():
+def test_every_plan_can_be_done_from_what_it_names() -> None:
     """A student's teacher is trained by some plan, on the same split, with nothing that tests the student."""
     everything = {run.name: run for runs in PLANS.values() for run in runs}
     assert len(everything) == sum(len(runs) for runs in PLANS.values())
@@ -81,11 +86,15 @@ def test_every_plan_can_be_done_from_what_it_names():
             assert everything[run.teacher].split == run.split
 
 
-def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path):
+def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    def finish(run: str, came_to: dict[str, Any]) -> None:
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "finished.json").write_text(json.dumps(came_to))
+
     raw = {"auc": 0.9, "ap": 0.8}
     for seed in (0, 2):
-        (tmp_path / f"ablation-none-{seed}.json").write_text(json.dumps({"raw": raw}))
-    found = plans.summary("ablation", tmp_path, tmp_path)
+        finish(f"ablation-none-{seed}", {"raw": raw})
+    found = plans.summary("ablation", tmp_path)
     assert found["variants"][0] == {
         "name": "none",
         "what": "no distillation",
@@ -94,11 +103,18 @@ def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path):
         "ap": [0.8, 0.8],
     }
     assert "ablation-none-1" in found["missing"]
-    row = {"name": "size-2", "what": "width 2", "split": "fold0", "parameters": 1, "multiply_adds": 2, "raw": raw}
-    (tmp_path / "size-2.json").write_text(json.dumps(row | {"settings": {}}))
-    found = plans.summary("frontier", tmp_path, tmp_path)
+    row: dict[str, Any] = {
+        "name": "size-2",
+        "what": "width 2",
+        "split": "fold0",
+        "parameters": 1,
+        "multiply_adds": 2,
+        "raw": raw,
+    }
+    finish("size-2", row | {"settings": {}})
+    found = plans.summary("frontier", tmp_path)
     expected = {"name": "width 2", "parameters": 1, "multiply_adds": 2, **raw, "beats_per_second": None}
     assert found["sizes"] == [expected]
     assert found["teacher"] is None
-    (tmp_path / "teacher-fold0.json").write_text(json.dumps(row | {"what": ""}))
-    assert plans.summary("frontier", tmp_path, tmp_path)["teacher"] == expected | {"name": "teacher-fold0"}
+    finish("teacher-fold0", row | {"what": ""})
+    assert plans.summary("frontier", tmp_path)["teacher"] == expected | {"name": "teacher-fold0"}

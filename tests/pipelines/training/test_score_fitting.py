@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from ecgmon.models.inference.reconstruction import Scorer
+from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
 from ecgmon.models.score.evidence import NAMES, log_error
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.training import score_fitting
-from ecgmon.pipelines.training.dataset import prepare
+from ecgmon.pipelines.training.dataset import Dataset, prepare
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.separation import separation
 from ecgmon.pipelines.training.splits import split
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ecgmon.pipelines.training.score_fitting import Gathered
+
 
 @pytest.fixture(scope="module")
-def scorer():
+def scorer() -> Scorer:
     return Scorer(shipped("fold0"))
 
 
 @pytest.fixture(scope="module")
-def dataset(mitdb, tmp_path_factory):
+def dataset(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepare(mitdb, tmp_path_factory.mktemp("data"), records=["100", "105", "119", "208", "213", "220"])
 
 
 @pytest.fixture(scope="module")
-def found(dataset, scorer):
+def found(dataset: Dataset, scorer: Scorer) -> Gathered:
     return score_fitting.annotated(dataset, score_fitting.reconstructed(dataset, scorer))
 
 
 @pytest.mark.slow
-def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(dataset, found):
+def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(
+    dataset: Dataset, found: Gathered
+) -> None:
     used = split(dataset, "fold0")
     # a tenth would be too few beats of so few records
     held_out = used.held_out | (used.train & (dataset.beats["tenth"] < 4))
@@ -45,15 +53,15 @@ def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(da
     assert separation(score[used.test], dataset.beats["aami"][used.test])["per_class"]["V"] > 0.98
 
 
-def test_too_few_beats_for_a_score_are_said(dataset, found):
+def test_too_few_beats_for_a_score_are_said(dataset: Dataset, found: Gathered) -> None:
     used = split(dataset, "ds1")  # none of its five groups of patients could be left out
     few = type(used)(used.name, used.train & (np.arange(len(used.train)) < 500), used.held_out & False, used.test)
     with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of ds1"):
         score_fitting.fitted(dataset, replace(found, unseen=found.evidence.features[:, 0]), few)
 
 
-def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset, scorer):
-    generators = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
+def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset: Dataset, scorer: Scorer) -> None:
+    generators: dict[str, Reconstructor] = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
     halves = score_fitting.Halves(dataset, generators)
     for record, unseen in ((119, "ds1-b"), (208, "ds1-a"), (220, "ds1-b")):  # every other patient, from the first on
         here = dataset.windows(dataset.beats[dataset.beats["record"] == record][:50])[:, :1]
@@ -61,19 +69,24 @@ def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset, sc
 
 
 @pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1-a", "all-b"), ("fold0", "fold1")])
-def test_generators_that_are_no_halves_are_refused(dataset, scorer, names):
+def test_generators_that_are_no_halves_are_refused(dataset: Dataset, scorer: Scorer, names: tuple[str, ...]) -> None:
     with pytest.raises(TrainingError, match="are not the halves of a split"):
         score_fitting.Halves(dataset, dict.fromkeys(names, scorer))
 
 
-def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(mitdb, dataset, scorer):
+def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(
+    mitdb: Path, dataset: Dataset, scorer: Scorer
+) -> None:
     halves = score_fitting.Halves(dataset, {"ds1-a": scorer, "ds1-b": scorer})
     streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
+    assert streamed.unseen is not None
     known = np.isfinite(streamed.unseen)
     assert np.allclose(log_error(streamed.unseen[known]), streamed.evidence.features[known, 0])
 
 
-def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(mitdb, dataset, scorer, found):
+def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(
+    mitdb: Path, dataset: Dataset, scorer: Scorer, found: Gathered
+) -> None:
     streamed = score_fitting.streamed(dataset, mitdb, scorer)
     assert len(streamed.beats) > 0.99 * len(dataset.beats)
     assert len(np.unique(streamed.beats)) > 0.999 * len(streamed.beats)
@@ -85,7 +98,7 @@ def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(mitdb,
         assert np.corrcoef(there[known, column], here[known, column])[0, 1] > 0.9, name
 
 
-def test_what_is_usual_is_the_mean_error_of_the_held_out_beats(dataset, found):
+def test_what_is_usual_is_the_mean_error_of_the_held_out_beats(dataset: Dataset, found: Gathered) -> None:
     used = split(dataset, "fold1")
     usual = score_fitting.usual_errors(found, used)
     assert usual == pytest.approx(found.ticks[used.held_out].astype(float).mean(axis=0), rel=1e-5)

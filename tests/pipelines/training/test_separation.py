@@ -14,18 +14,20 @@ from ecgmon.pipelines.training.separation import auc, average_precision, separat
     negative=st.lists(st.integers(0, 9), min_size=1, max_size=30),
     positive=st.lists(st.integers(0, 9), min_size=1, max_size=30),
 )
-def test_the_area_under_the_curve_is_the_chance_of_the_right_order(negative, positive):
+def test_the_area_under_the_curve_is_the_chance_of_the_right_order(negative: list[int], positive: list[int]) -> None:
     pairs = [(p > n) + 0.5 * (p == n) for p in positive for n in negative]
-    assert auc(np.float32(negative), np.float32(positive)) == pytest.approx(np.mean(pairs))
+    assert auc(np.array(negative, np.float32), np.array(positive, np.float32)) == pytest.approx(np.mean(pairs))
 
 
-def test_average_precision_agrees_with_a_hand_worked_case():
+def test_average_precision_agrees_with_a_hand_worked_case() -> None:
     # Ranked: positive, negative, positive, negative: precisions at the positives are 1 and 2/3.
-    assert average_precision(np.float32([2, 0]), np.float32([3, 1])) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(np.array([2, 0], np.float32), np.array([3, 1], np.float32)) == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
 
 
-def test_classes_are_compared_with_the_normal_beats_each():
-    values = np.float32([0, 1, 2, 3, 0.5])
+def test_classes_are_compared_with_the_normal_beats_each() -> None:
+    values = np.array([0, 1, 2, 3, 0.5], np.float32)
     found = separation(values, np.array([0, 0, 1, 2, 1], np.uint8))
     assert found["beats"] == {"N": 2, "S": 2, "V": 1, "F": 0, "Q": 0}
     assert found["per_class"] == {"S": 0.75, "V": 1.0}

@@ -11,7 +11,7 @@ from ecgmon.pipelines.training.splits import split
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> Dataset:
     """As many beats of each class as the protocol has, over its records, without signal."""
     aami = np.repeat(np.array(list(COUNTS), np.uint8), list(COUNTS.values()))
     table = np.zeros(len(aami), BEAT)
@@ -23,7 +23,7 @@ def beats():
 
 
 @pytest.mark.parametrize("name", splits.NAMES)
-def test_each_beat_is_used_for_one_thing_and_only_normal_ones_train(beats, name):
+def test_each_beat_is_used_for_one_thing_and_only_normal_ones_train(beats: Dataset, name: str) -> None:
     used = split(beats, name)
     assert not (used.train & used.held_out).any()
     assert not (used.train & used.test).any()
@@ -33,7 +33,7 @@ def test_each_beat_is_used_for_one_thing_and_only_normal_ones_train(beats, name)
     assert used.train.sum() == pytest.approx(9 * used.held_out.sum(), rel=0.02)
 
 
-def test_the_five_folds_are_as_large_as_the_published_ones(beats):
+def test_the_five_folds_are_as_large_as_the_published_ones(beats: Dataset) -> None:
     tested = np.zeros(len(beats.beats), int)
     for k in range(5):
         used = split(beats, f"fold{k}")
@@ -48,7 +48,7 @@ def test_the_five_folds_are_as_large_as_the_published_ones(beats):
     assert (tested[beats.normal] == 1).all()
 
 
-def test_patients_are_kept_apart(beats):
+def test_patients_are_kept_apart(beats: Dataset) -> None:
     used = split(beats, "ds1")
     trained = set(beats.beats["record"][used.train | used.held_out])
     tested = set(beats.beats["record"][used.test])
@@ -61,7 +61,7 @@ def test_patients_are_kept_apart(beats):
     assert np.array_equal(used.test, whole)
 
 
-def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats):
+def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats: Dataset) -> None:
     kept, dropped = split(beats, "fold0"), split(beats, "fold0", only_confirmed=True)
     assert kept.train.sum() > dropped.train.sum()
     assert beats.beats["confirmed"][dropped.train].all()
@@ -70,7 +70,7 @@ def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats):
 
 
 @pytest.mark.parametrize("whole", splits.HALVES)
-def test_every_patient_is_left_out_by_one_half(beats, whole):
+def test_every_patient_is_left_out_by_one_half(beats: Dataset, whole: str) -> None:
     one, other = (split(beats, name) for name in splits.HALVES[whole])
     both = split(beats, whole)
     assert (one.train ^ other.train == both.train).all()
@@ -83,6 +83,6 @@ def test_every_patient_is_left_out_by_one_half(beats, whole):
     assert len(set(whose)) == len(RECORDS) - 1  # 201 and 202 are of one patient
 
 
-def test_an_unknown_split_is_refused(beats):
+def test_an_unknown_split_is_refused(beats: Dataset) -> None:
     with pytest.raises(ValueError, match="no split 'fold5'"):
         split(beats, "fold5")

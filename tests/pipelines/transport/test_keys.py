@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 import pytest
 import zmq
@@ -11,21 +12,24 @@ import zmq
 from ecgmon.pipelines.transport import keys
 from ecgmon.pipelines.transport.keys import KeyFileError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.fixture
-def made(tmp_path):
+def made(tmp_path: Path) -> tuple[Path, bytes]:
     path = tmp_path / "own.key"
     return path, keys.generate(path)
 
 
-def test_a_key_that_was_made_can_be_read_and_only_by_us(made):
+def test_a_key_that_was_made_can_be_read_and_only_by_us(made: tuple[Path, bytes]) -> None:
     path, public = made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     pair = keys.read(path)
     assert pair.public == public == zmq.curve_public(pair.secret)
 
 
-def test_a_wide_umask_does_not_open_a_key(tmp_path):
+def test_a_wide_umask_does_not_open_a_key(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         keys.generate(tmp_path / "own.key")
@@ -34,7 +38,7 @@ def test_a_wide_umask_does_not_open_a_key(tmp_path):
     assert stat.S_IMODE((tmp_path / "own.key").stat().st_mode) == 0o600
 
 
-def test_no_key_is_ever_overwritten(made):
+def test_no_key_is_ever_overwritten(made: tuple[Path, bytes]) -> None:
     path, public = made
     with pytest.raises(KeyFileError, match="never overwritten"):
         keys.generate(path)
@@ -42,21 +46,21 @@ def test_no_key_is_ever_overwritten(made):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
-def test_a_key_that_others_could_read_or_change_is_refused(made, mode):
+def test_a_key_that_others_could_read_or_change_is_refused(made: tuple[Path, bytes], mode: int) -> None:
     path, _ = made
     path.chmod(mode)
     with pytest.raises(KeyFileError, match="chmod 0600"):
         keys.read(path)
 
 
-def test_no_key_is_written_through_a_planted_link(tmp_path):
+def test_no_key_is_written_through_a_planted_link(tmp_path: Path) -> None:
     (tmp_path / "planted").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(KeyFileError):
         keys.generate(tmp_path / "planted")
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_pipe_in_a_key_s_place_neither_hangs_nor_counts(tmp_path):
+def test_a_pipe_in_a_key_s_place_neither_hangs_nor_counts(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(KeyFileError, match="not a regular file"):
@@ -64,7 +68,7 @@ def test_a_pipe_in_a_key_s_place_neither_hangs_nor_counts(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"secret words of mine", b"x" * 39, b"x" * 41, b"\xff" * 40, b'"' * 40])
-def test_what_is_no_key_is_refused_without_being_shown(tmp_path, content):
+def test_what_is_no_key_is_refused_without_being_shown(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "own.key"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -73,14 +77,16 @@ def test_what_is_no_key_is_refused_without_being_shown(tmp_path, content):
     assert "words" not in str(raised.value)
 
 
-def test_a_secret_has_no_representation(made):
+def test_a_secret_has_no_representation(made: tuple[Path, bytes]) -> None:
     pair = keys.read(made[0])
     line = keys.ConnectionKeys(pair, pair.public)
     for text in (repr(pair), str(pair), repr(line)):
         assert pair.secret.decode() not in text
 
 
-def test_the_credential_of_systemd_is_taken_where_no_file_is_named(made, tmp_path, monkeypatch):
+def test_the_credential_of_systemd_is_taken_where_no_file_is_named(
+    made: tuple[Path, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, public = made
     folder = tmp_path / "credentials"
     folder.mkdir()

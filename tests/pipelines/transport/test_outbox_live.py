@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def filled(limit: int, count: int, window: int = 1000) -> Outbox:
     return outbox
 
 
-def test_the_newest_are_kept_and_one_gap_says_what_was_lost():
+def test_the_newest_are_kept_and_one_gap_says_what_was_lost() -> None:
     outbox = filled(limit=10, count=25)
     ((_, first, items, arrivals),) = outbox.take(1)
     assert (first, items.table["kind"].tolist(), items.table["seq"].tolist()) == (0, [Kind.GAP], [11])
@@ -44,7 +45,7 @@ def test_the_newest_are_kept_and_one_gap_says_what_was_lost():
     assert rest["sample"].tolist()[:7] == list(range(16, 23))
 
 
-def test_what_was_sent_never_gives_way():
+def test_what_was_sent_never_gives_way() -> None:
     outbox = filled(limit=10, count=6)
     sent = outbox.take(6)
     assert sum(len(items) for _, _, items, _ in sent) == 6
@@ -57,7 +58,7 @@ def test_what_was_sent_never_gives_way():
     assert gap[2].table["kind"][0] == Kind.GAP
 
 
-def test_a_fast_stream_does_not_cost_a_slow_one_its_beats():
+def test_a_fast_stream_does_not_cost_a_slow_one_its_beats() -> None:
     outbox = Outbox(2, 20, live=True)
     outbox.resume(0, 0, 0)
     outbox.resume(1, 0, 0)
@@ -69,7 +70,7 @@ def test_a_fast_stream_does_not_cost_a_slow_one_its_beats():
     assert [sample for part in slow for sample in part] == [0, 1, 2, 3, 4]
 
 
-def test_the_end_of_a_stream_does_not_give_way():
+def test_the_end_of_a_stream_does_not_give_way() -> None:
     outbox = filled(limit=6, count=30)
     end = np.zeros(1, ITEM)
     end["kind"] = Kind.END
@@ -82,7 +83,7 @@ def test_the_end_of_a_stream_does_not_give_way():
     assert outbox.held == 0
 
 
-def test_a_limit_that_leaves_no_room_is_refused():
+def test_a_limit_that_leaves_no_room_is_refused() -> None:
     with pytest.raises(OutboxError, match="expected at least 6"):
         Outbox(2, 5, live=True)
 
@@ -97,8 +98,8 @@ class Live(RuleBasedStateMachine):
         self.stored = [0, 0]
         self.next = [0, 0]
         self.lost_store = self.restarted = self.may_jump = False
-        self.link: deque = deque()
-        self.told: deque = deque()
+        self.link: deque[Any] = deque()
+        self.told: deque[Any] = deque()
         self.producer_starts()
 
     @rule()
