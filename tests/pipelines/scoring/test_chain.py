@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import strategies as st
 
 import ecgmon
 from ecgmon.models.score.evidence import BEATS, Evidence, EvidenceError
-from ecgmon.models.score.score import Score
 from ecgmon.models.weights.checkpoint import default_weights, read_info
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.items import ITEM, Items, Kind
 from ecgmon.pipelines.scoring.chain import Chain, Reconstructed, observe
+
+if TYPE_CHECKING:
+    from ecgmon.models.score.score import Score
 
 PACKAGE = Path(ecgmon.__file__).parent
 
