@@ -10,7 +10,7 @@ from ecgmon.monitor.bench import stages
 from ecgmon.monitor.bench.profile import Profile
 from ecgmon.monitor.bench.rig import BenchError, rig
 from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
-from ecgmon.monitor.store.database import FILE, Reader
+from ecgmon.monitor.store import FILE, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

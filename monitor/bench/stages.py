@@ -17,7 +17,7 @@ from ecgmon.monitor.bench.segment import one_core
 from ecgmon.monitor.config.schema import AlertSettings
 from ecgmon.monitor.core.exchange import Lot
 from ecgmon.monitor.core.outcomes import StreamRules, conclude, observe
-from ecgmon.monitor.store.database import Store
+from ecgmon.monitor.store import Store
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.items import ITEM
 from ecgmon.pipelines.roles.producer import UNPACED_CHUNK_SECONDS

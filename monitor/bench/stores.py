@@ -13,8 +13,8 @@ import numpy as np
 
 from ecgmon.monitor.bench.stages import disk_bytes_per_second
 from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
-from ecgmon.monitor.core.commit import Entry, StreamState
-from ecgmon.monitor.store.database import FILE, Reader, Store
+from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
+from ecgmon.monitor.store import FILE, Reader, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +29,12 @@ _LAST_HOUR_BEATS: Final = 4500
 _REPEATS: Final = 5
 
 
-def _rows(first: int, count: int) -> list[tuple[int, int, float, float, int, int, float, float]]:
+def _rows(first: int, count: int) -> list[StoredBeat]:
     random = np.random.default_rng(first)
     rr = random.normal(0.8, 0.05, count)
     error, score = random.gamma(2, 0.005, count), random.exponential(0.43, count)
     return [
-        (first + k, (first + k) * 288, float(np.float32(rr[k])), 1.0, 0, 0, float(np.float32(error[k])),
+        StoredBeat(first + k, (first + k) * 288, float(np.float32(rr[k])), 1.0, 0, 0, float(np.float32(error[k])),
          float(np.float32(score[k])))
         for k in range(count)
     ]  # fmt: skip

@@ -135,7 +135,7 @@ def run_bench(args: Namespace) -> int:
     from ecgmon.monitor.bench.rig import BenchError
     from ecgmon.monitor.process.report import NotRunningError
     from ecgmon.monitor.process.supervisor import SupervisorError
-    from ecgmon.monitor.store.database import StoreError
+    from ecgmon.monitor.store import StoreError
     from ecgmon.pipelines.sources.errors import SourceError
 
     if args.what == "report":

@@ -8,7 +8,7 @@ import numpy as np
 
 from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.models.inference.ticks import relative
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 from ecgmon.pipelines.items import Quality
 from ecgmon.pipelines.offline.explanation import unscale
 from ecgmon.pipelines.offline.pictures import Beat, Strip, busiest_stretch, draw_strip
@@ -44,7 +44,7 @@ def draw_closing_picture(
     ------
     OSError
         If the file cannot be written.
-    ecgmon.monitor.store.database.StoreError
+    ecgmon.monitor.store.StoreError
         If the store cannot be read.
     """
     with Reader(state) as reader:

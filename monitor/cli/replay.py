@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ecgmon.monitor.cli.live_view import View
     from ecgmon.monitor.config.schema import Config, SourceSettings
     from ecgmon.monitor.process.session import Played
-    from ecgmon.monitor.store.database import StoredAlert
+    from ecgmon.monitor.store import StoredAlert
     from ecgmon.pipelines.sources.record import RecordSource
 
 _DEMO_SPEED: Final = 20.0
@@ -148,7 +148,7 @@ class _Replay:
         from ecgmon.monitor.process.session import Played
         from ecgmon.monitor.process.signals import StopRequest
         from ecgmon.monitor.process.supervisor import EXIT_FAILED, EXIT_REFUSED, SupervisorError
-        from ecgmon.monitor.store.database import StoreError
+        from ecgmon.monitor.store import StoreError
 
         stopping = StopRequest()
         try:
@@ -253,7 +253,7 @@ class _Replay:
             return play(config, observe=view.update, output=view.say, stopping=stopping)
 
     def _summarise(self, state: Path, played: Played, sources: list[tuple[SourceSettings, RecordSource]]) -> _Summary:
-        from ecgmon.monitor.store.database import Reader
+        from ecgmon.monitor.store import Reader
 
         wanted = {source.stream for _, source in sources}
         with Reader(state) as reader:

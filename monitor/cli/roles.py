@@ -98,7 +98,7 @@ def run_monitor(args: Namespace) -> int:
     from ecgmon.monitor.process.monitor import Monitor
     from ecgmon.monitor.process.reload import Reloader
     from ecgmon.monitor.process.supervisor import EXIT_REFUSED
-    from ecgmon.monitor.store.database import Store, StoreError
+    from ecgmon.monitor.store import Store, StoreError
     from ecgmon.monitor.web.exporter import ExporterError, serve
     from ecgmon.pipelines.scoring import chain
     from ecgmon.pipelines.transport.keys import KeyFileError

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from ecgmon.monitor.process.report import Status
-    from ecgmon.monitor.store.database import StoredAlert, StoredStream
+    from ecgmon.monitor.store import StoredAlert, StoredStream
 
 _FOLLOW_SECONDS: Final = 0.5  # between two looks at the store
 
@@ -71,7 +71,7 @@ def add_backup(parser: ArgumentParser) -> None:
 
 def run_backup(args: Namespace) -> int:
     """Run ``ecgmon backup``; 1 if there is no store or the file cannot be made."""
-    from ecgmon.monitor.store.database import Reader, StoreError
+    from ecgmon.monitor.store import Reader, StoreError
 
     config = load_config(args, _state(args))
 
@@ -92,7 +92,7 @@ def run_backup(args: Namespace) -> int:
 def run_status(args: Namespace) -> int:
     """Run ``ecgmon status``."""
     from ecgmon.monitor.process.report import Client, NotRunningError
-    from ecgmon.monitor.store.database import Reader, StoreError
+    from ecgmon.monitor.store import Reader, StoreError
 
     config = load_config(args, _state(args))
     status: Status | None = None
@@ -184,7 +184,7 @@ def _print_status(status: Status | None, streams: list[StoredStream], folder: st
 def run_alerts(args: Namespace) -> int:
     """Run ``ecgmon alerts``."""
     from ecgmon.monitor.process.signals import StopRequest
-    from ecgmon.monitor.store.database import Reader, StoreError
+    from ecgmon.monitor.store import Reader, StoreError
 
     stopping = StopRequest() if args.follow else None
     config = load_config(args, _state(args))

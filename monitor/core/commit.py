@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,25 @@ class StreamState:
         return (self.fs, self.leads) == (fs, tuple(leads))
 
 
+class StoredBeat(NamedTuple):
+    """A beat as the store keeps it, in the order of the columns.  NaN where a value is not known."""
+
+    seq: int
+    """Its number in the stream."""
+    sample: int
+    """R peak, in the stream's own sampling rate."""
+    rr: float
+    """RR interval to the beat before, in s."""
+    rr_ratio: float
+    """``rr`` over the mean of the intervals before it."""
+    quality: int
+    """A :class:`~ecgmon.pipelines.items.Quality`."""
+    flags: int
+    ax: float
+    """A(x)."""
+    score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one stream adds in one commit.
@@ -56,8 +75,7 @@ class Entry:
     ----------
     state : StreamState
         The stream after this commit.
-    beats : list of (seq, sample, rr, rr_ratio, quality, flags, error, score)
-        NaN where a value is not known.
+    beats : list of StoredBeat
     details : list of (seq, window, ticks)
         Float32 (leads, 320) in mV and float16 (320,).
     alerts : list of Alert
@@ -69,7 +87,7 @@ class Entry:
     """
 
     state: StreamState
-    beats: list[tuple[int, int, float, float, int, int, float, float]]
+    beats: list[StoredBeat]
     details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     runs: list[tuple[int, int, int]] = field(default_factory=list)

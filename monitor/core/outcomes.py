@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from ecgmon.models.score.evidence import BEATS
 from ecgmon.monitor.core.alerts import Alert, AlertEngine, End, Gap, Stalled
-from ecgmon.monitor.core.commit import Entry, StreamState
+from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
 from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.scoring import chain
 from ecgmon.pipelines.scoring.chain import Chain, Reconstructed
@@ -182,7 +182,7 @@ class Rules:
         items = slice(0, len(scored.items)) if items is None else items
         own = slice(0, len(scored.scores)) if own is None else own
         state = self.state
-        rows: list[tuple[int, int, float, float, int, int, float, float]] = []
+        rows: list[StoredBeat] = []
         details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = []
         alerts: list[Alert] = []
         seconds: list[Quality] = []
@@ -205,7 +205,7 @@ class Rules:
             if kind == _BEAT:
                 score = scores[beat]
                 changes = feed_beat(seq, at, rr, score, _QUALITIES[quality])
-                rows.append((seq, sample, rr, rr_ratio, quality, flags, ax[beat], score))
+                rows.append(StoredBeat(seq, sample, rr, rr_ratio, quality, flags, ax[beat], score))
                 if score >= detail_from or everything or (changes and raising(changes)):
                     details.append((seq, *scored.detail(beat)))
                 seq += 1

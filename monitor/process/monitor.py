@@ -28,7 +28,7 @@ from ecgmon.monitor.process import connections as endpoints
 from ecgmon.monitor.process.connections import Listener
 from ecgmon.monitor.process.reload import ReloadError
 from ecgmon.monitor.process.report import FeedAlert, FeedUpdate, Status, StreamStatus, WorkerStatus
-from ecgmon.monitor.store.database import StoreError, StreamChangedError
+from ecgmon.monitor.store import StoreError, StreamChangedError
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.items import Kind
 from ecgmon.pipelines.roles.memory import Freed
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ecgmon.monitor.metrics.instruments import Metrics, StreamMetrics
     from ecgmon.monitor.process.authenticator import Authenticator
     from ecgmon.monitor.process.connections import Connection
-    from ecgmon.monitor.store.database import Store
+    from ecgmon.monitor.store import Store
 
 _log = structlog.get_logger("monitor")
 
@@ -723,7 +723,7 @@ class Monitor:
                     lambda index: {"stream": shown.label, "seq": str(first + known[index])},
                 )
                 live.last_score = scores[known[-1]]
-            rhythm = [rr for _, _, rr, *_ in outcome.entry.beats[-_RATE_INTERVALS:] if not math.isnan(rr)]
+            rhythm = [beat.rr for beat in outcome.entry.beats[-_RATE_INTERVALS:] if not math.isnan(beat.rr)]
             live.recent_rr = [*live.recent_rr, *rhythm][-_RATE_INTERVALS:]
             if live.recent_rr:
                 shown.heart_rate.set(live.rate)
@@ -755,7 +755,7 @@ class Monitor:
         update = FeedUpdate(
             stream=state.name,
             seconds=state.seconds,
-            beats=[(sample / state.fs, score) for _, sample, *_, score in entry.beats],
+            beats=[(beat.sample / state.fs, beat.score) for beat in entry.beats],
             rate=live.rate,
             alerts=[FeedAlert.of(alert) for alert in entry.alerts],
             ended=state.ended,

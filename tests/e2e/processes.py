@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecgmon.monitor.process.report import Client, NotRunningError, Status
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

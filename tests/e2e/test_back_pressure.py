@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ecgmon.monitor.core.alerts import AlertKind
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 from tests.e2e.processes import RunEcgmon, StartDaemon, Watched, role, stored, wait_for
 
 if TYPE_CHECKING:

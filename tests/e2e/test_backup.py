@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 from tests.e2e.processes import Daemon, RunEcgmon, stored
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import pytest
 import zmq
 
 from ecgmon.models.weights.checkpoint import read_info, shipped
-from ecgmon.monitor.store.database import FILE
+from ecgmon.monitor.store import FILE
 from ecgmon.pipelines import wire
 from tests.e2e.processes import (
     Daemon,

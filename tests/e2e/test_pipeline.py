@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.monitor.config.schema import AlertSettings
 from ecgmon.monitor.offline.alerts import Watched, alerts_of, watch
-from ecgmon.monitor.store.database import Reader, Store
+from ecgmon.monitor.store import Reader, Store
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source

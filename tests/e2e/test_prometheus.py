@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 from tests.e2e.processes import Daemon, StartDaemon, missing_tool, wait_for
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecgmon.models.weights.checkpoint import default_weights, read_info, shipped
-from ecgmon.monitor.store.database import Reader
+from ecgmon.monitor.store import Reader
 from tests.e2e.processes import StartDaemon, Watched, clean_environment, role, sequence, wait_for
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgmon.monitor.core.commit import Entry
-from ecgmon.monitor.store.database import FILE, Store
+from ecgmon.monitor.core.commit import Entry, StoredBeat
+from ecgmon.monitor.store import FILE, Store
 from tests.e2e.processes import wait_for
 from tests.torture.contents import compare, contents, half_written, left_behind, numbered
 from tests.torture.faults import VICTIMS, faults, is_long
@@ -53,7 +53,7 @@ def small_store(tmp_path: Path) -> Path:
         state = store.open_stream("one", 360.0, ["MLII"], 0)
         state.position = state.beats = 10
         window, ticks = np.ones((1, 320), np.float32), np.ones(320, np.float16)
-        beats = [(seq, 300 * seq, 0.8, 1.0, 0, 0, 0.1 * seq, 1.0) for seq in range(10)]
+        beats = [StoredBeat(seq, 300 * seq, 0.8, 1.0, 0, 0, 0.1 * seq, 1.0) for seq in range(10)]
         store.write([Entry(state, beats, [(seq, window, ticks) for seq in range(10)])], model, 0)
     return tmp_path / "state"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ecgmon.monitor.store.database import FILE, VERSION
+from ecgmon.monitor.store import FILE, VERSION
 
 Key = tuple[Any, ...]
 Rows = dict[Key, tuple[Any, ...]]

@@ -25,7 +25,7 @@ from ecgmon.monitor.config.schema import (
     StoreSettings,
     WorkerSettings,
 )
-from ecgmon.monitor.store.database import FILE
+from ecgmon.monitor.store import FILE
 from tests.torture.contents import Rows, compare, contents, half_written, left_behind, numbered
 from tests.torture.faults import DEAD_AFTER, LEASE, VICTIMS, Fault, faults, is_long
 from tests.torture.roles import FailedError, Process, Roles

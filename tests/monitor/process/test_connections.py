@@ -13,7 +13,7 @@ import zmq
 
 from ecgmon.monitor.process import connections as endpoints
 from ecgmon.monitor.process.connections import EndpointError
-from ecgmon.monitor.store.database import FILE, Store, StoreError
+from ecgmon.monitor.store import FILE, Store, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path

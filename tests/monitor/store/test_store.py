@@ -14,8 +14,9 @@ import pytest
 
 from ecgmon.models.windows import LENGTH
 from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
-from ecgmon.monitor.core.commit import Entry, StreamState
-from ecgmon.monitor.store.database import FILE, MIGRATIONS, VERSION, Reader, Store, StoreError
+from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
+from ecgmon.monitor.store import FILE, VERSION, Reader, Store, StoreError
+from ecgmon.monitor.store.schema import MIGRATIONS
 from ecgmon.pipelines.items import Quality
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 NAN = float("nan")
 
 
-def rows(first: int, count: int, *, score: float = 0.5) -> list[tuple[int, int, float, float, int, int, float, float]]:
-    return [(seq, 100 * seq, 0.8, NAN, 0, 0, 0.01, score) for seq in range(first, first + count)]
+def rows(first: int, count: int, *, score: float = 0.5) -> list[StoredBeat]:
+    return [StoredBeat(seq, 100 * seq, 0.8, NAN, 0, 0, 0.01, score) for seq in range(first, first + count)]
 
 
 def alert(number: int, *, end: float | None = None) -> Alert:
@@ -74,7 +75,9 @@ def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_ar
     store: Store, model: int
 ) -> None:
     state = store.open_stream("a", 100.0, ["MLII"], 1)  # rows() puts beats 1 s apart
-    beats = [(seq, 100 * seq, 1.0 if seq else NAN, 1.0 if seq > 4 else NAN, 0, 0, 0.01, 0.5) for seq in range(8)]
+    beats = [
+        StoredBeat(seq, 100 * seq, 1.0 if seq else NAN, 1.0 if seq > 4 else NAN, 0, 0, 0.01, 0.5) for seq in range(8)
+    ]
     store.write([Entry(replace(state, position=8, beats=8), beats)], model, 10)
     with Reader(store.path.parent) as reader:
         whole, part = reader.beats("a"), reader.beats("a", first=5, most=2)
@@ -141,7 +144,7 @@ def test_nobody_else_can_read_the_store(store: Store) -> None:
 
 
 def test_two_monitors_cannot_share_a_folder(store: Store) -> None:
-    code = f"from pathlib import Path; from ecgmon.monitor.store.database import Store; Store(Path({str(store.path.parent)!r}))"
+    code = f"from pathlib import Path; from ecgmon.monitor.store import Store; Store(Path({str(store.path.parent)!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "in use by another monitor" in other.stderr
 
