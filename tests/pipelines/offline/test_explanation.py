@@ -12,7 +12,7 @@ from ecgmon.pipelines.offline.explanation import NEAREST_SECONDS, explain_beat, 
 from ecgmon.pipelines.sources.errors import RangeError
 from ecgmon.pipelines.sources.finding import RecordRef
 from ecgmon.pipelines.sources.record import RecordSource, open_source
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
 
 if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import Scorer
