@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import Histogram as ClientHistogram
 from prometheus_client.core import DuplicateTimeseries
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -15,47 +17,56 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from ecgmon.monitor.metrics.histograms import Histogram, observe_all
 from ecgmon.monitor.metrics.instruments import DURATION_BUCKETS, Metrics, score_buckets
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 BOUNDS = (0.5, 1.0, 2.0, 5.0)
+NAME, TEXT = "h_seconds", "A \\ text.\nOf two lines."
+NOW = 1700000000.25
 
 
 @pytest.fixture(autouse=True)
-def still_clock(monkeypatch):
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time stands still, so that exemplars and creation have the same everywhere."""
-    monkeypatch.setattr("time.time", lambda: 1700000000.25)
+    monkeypatch.setattr("time.time", lambda: NOW)
 
 
-def ours(registry, labels=(), bounds=BOUNDS):
-    return Histogram("h_seconds", "A \\ text.\nOf two lines.", labels, buckets=bounds, registry=registry, clock=lambda: 1700000000.25)  # fmt: skip
+def ours(registry: CollectorRegistry | None, labels: Sequence[str] = (), bounds: Sequence[float] = BOUNDS) -> Histogram:
+    return Histogram(NAME, TEXT, labels, buckets=bounds, registry=registry, clock=lambda: NOW)
 
 
-def clients(registry, labels=(), bounds=BOUNDS):
-    return prometheus_client.Histogram(
-        "h_seconds", "A \\ text.\nOf two lines.", labels, buckets=bounds, registry=registry
-    )
+def clients(
+    registry: CollectorRegistry, labels: Sequence[str] = (), bounds: Sequence[float] = BOUNDS
+) -> ClientHistogram:
+    return ClientHistogram(NAME, TEXT, labels, buckets=bounds, registry=registry)
 
 
-def exposed(registry):
+def exposed(registry: CollectorRegistry) -> tuple[bytes, bytes]:
     return generate_latest(registry), generate_openmetrics(registry)
+
+
+def exemplar(first: int, index: int) -> dict[str, str]:
+    return {"seq": str(first + index), "stream": "a"}
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 16, 17, 500])
 @pytest.mark.parametrize("labels", [(), ("stream",), ("stream", "kind")])
 @pytest.mark.parametrize("with_exemplars", [False, True])
 @pytest.mark.parametrize("bounds", [BOUNDS, DURATION_BUCKETS, score_buckets(2.7), (1, 2, 4, 8, 1e6, 1e7)])
-def test_the_exposition_is_that_of_the_client_byte_for_byte(n, labels, with_exemplars, bounds):
+def test_the_exposition_is_that_of_the_client_byte_for_byte(
+    n: int, labels: tuple[str, ...], with_exemplars: bool, bounds: tuple[float, ...]
+) -> None:
     values = np.random.default_rng(n).integers(0, 28, n) / 4  # on bounds, too; sums are exact
     registries = CollectorRegistry(), CollectorRegistry()
     mine, theirs = ours(registries[0], labels, bounds), clients(registries[1], labels, bounds)
     for names in (('a "quoted"\n\\ name', "b"), ("π/β", "c")):
-        children = [made.labels(*names[: len(labels)]) if labels else made for made in (mine, theirs)]
+        here = names[: len(labels)]
+        child = theirs.labels(*here) if labels else theirs
         for part in np.array_split(values, 3):
             first = len(values) - len(part)
-            exemplar = (
-                (lambda index, first=first: {"seq": str(first + index), "stream": "a"}) if with_exemplars else None
-            )
-            observe_all(children[0].labels() if not labels else children[0], part, exemplar)
+            observe_all(mine.labels(*here), part, partial(exemplar, first) if with_exemplars else None)
             for index, value in enumerate(part.tolist()):
-                children[1].observe(value, exemplar and exemplar(index))
+                child.observe(value, exemplar(first, index) if with_exemplars else None)
     assert exposed(registries[0]) == exposed(registries[1])
     assert (b"# {" in exposed(registries[0])[1]) == (with_exemplars and n > 0)
     assert list(parse_openmetrics(exposed(registries[0])[1].decode()))
@@ -77,14 +88,14 @@ h_seconds_created{stream="a"} 1.70000000025e+09
 """What the histogram before this one, on prometheus_client 0.26's private attributes, gave for the values below."""
 
 
-def test_the_exposition_is_what_it_was():
+def test_the_exposition_is_what_it_was() -> None:
     registry = CollectorRegistry()
-    made = Histogram("h_seconds", "A text.", ["stream"], buckets=BOUNDS, registry=registry, clock=lambda: 1700000000.25)
+    made = Histogram("h_seconds", "A text.", ["stream"], buckets=BOUNDS, registry=registry, clock=lambda: NOW)
     made.labels("a").observe_all([0.25, 0.75, 5.0, 7.25, 0.5], lambda index: {"seq": str(index)})
     assert generate_openmetrics(registry).decode() == RECORDED
 
 
-def test_one_by_one_is_as_all_at_once():
+def test_one_by_one_is_as_all_at_once() -> None:
     registries = CollectorRegistry(), CollectorRegistry()
     values = np.random.default_rng(1).integers(0, 28, 40) / 4
     ours(registries[0]).labels().observe_all(values)
@@ -95,28 +106,31 @@ def test_one_by_one_is_as_all_at_once():
 
 
 @pytest.mark.parametrize("said", ["True", "1", "t"])
-def test_series_of_creation_are_left_out_where_the_client_leaves_them_out(monkeypatch, said):
+def test_series_of_creation_are_left_out_where_the_client_leaves_them_out(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", said)
     registry = CollectorRegistry()
     ours(registry).observe(1)
     assert b"_created" not in generate_openmetrics(registry)
 
 
-def test_a_name_is_taken_once_whoever_has_it():
+def test_a_name_is_taken_once_whoever_has_it() -> None:
     registry = CollectorRegistry()
     ours(registry)
-    for make in (ours, clients):
-        with pytest.raises(DuplicateTimeseries):
-            make(registry)
+    with pytest.raises(DuplicateTimeseries):
+        ours(registry)
+    with pytest.raises(DuplicateTimeseries):
+        clients(registry)
 
 
 @pytest.mark.parametrize("bounds", [(), (2, 1), (1, 1), (-1, 1), (1, float("inf")), (float("nan"),)])
-def test_bounds_that_are_none_are_refused(bounds):
+def test_bounds_that_are_none_are_refused(bounds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"h_seconds: buckets .* ascending"):
         ours(None, bounds=bounds)
 
 
-def test_labels_are_as_many_as_were_named():
+def test_labels_are_as_many_as_were_named() -> None:
     with pytest.raises(ValueError, match="a label named le"):
         ours(None, ("le",))
     with pytest.raises(ValueError, match=r"label values \('a', 'b'\), expected one for each of \('stream',\)"):
@@ -125,7 +139,7 @@ def test_labels_are_as_many_as_were_named():
         ours(None, ("stream",)).observe(1)
 
 
-def test_what_is_read_while_others_observe_is_of_one_moment():
+def test_what_is_read_while_others_observe_is_of_one_moment() -> None:
     made = ours(None, ("stream",), (1,))
     stop = threading.Event()
 
@@ -137,7 +151,7 @@ def test_what_is_read_while_others_observe_is_of_one_moment():
     for thread in threads:
         thread.start()
     try:
-        total = 0
+        total = 0.0
         while total < 20_000:
             (family,) = made.collect()
             values = {sample.name: sample.value for sample in family.samples}
@@ -150,11 +164,11 @@ def test_what_is_read_while_others_observe_is_of_one_moment():
             thread.join()
 
 
-def test_a_registry_needs_no_more_of_a_histogram_than_the_client_documents_for_collectors():
+def test_a_registry_needs_no_more_of_a_histogram_than_the_client_documents_for_collectors() -> None:
     class Documented:
         """What a collector of one's own has to have."""
 
-        def __init__(self, made):
+        def __init__(self, made: Histogram) -> None:
             self.describe, self.collect = made.describe, made.collect
 
     registries = CollectorRegistry(), CollectorRegistry()
@@ -165,7 +179,7 @@ def test_a_registry_needs_no_more_of_a_histogram_than_the_client_documents_for_c
     assert b"h_seconds_count 1.0" in exposed(registries[0])[0]
 
 
-def test_the_histograms_of_a_monitor_are_in_its_registry():
+def test_the_histograms_of_a_monitor_are_in_its_registry() -> None:
     metrics = Metrics(threshold=2.0, max_stream_labels=1)
     metrics.batch.observe(3)
     metrics.duration.labels("total").observe_all(np.linspace(0, 1, 100))

@@ -242,14 +242,17 @@ def test_a_header_that_cannot_be_used_is_said_and_not_kept(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_server_that_is_not_physionet_is_said(tmp_path: Path, physionet: Path) -> None:
+@pytest.mark.usefixtures("physionet")
+def test_a_server_that_is_not_physionet_is_said(tmp_path: Path) -> None:
     (tmp_path / "site" / "content" / "mitdb" / "index.html").write_text("<h1>It works!</h1>")
     with pytest.raises(DownloadError, match="the page of mitdb does not say its version"):
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.usefixtures("physionet")
 def test_a_bug_in_a_download_is_not_taken_for_a_missing_network(
-    tmp_path: Path, physionet: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise TypeError("a bug")

@@ -12,10 +12,12 @@ from ecgmon.pipelines.sources import signal_files
 from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.errors import AnnotationError, HeaderError, SignalFileError, SignalFormatError
 from ecgmon.pipelines.sources.finding import RecordRef
-from ecgmon.pipelines.sources.wfdb_record import WfdbRecord, open_record
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ecgmon.pipelines.sources.interfaces import Record
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb
 
@@ -39,7 +41,7 @@ def write(folder: Path, *files: tuple[str, list[str]], n: int = N) -> RecordRef:
     return RecordRef("r", folder / "r")
 
 
-def by_wfdb(ref: RecordRef, record: WfdbRecord, start: int, stop: int) -> np.ndarray:
+def by_wfdb(ref: RecordRef, record: Record, start: int, stop: int) -> np.ndarray:
     names = wfdb.rdheader(str(ref.path)).sig_name
     channels = [names.index(lead) for lead in record.leads]
     read = wfdb.rdrecord(str(ref.path), sampfrom=start, sampto=stop, channels=channels)
@@ -159,8 +161,10 @@ def test_a_number_that_no_record_has_is_named(tmp_path: Path, line: str, error: 
 
 
 def test_segments_with_fewer_signals_or_no_length_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, ("16", ["a", "b"])).path.with_suffix(".hea").rename(tmp_path / "two.hea")
-    write(tmp_path, ("16", ["a"])).path.with_suffix(".hea").rename(tmp_path / "one.hea")
+    write(tmp_path, ("16", ["a", "b"]))
+    (tmp_path / "r.hea").rename(tmp_path / "two.hea")
+    write(tmp_path, ("16", ["a"]))
+    (tmp_path / "r.hea").rename(tmp_path / "one.hea")
     (tmp_path / "r.hea").write_text(f"r/2 2 360 {2 * N}\ntwo {N}\none {N}\n")
     ref = RecordRef("r", tmp_path / "r")
     with pytest.raises(HeaderError, match="first segment has 2 signals, another 1"):
@@ -172,7 +176,8 @@ def test_segments_with_fewer_signals_or_no_length_are_refused(tmp_path: Path) ->
 
 
 def test_a_layout_in_an_unknown_format_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, ("16", ["a"])).path.with_suffix(".hea").rename(tmp_path / "one.hea")
+    write(tmp_path, ("16", ["a"]))
+    (tmp_path / "r.hea").rename(tmp_path / "one.hea")
     (tmp_path / "layout.hea").write_text("layout 1 360 0\n~ 1 183.5(7)/uV 12 0 0 0 0 a\n")
     (tmp_path / "r.hea").write_text(f"r/2 1 360 {N}\nlayout 0\none {N}\n")
     with pytest.raises(SignalFormatError, match="unknown format '1'"):
