@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ecgmon.pipelines.sources.finding import RecordRef
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 _STREAMS: Final = (1, 4, 16, 48)
 _WORKERS: Final = (1, 2, 3, 4)

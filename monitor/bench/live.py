@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ecgmon.pipelines.sources.finding import RecordRef
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 CURVE: Final = (10, 30, 100, 200, 400, 600, 800, 1000, 1500, 2000, 3000, 5000)
 """Numbers of streams that are tried one after the other until one cannot be held."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ecgmon.monitor.process.report import Status
     from ecgmon.pipelines.sources.finding import RecordRef
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 BATCH: Final = 1024
 """Beats in a batch where nothing else is asked for: at full speed every batch is full."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ecgmon.pipelines.sources.finding import TOY_NAMES, RecordRef
-from ecgmon.pipelines.sources.wfdb_files import open_record
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

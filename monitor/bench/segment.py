@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 _REFERENCE_SECONDS: Final = 300.0  # of signal for the references, which are hundreds of times slower
 _LARGE_CHUNK_SECONDS: Final = 60.0

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ecgmon.models.weights.checkpoint import ModelInfo
     from ecgmon.monitor.bench.profile import Profile
     from ecgmon.pipelines.items import Items
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 STAGES: Final = {
     "read": "read the record by wfdb, make millivolts of it",

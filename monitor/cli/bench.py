@@ -252,7 +252,7 @@ def _measure(args: Namespace) -> dict[str, Any]:
 
 
 def _measure_on(args: Namespace, refs: list[RecordRef]) -> dict[str, Any]:
-    from ecgmon.pipelines.sources.wfdb_files import open_record
+    from ecgmon.pipelines.sources.wfdb_record import open_record
 
     records = [open_record(ref) for ref in refs]
     if args.what == "segment":

@@ -8,15 +8,17 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from ecgmon.monitor.metrics.histograms import Histogram
 from ecgmon.pipelines.limits import MAX_STREAM_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ecgmon.monitor.metrics.histograms import Observations
     from ecgmon.pipelines.items import Quality
 
 PREFIX: Final = "ecgmon"
@@ -79,6 +81,12 @@ class Metrics:
         Streams that get a label value of their own; the rest share :data:`OTHER`.
     registry : CollectorRegistry, optional
         A new one by default.
+
+    Attributes
+    ----------
+    registry : CollectorRegistry
+    label_names : dict from str to tuple of str
+        Names of the labels of each counter, gauge and histogram, by the metric's name without a suffix.
     """
 
     def __init__(self, *, threshold: float, max_stream_labels: int, registry: CollectorRegistry | None = None) -> None:
@@ -89,14 +97,20 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
 
+        self.label_names: dict[str, tuple[str, ...]] = {}
+
+        def named(name: str, labels: tuple[str, ...]) -> str:
+            self.label_names[f"{PREFIX}_{name}"] = labels
+            return f"{PREFIX}_{name}"
+
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+            return Counter(named(name, labels), text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
+            return Gauge(named(name, labels), text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=tuple(buckets), registry=registry)
+            return Histogram(named(name, labels), text, labels, buckets=buckets, registry=registry)
 
         self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=registry)
         self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=registry)
@@ -219,7 +233,7 @@ class StreamMetrics:
         return self._metrics.scored.labels(self.label)
 
     @cached_property
-    def score(self) -> Histogram:
+    def score(self) -> Observations:
         """Their scores."""
         return self._metrics.score.labels(self.label)
 

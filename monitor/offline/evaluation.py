@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.core.alerts import Alert
     from ecgmon.pipelines.items import Items
-    from ecgmon.pipelines.sources.wfdb_files import Annotations
+    from ecgmon.pipelines.sources.annotations import Annotations
 
 RHYTHM: Final = (AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA)
 """Alerts about the times of beats: true where the annotated beats raise one of the same kind at that time."""

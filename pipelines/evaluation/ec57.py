@@ -16,15 +16,18 @@ import numpy as np
 from ecgmon.pipelines.items import Items, Kind, Quality
 from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.segmentation.segmenter import DEFAULT_SETTINGS, Segmenter, SegmentSettings
+from ecgmon.pipelines.sources.annotations import Annotations, read_annotations
 from ecgmon.pipelines.sources.errors import AnnotationError
 from ecgmon.pipelines.sources.finding import resolve
-from ecgmon.pipelines.sources.wfdb_files import Annotations, Record, open_record, read_annotations
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from ecgmon.pipelines.sources.interfaces import Record
 
 LEARNING_SECONDS: Final = 300.0
 """Beginning of a record that EC57 grants for learning."""

@@ -26,13 +26,17 @@ from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.segmentation import qrs
 from ecgmon.pipelines.segmentation.qrs import QrsSettings
 from ecgmon.pipelines.segmentation.segmenter import SegmentSettings
+from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.finding import resolve
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord, Record, open_record, read_annotations
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from ecgmon.pipelines.sources.interfaces import Record
 
 NOISES: Final = ("white", "wander", "mains", "muscle")
 """Kinds of noise that are added."""

@@ -21,7 +21,7 @@ from ecgmon.pipelines import wire
 from ecgmon.pipelines.items import Items, Kind
 from ecgmon.pipelines.roles.memory import Freed
 from ecgmon.pipelines.segmentation.segmenter import SegmentationError, Segmenter
-from ecgmon.pipelines.sources import wfdb_files
+from ecgmon.pipelines.sources import signal_files
 from ecgmon.pipelines.sources.errors import SourceError
 from ecgmon.pipelines.transport.outbox import Outbox, OutboxError
 from ecgmon.pipelines.transport.peer import Peer
@@ -176,7 +176,7 @@ def warm_up() -> None:
     segmenter.push(np.zeros((2 * FS, 2), np.float32))
     segmenter.finish()
     Segmenter(FS / 2, ["MLII"]).push(np.zeros((FS, 1), np.float32))  # resampled
-    wfdb_files.warm_up()
+    signal_files.warm_up()
 
 
 class Producer:

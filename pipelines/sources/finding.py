@@ -25,6 +25,7 @@ from ecgmon.pipelines.sources.errors import (
     SourceError,
     UnsafeNameError,
 )
+from ecgmon.pipelines.sources.header import NO_FILE, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -150,12 +151,15 @@ def _find(name: str, mitdb: Path | None) -> list[Path | None]:
         return [None]
     try:
         given = Path(name).expanduser()
+    except RuntimeError as error:  # nobody's home
+        raise RecordNotFoundError(f"{name!r} cannot be looked up: {error}; check the path") from error
+    try:
         if given.is_dir():
             return list(_records_of(given))
         stem = given.with_suffix("") if given.suffix in {".hea", ".dat"} else given
         if _header(stem).is_file() or given.is_file():  # a .dat without a header is for the reader to refuse
             return [stem.absolute()]
-    except (OSError, ValueError, RuntimeError) as error:  # no permission, too long a name, nobody's home
+    except OSError as error:  # no permission, too long a name
         raise RecordNotFoundError(f"{name!r} cannot be looked up: {error}; check the path") from error
     match = _DATABASE_RECORD.fullmatch(name)
     if match is None:
@@ -250,7 +254,10 @@ def download(database: str, record: str, folder: Path) -> Path:
 
     def fetch(*files: str) -> None:
         with contextlib.redirect_stdout(sys.stderr):  # wfdb prints; stdout belongs to --json
-            wfdb.dl_files(database, unfinished, list(files), keep_subdirs=False)
+            try:
+                wfdb.dl_files(database, unfinished, list(files), keep_subdirs=False)
+            except (IndexError, UnicodeDecodeError) as error:  # wfdb 4.3 takes the version from the database's page
+                raise DownloadError(f"the page of {database} does not say its version") from error
 
     header = f"{record}.hea"
     console = Console(stderr=True)
@@ -269,7 +276,10 @@ def download(database: str, record: str, folder: Path) -> Path:
                 progress.advance(task)
             for file in (*signal_files, header):
                 shutil.move(Path(unfinished) / file, folder / file)
-    except Exception as error:  # wfdb lets through what requests, its parsers and the disk raise
+    except (
+        OSError,
+        SourceError,
+    ) as error:  # of the network (wfdb's and requests' are OSErrors), of the disk, a bad header
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, requests.ConnectionError):  # its text is a chain of four libraries' reasons
             reason = "no connection to its server"
@@ -282,12 +292,10 @@ def download(database: str, record: str, folder: Path) -> Path:
 
 def _signal_files(stem: Path) -> list[str]:
     """Names of the signal files that a downloaded header asks for."""
-    import wfdb
-
-    header = wfdb.rdheader(str(stem))
-    if isinstance(header, wfdb.MultiRecord):
+    header = read_header(stem, stem.name)
+    if header.segments:
         raise DownloadError("it has several segments; download its whole folder with wfdb.dl_database")
-    return sorted(set(header.file_name or []))
+    return sorted({signal.file for signal in header.signals} - {NO_FILE})
 
 
 def _header(stem: Path) -> Path:

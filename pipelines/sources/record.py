@@ -15,7 +15,7 @@ import numpy as np
 
 from ecgmon.models.windows import FS, LENGTH
 from ecgmon.pipelines.sources.errors import RangeError, RecordTooShortError, SignalFileError
-from ecgmon.pipelines.sources.wfdb_files import open_record
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.pipelines.sources.finding import RecordRef
-    from ecgmon.pipelines.sources.wfdb_files import Record
+    from ecgmon.pipelines.sources.interfaces import Record
 
 CHUNK_SECONDS: Final = 0.25
 """How much signal a chunk holds by default, in seconds: what a monitor's frontend sends at once."""

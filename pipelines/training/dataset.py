@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models import windows
+from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.finding import RecordRef
-from ecgmon.pipelines.sources.wfdb_files import open_record, read_annotations
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -15,7 +15,7 @@ from ecgmon.models.score.score import Score, ScoreError
 from ecgmon.pipelines.items import ITEM, Items, Kind
 from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.finding import RecordRef
-from ecgmon.pipelines.sources.wfdb_files import open_record
+from ecgmon.pipelines.sources.wfdb_record import open_record
 from ecgmon.pipelines.training.dataset import nearest_of
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.splits import HALVES, patients, split

@@ -15,7 +15,7 @@ import pytest
 from ecgmon.monitor.bench.compare import compare, table
 from ecgmon.monitor.bench.records import written
 from ecgmon.pipelines.sources.finding import RecordRef
-from ecgmon.pipelines.sources.wfdb_files import open_record
+from ecgmon.pipelines.sources.wfdb_record import open_record
 from tests.conftest import CHECKOUT
 from tests.e2e.processes import RunEcgmon, clean_environment
 

@@ -14,8 +14,8 @@ from ecgmon.monitor.offline.alerts import alerts_of, watch
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.errors import RecordTruncatedError
 from ecgmon.pipelines.sources.finding import RecordRef
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
 from ecgmon.pipelines.sources.record import RecordSource, open_source
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord
 
 if TYPE_CHECKING:
     from ecgmon.monitor.offline.alerts import Watched

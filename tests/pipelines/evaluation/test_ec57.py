@@ -19,8 +19,8 @@ from ecgmon.pipelines.evaluation.ec57 import (
     summarise,
 )
 from ecgmon.pipelines.limits import MATCH_SECONDS
+from ecgmon.pipelines.sources.annotations import Annotations
 from ecgmon.pipelines.sources.errors import AnnotationError
-from ecgmon.pipelines.sources.wfdb_files import Annotations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from ecgmon.models.windows import BEFORE, FS, LENGTH, scale
 from ecgmon.pipelines.offline.explanation import NEAREST_SECONDS, explain_beat, unscale
 from ecgmon.pipelines.sources.errors import RangeError
 from ecgmon.pipelines.sources.finding import RecordRef
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
 from ecgmon.pipelines.sources.record import RecordSource, open_source
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord
 
 if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import Scorer

@@ -13,8 +13,8 @@ import pytest
 from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.offline.files import OutputError, write_annotations, write_csv, write_parquet
 from ecgmon.pipelines.offline.record import score_record
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
 from ecgmon.pipelines.sources.record import RecordSource
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -221,3 +221,47 @@ def test_a_download_that_breaks_off_leaves_no_record_behind(tmp_path: Path, phys
     with pytest.raises(DownloadError):
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
     assert list((tmp_path / "cache" / "mitdb").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("not a header", "is not a WFDB header"),
+        ("208/1 1 360 720\n208_a 720\n", "several segments"),
+        (f"208 1 360 720\n208.dat 16+{10**19} 200 16 0 0 0 0 MLII\n", f"{10**19} bytes of offset"),
+    ],
+)
+def test_a_header_that_cannot_be_used_is_said_and_not_kept(
+    tmp_path: Path, physionet: Path, header: str, why: str
+) -> None:
+    (physionet / "208.hea").write_text(header)
+    with pytest.raises(DownloadError, match=why):
+        download("mitdb", "208", tmp_path / "cache" / "mitdb")
+    assert list((tmp_path / "cache" / "mitdb").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.usefixtures("physionet")
+def test_a_server_that_is_not_physionet_is_said(tmp_path: Path) -> None:
+    (tmp_path / "site" / "content" / "mitdb" / "index.html").write_text("<h1>It works!</h1>")
+    with pytest.raises(DownloadError, match="the page of mitdb does not say its version"):
+        download("mitdb", "208", tmp_path / "cache" / "mitdb")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.usefixtures("physionet")
+def test_a_bug_in_a_download_is_not_taken_for_a_missing_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("ecgmon.pipelines.sources.finding._signal_files", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        download("mitdb", "208", tmp_path / "cache" / "mitdb")
+
+
+def test_a_home_that_does_not_exist_is_a_record_that_cannot_be_looked_up() -> None:
+    with pytest.raises(RecordNotFoundError, match="cannot be looked up"):
+        resolve(["~nobody-of-this-name/100"])

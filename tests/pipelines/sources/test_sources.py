@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgmon.pipelines.limits import FS_RANGE
+from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.errors import (
     AnnotationError,
     GainError,
@@ -28,8 +29,9 @@ from ecgmon.pipelines.sources.errors import (
     SourceError,
 )
 from ecgmon.pipelines.sources.finding import RecordRef, resolve
+from ecgmon.pipelines.sources.memory_record import MemoryRecord
 from ecgmon.pipelines.sources.record import BLOCK_SECONDS, RecordSource, open_source, parse_time
-from ecgmon.pipelines.sources.wfdb_files import MemoryRecord, open_record, read_annotations
+from ecgmon.pipelines.sources.wfdb_record import open_record
 
 if TYPE_CHECKING:
     from pathlib import Path
