@@ -235,8 +235,6 @@ class PrioritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When alerts are raised and cleared; docs/alerts.md explains the rules."""
 
-    __module__ = "ecgmon"
-
     score_threshold: Annotated[
         float, _above(0, "A beat is anomalous from this score on: 2 is one normal beat in a hundred.", "-log10 share")
     ] = 2.0

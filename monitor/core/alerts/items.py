@@ -111,8 +111,6 @@ class Alert(Struct, frozen=True, kw_only=True):
         What was found, in one line.
     """
 
-    __module__ = "ecgmon"
-
     number: int
     kind: AlertKind
     priority: Priority

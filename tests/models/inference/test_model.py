@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,21 @@ import ecgmon
 from ecgmon.models.weights.checkpoint import default_weights
 from ecgmon.models.windows import scale
 
+if TYPE_CHECKING:
+    from ecgmon.testing import SyntheticECG
+
 
 @pytest.fixture(scope="module")
-def beats(ecg):
+def beats(ecg: SyntheticECG) -> ecgmon.Beats:
     return ecgmon.segment(ecg.signal, ecg.fs)
 
 
-def test_windows_of_beats_give_the_anomaly_scores_that_scoring_gives(ecg, beats):
+def test_windows_of_beats_give_the_anomaly_scores_that_scoring_gives(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
     scores = ecgmon.score(ecg.signal, ecg.fs)
     assert ecgmon.load_model().anomaly_score(beats.windows).tobytes() == scores.ax.tobytes()
 
 
-def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats):
+def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats: ecgmon.Beats) -> None:
     model = ecgmon.load_model()
     windows = beats.windows[:, :1]
     made = model.reconstruct(beats.windows)
@@ -34,7 +39,7 @@ def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats):
     assert np.array_equal(flat, made[:, 0])
 
 
-def test_a_window_with_a_hole_gets_nan_and_leaves_the_others_alone(beats):
+def test_a_window_with_a_hole_gets_nan_and_leaves_the_others_alone(beats: ecgmon.Beats) -> None:
     model = ecgmon.load_model()
     holed = beats.windows.copy()
     holed[3, 0, 100] = np.nan
@@ -45,14 +50,14 @@ def test_a_window_with_a_hole_gets_nan_and_leaves_the_others_alone(beats):
 
 
 @pytest.mark.parametrize("shape", [(320,), (5, 319), (5, 0, 320), (2, 1, 1, 320)])
-def test_windows_of_another_shape_are_refused(shape):
+def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     model = ecgmon.load_model()
     for call in (model.reconstruct, model.anomaly_score):
         with pytest.raises(ecgmon.errors.ScoringError, match=r"expected \(n, 1 or more leads, 320\) or \(n, 320\)"):
             call(np.zeros(shape))
 
 
-def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg, beats):
+def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -66,13 +71,13 @@ def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg, beats):
         torch.set_num_threads(before)
 
 
-def test_a_device_that_there_is_not_is_said():
+def test_a_device_that_there_is_not_is_said() -> None:
     with pytest.raises(ecgmon.errors.CheckpointError, match="nowhere"):
         ecgmon.load_model("nowhere")
     with pytest.raises(ValueError, match=r"device 'abacus' cannot be used .*; choose cpu"):
         ecgmon.load_model(device="abacus")
 
 
-def test_the_shipped_model_is_loaded_once():
+def test_the_shipped_model_is_loaded_once() -> None:
     assert ecgmon.load_model() is ecgmon.load_model()
     assert repr(ecgmon.load_model()).startswith("<ecgmon.Model: ")
