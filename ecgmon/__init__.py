@@ -1,1 +1,50 @@
-"""ecgmon: a streaming ECG monitoring daemon, and its parts for use from Python."""
+"""ecgmon: a streaming ECG monitoring daemon, and its parts for use from Python.
+
+>>> import ecgmon
+>>> scores = ecgmon.score("toy")
+>>> scores
+<ecgmon.Scores: 503 beats in 300 s of lead MLII at 360 Hz, 72 anomalous, 8 alerts>
+
+Names are imported when they are first used, so that ``import ecgmon`` takes no time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ecgmon._lazy import lazily
+
+if TYPE_CHECKING:
+    from ecgmon import errors, testing
+    from ecgmon.models.inference.model import Model, load_model
+    from ecgmon.monitor.config.schema import AlertSettings
+    from ecgmon.monitor.core.alerts import Alert
+    from ecgmon.monitor.offline.scores import Scores, explain, score
+    from ecgmon.pipelines.offline.beats import Beats, segment
+
+__all__ = [
+    "Alert",
+    "AlertSettings",
+    "Beats",
+    "Model",
+    "Scores",
+    "errors",
+    "explain",
+    "load_model",
+    "score",
+    "segment",
+    "testing",
+]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "ecgmon.errors": (),
+        "ecgmon.models.inference.model": ("Model", "load_model"),
+        "ecgmon.monitor.config.schema": ("AlertSettings",),
+        "ecgmon.monitor.core.alerts": ("Alert",),
+        "ecgmon.monitor.offline.scores": ("Scores", "explain", "score"),
+        "ecgmon.pipelines.offline.beats": ("Beats", "segment"),
+        "ecgmon.testing": (),
+    },
+)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from ecgmon.models.score.score import Score
-from tests.made_up import normal_beats
+from ecgmon.testing.evidence import normal_beats
+
+pytest_plugins = ["ecgmon.testing.fixtures", "pytester"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -481,7 +481,7 @@ def _checkpoint() -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     from ecgmon.models.networks.shape import DenseShape
     from ecgmon.models.score.score import Score
     from ecgmon.models.weights import checkpoint
-    from tests.made_up import normal_beats
+    from ecgmon.testing.evidence import normal_beats
 
     torch.manual_seed(0)
     score = Score.fit(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
@@ -580,7 +580,7 @@ _CHECKPOINT_REASONS: Final = (
 def checkpoint_case(rng: random.Random, folder: Path) -> str:
     """Read one damaged checkpoint, and load it where it is taken."""
     from ecgmon.models.weights.checkpoint import CheckpointError, load_generator, read_info
-    from tests.made_up import normal_beats
+    from ecgmon.testing.evidence import normal_beats
 
     path = folder / "model.safetensors"
     path.write_bytes(damaged_checkpoint(rng))

@@ -9,8 +9,8 @@ from tests.conftest import CHECKOUT
 
 def test_every_folder_of_code_is_installed_under_one_name() -> None:
     folders = {
-        ".".join(("ecgmon", *file.parent.relative_to(CHECKOUT).parts))
-        for package in ("models", "monitor", "pipelines")
+        ".".join(("ecgmon", *file.parent.relative_to(CHECKOUT).parts)).replace("ecgmon.ecgmon", "ecgmon")
+        for package in ("models", "monitor", "pipelines", "ecgmon/testing")
         for file in (CHECKOUT / package).rglob("*.py")
     }
     assert set(find_packages(str(CHECKOUT), include=["ecgmon*"])) == folders | {"ecgmon"}

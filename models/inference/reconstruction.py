@@ -33,6 +33,8 @@ _LARGEST_REMAINDER: Final = 2e-5  # root mean square of what sampling may miss o
 class ScoringError(Exception):
     """Windows of a shape or type that the model cannot take."""
 
+    __module__ = "ecgmon.errors"
+
 
 @dataclass(frozen=True, slots=True)
 class Raw:

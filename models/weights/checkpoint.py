@@ -41,6 +41,8 @@ _USUAL: Final = "usual"  # name of the usual errors among the tensors
 class CheckpointError(Exception):
     """A checkpoint that is missing, damaged, or made for something else."""
 
+    __module__ = "ecgmon.errors"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelInfo:
@@ -148,8 +150,20 @@ _KINDS: Final = {"int": int, "str": str, "dict[str, Any]": dict, "dict[str, str]
 
 
 def shipped(name: str, suffix: str = ".safetensors") -> Path:
-    """Path of a file that is shipped with ecgmon: a checkpoint, where nothing else is said."""
-    return Path(__file__).with_name(f"{name}{suffix}")
+    """Path of a file that is shipped with ecgmon: a checkpoint, where nothing else is said.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is none of those that are installed.
+    """
+    path = Path(__file__).with_name(f"{name}{suffix}")
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.name} is not among the weights that are installed, which are those of the daemon; "
+            "the others are in a checkout of the repository: run it from there"
+        )
+    return path
 
 
 def default_weights() -> Path:

@@ -256,29 +256,9 @@ def _show_scores(records: dict[str, dict[str, Any]]) -> None:
 
 
 def _draw(path: Path, explanation: Explanation, threshold: float) -> None:
-    from ecgmon.pipelines.offline.pictures import Beat, Strip, draw_strip
+    from ecgmon.pipelines.offline.pictures import draw_strip
 
-    strip = Strip(
-        stream=explanation.stream,
-        lead=explanation.lead,
-        fs=explanation.fs,
-        start=explanation.start,
-        signal=explanation.signal,
-        beat_seconds=explanation.beat_seconds,
-        beat_scores=explanation.beat_scores,
-    )
-    beat = Beat(
-        seq=explanation.seq,
-        seconds=explanation.seconds,
-        score=explanation.score,
-        ax=explanation.ax,
-        rr=explanation.rr,
-        rr_ratio=explanation.rr_ratio,
-        window=explanation.window,
-        reconstruction=explanation.reconstruction,
-        relative_error=explanation.relative_error,
-    )
-    draw_strip(path, strip, beat, threshold=threshold)
+    draw_strip(path, *explanation.drawn, threshold=threshold)
 
 
 def _show_explanation(explanation: Explanation, path: Path, args: Namespace, scorer: Scorer) -> None:

@@ -101,6 +101,8 @@ class Status(msgspec.Struct, frozen=True):
 class NotRunningError(Exception):
     """No monitor answers in a runtime folder."""
 
+    __module__ = "ecgmon.errors"
+
 
 class Client:
     """Asks a monitor.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which and what to do."""
 
+    __module__ = "ecgmon.errors"
+
 
 class StreamChangedError(StoreError):
     """A stream comes with another sampling frequency or other leads than it is stored with."""

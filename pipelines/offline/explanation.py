@@ -10,6 +10,7 @@ import numpy as np
 from ecgmon.models.inference.ticks import relative
 from ecgmon.models.windows import BEFORE, FS
 from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.offline.pictures import Beat, Strip
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.errors import RangeError
 from ecgmon.pipelines.sources.record import format_time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.pipelines.offline.record import ScoredRecord
     from ecgmon.pipelines.segmentation.segmenter import SegmentSettings
     from ecgmon.pipelines.sources.record import RecordSource
 
@@ -90,6 +92,19 @@ class Explanation:
             return None
         return (int(self.relative_error.argmax()) - BEFORE) / FS
 
+    @property
+    def drawn(self) -> tuple[Strip, Beat]:
+        """What :func:`ecgmon.pipelines.offline.pictures.strip_figure` draws of it."""
+        strip = Strip(
+            stream=self.stream, lead=self.lead, fs=self.fs, start=self.start, signal=self.signal,
+            beat_seconds=self.beat_seconds, beat_scores=self.beat_scores,
+        )  # fmt: skip
+        beat = Beat(
+            seq=self.seq, seconds=self.seconds, score=self.score, ax=self.ax, rr=self.rr, rr_ratio=self.rr_ratio,
+            window=self.window, reconstruction=self.reconstruction, relative_error=self.relative_error,
+        )  # fmt: skip
+        return strip, beat
+
 
 def explain_beat(
     source: RecordSource,
@@ -144,7 +159,24 @@ def explain_beat(
                 else "none at all"
             )
         )
-    index = int(distance.argmin())
+    return explanation_of(source, scored, scorer, int(distance.argmin()))
+
+
+def explanation_of(source: RecordSource, scored: ScoredRecord, scorer: Scorer, index: int) -> Explanation:
+    """Explain a beat of a record that was scored.
+
+    Parameters
+    ----------
+    source : RecordSource
+        The record.
+    scored : ScoredRecord
+        With its windows.
+    scorer : ecgmon.models.inference.reconstruction.Scorer
+        That scored it.
+    index : int
+        Place of the beat among those of ``scored``.
+    """
+    beat_seconds = scored.seconds
     seconds = float(beat_seconds[index])
     begin = round((seconds - STRIP_SECONDS) * source.fs) - source.first
     signal = source.read(begin, begin + round(2 * STRIP_SECONDS * source.fs))[:, source.leads.index(scored.lead)]

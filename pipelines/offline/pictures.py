@@ -6,8 +6,10 @@ store make the same pictures.  Figures are made without pyplot: there is no wind
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -19,6 +21,7 @@ from ecgmon.pipelines.sources.record import format_time
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 ROW_SECONDS: Final = 10.0
@@ -27,11 +30,13 @@ ROW_SECONDS: Final = 10.0
 DISCLAIMER: Final = "Not a medical device."
 
 _DPI: Final = 150
+_SCREEN_DPI: Final = 75  # in a notebook
 
 # the layout, in inches; across, as shares of the width
 _WIDTH: Final = 12.0
 _HEAD: Final = 0.72
 _FOOT: Final = 0.85
+_FOOT_ALONE: Final = 0.3  # where no beat is enlarged
 _ROW_GAP: Final = 0.05
 _BEAT_HEIGHT: Final = 3.6
 _LEFT: Final = 0.055
@@ -150,33 +155,49 @@ def busiest_stretch(beat_seconds: NDArray[np.float64], anomalous: NDArray[np.boo
 
 
 def draw_strip(path: Path, strip: Strip, beat: Beat, *, threshold: float) -> None:
-    """Draw a strip in rows on ECG paper, with one of its beats enlarged and explained.
+    """Draw a strip with one of its beats enlarged and explained, as :func:`strip_figure` does, and write it.
 
     Parameters
     ----------
     path : Path
         PNG to write; an existing file is replaced as a whole.
-    strip : Strip
-        Up to a minute or so: every :data:`ROW_SECONDS` are a row.
-    beat : Beat
-        The beat to enlarge; framed in the strip where it is in it.
-    threshold : float
-        Score from which on a beat is marked as anomalous.
+    strip, beat, threshold
+        As of :func:`strip_figure`.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    from matplotlib.figure import Figure
+    _save(strip_figure(strip, beat, threshold=threshold), path)
 
+
+def strip_figure(strip: Strip, beat: Beat | None = None, *, threshold: float) -> Figure:
+    """Draw a strip in rows on ECG paper.
+
+    Parameters
+    ----------
+    strip : Strip
+        Up to a minute or so: every :data:`ROW_SECONDS` are a row.
+    beat : Beat, optional
+        A beat to enlarge and explain below; framed in the strip where it is in it.
+    threshold : float
+        Score from which on a beat is marked as anomalous.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Which a notebook shows by itself.
+    """
     rows = max(1, math.ceil(len(strip.signal) / strip.fs / ROW_SECONDS - 1e-6))
     limits = [_row_limits(strip, row) for row in range(rows)]
     row_heights = [_MV_INCHES * (high - low) for low, high in limits]
-    height = _HEAD + sum(row_heights) + rows * _ROW_GAP + _BEAT_HEIGHT + _FOOT
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    height = _HEAD + sum(row_heights) + rows * _ROW_GAP + (_FOOT_ALONE if beat is None else _BEAT_HEIGHT + _FOOT)
+    figure = _figure_type()(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     odd = np.count_nonzero(strip.beat_scores >= threshold)
-    title = f"{strip.stream} · lead {strip.lead} · beat {beat.seq} at {format_time(beat.seconds)} scores {_score_text(beat.score)}"
+    title = f"{strip.stream} · lead {strip.lead}"
+    if beat is not None:
+        title += f" · beat {beat.seq} at {format_time(beat.seconds)} scores {_score_text(beat.score)}"
     subtitle = (
         f"{format_time(strip.start)} to {format_time(strip.start + len(strip.signal) / strip.fs)}: "
         f"{odd} of {len(strip.beat_scores)} beats score {threshold:g} or more and are marked"
@@ -188,10 +209,25 @@ def draw_strip(path: Path, strip: Strip, beat: Beat, *, threshold: float) -> Non
         bottom -= row_height + _ROW_GAP
         axes = figure.add_axes((_LEFT, bottom / height, _RIGHT - _LEFT, row_height / height))
         _draw_row(axes, strip, row, limits=limits[row], threshold=threshold, enlarged=beat)
-    _draw_beat(figure, beat, height)
-    _draw_key(figure, beat, height, threshold)
+    if beat is not None:
+        _draw_beat(figure, beat, height)
+        _draw_key(figure, beat, height, threshold)
     figure.text(_LEFT, 0.08 / height, _SMALL_PRINT, fontsize=7, color=_QUIET, va="bottom")
-    _save(figure, path)
+    return figure
+
+
+@cache
+def _figure_type() -> type[Figure]:
+    """Make the type of figures: matplotlib's own, which a notebook shows although pyplot does not know of it."""
+    import matplotlib.figure
+
+    class Figure(matplotlib.figure.Figure):
+        def _repr_png_(self) -> bytes:
+            file = io.BytesIO()
+            self.savefig(file, format="png", dpi=_SCREEN_DPI)
+            return file.getvalue()
+
+    return Figure
 
 
 def meaning(score: float) -> str:
@@ -257,7 +293,7 @@ def _draw_row(
     *,
     limits: tuple[float, float],
     threshold: float,
-    enlarged: Beat,
+    enlarged: Beat | None,
 ) -> None:
     """Draw one row of a strip with its beats and their scores."""
     first = strip.start + row * ROW_SECONDS
@@ -288,8 +324,8 @@ def _draw_row(
             color=colour,
             zorder=6,
         )
-    window = (enlarged.seconds - BEFORE / FS, enlarged.seconds + (LENGTH - BEFORE) / FS)
-    if first <= enlarged.seconds < last:
+    if enlarged is not None and first <= enlarged.seconds < last:
+        window = (enlarged.seconds - BEFORE / FS, enlarged.seconds + (LENGTH - BEFORE) / FS)
         axes.axvspan(*window, fill=False, edgecolor=_RECONSTRUCTION, linewidth=1.3, zorder=4)
         axes.text(
             window[0] + 0.03, low + 0.06, "enlarged below", fontsize=7, color=_RECONSTRUCTION, clip_on=True, zorder=6

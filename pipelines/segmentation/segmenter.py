@@ -73,6 +73,8 @@ _CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of th
 class SegmentationError(ValueError):
     """A stream cannot be segmented as asked, or a snapshot is not one of a segmenter."""
 
+    __module__ = "ecgmon.errors"
+
 
 class SegmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a segmenter.

@@ -66,3 +66,7 @@ class RangeError(SourceError):
 
 class AnnotationError(SourceError):
     """An annotation file that is missing, unreadable, or does not belong to the record."""
+
+
+for _error in (SourceError, *SourceError.__subclasses__()):
+    _error.__module__ = "ecgmon.errors"  # by which users know them

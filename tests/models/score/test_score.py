@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ecgmon.models.score.calibration import CAP
 from ecgmon.models.score.evidence import NAMES, OUTLINE, OWN, Evidence
 from ecgmon.models.score.score import KNOWN, Score, ScoreError
-from tests.made_up import normal_beats
+from ecgmon.testing.evidence import normal_beats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,6 +11,7 @@ from ecgmon.monitor.config.schema import AlertSettings
 from ecgmon.monitor.core.alerts import Alert, AlertEngine, AlertKind, End, ScoredBeat, SecondPassed
 from ecgmon.pipelines.items import Kind, Quality
 from ecgmon.pipelines.segmentation.segmenter import Segmenter
+from ecgmon.testing import synthetic_ecg
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,20 +23,10 @@ AT = 0.02
 
 
 def made_up(
-    fs: float, r_peaks: NDArray[np.float64] | list[np.float64], seconds: int, *, seed: int = 0, noise: float = 0.02
+    fs: float, r_peaks: NDArray[np.float64] | list[np.float64], seconds: int, *, noise: float = 0.02
 ) -> NDArray[np.float32]:
-    """Two leads of QRS and T on a wandering baseline with noise: samples (n, 2) in mV."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * fs)) / fs
-    signal = np.zeros(len(time))
-    for r in r_peaks:
-        near = slice(max(0, int((r - 0.5) * fs)), int((r + 0.6) * fs))
-        # (offset s, height mV, standard deviation s): Q, R, S and a T wave that comes sooner in quick rhythms
-        for offset, height, width in ((-0.025, -0.1, 0.009), (0, 1.1, 0.011), (0.03, -0.2, 0.01), (0.2, 0.25, 0.04)):
-            signal[near] += height * np.exp(-0.5 * ((time[near] - r - offset) / width) ** 2)
-    wander = 0.15 * np.sin(2 * np.pi * 0.2 * time)
-    leads = np.stack([signal + wander, 0.6 * signal - wander], axis=1)
-    return (leads + noise * rng.standard_normal(leads.shape)).astype(np.float32)
+    """Two leads with beats at these times, in s: samples (n, 2) in mV."""
+    return synthetic_ecg(seconds, fs, r_peaks=r_peaks, noise=noise).signal
 
 
 def at_rate(start: float | np.float64, until: int, per_minute: float) -> NDArray[np.float64]:

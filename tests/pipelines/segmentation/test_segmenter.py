@@ -16,6 +16,7 @@ from ecgmon.pipelines.items import Flag, Items, Kind, Quality
 from ecgmon.pipelines.segmentation import qrs
 from ecgmon.pipelines.segmentation.qrs import SETTING_RANGES, QrsSettings, QrsSettingsError
 from ecgmon.pipelines.segmentation.segmenter import SegmentationError, Segmenter
+from ecgmon.testing import synthetic_ecg
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,20 +28,11 @@ SLOW_START = settings(
 
 
 def ecg(
-    seconds: int, fs: float = FS, *, rate: float = 72.0, leads: int = 2, noise: float = 0.01, seed: int = 0
+    seconds: int, fs: float = FS, *, rate: float = 72.0, leads: int = 2, noise: float = 0.01
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Make an ECG of P, QRS and T bells on faint noise; give samples (n, leads) and R peaks in seconds."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * fs)) / fs
-    r_peaks = np.cumsum(60 / rate * (1 + 0.05 * rng.standard_normal(int(seconds * rate / 60) + 2)))
-    r_peaks = r_peaks[r_peaks < seconds]
-    signal = np.zeros((len(time), leads))
-    for r in r_peaks:
-        for offset, height, width in ((-0.16, 0.12, 0.02), (-0.025, -0.1, 0.008), (0, 1.1, 0.011), (0.24, 0.25, 0.05)):
-            bell = height * np.exp(-0.5 * ((time - r - offset) / width) ** 2)
-            signal += bell[:, None] * np.linspace(1, 0.6, leads)
-    signal += noise * rng.standard_normal(signal.shape)
-    return signal.astype(np.float32), r_peaks
+    """Make an ECG on faint noise; give samples (n, leads) and R peaks in seconds."""
+    made = synthetic_ecg(seconds, fs, rate=rate, leads=leads, noise=noise, variability=0.05, wander=0)
+    return made.signal, made.r_peaks
 
 
 def run(

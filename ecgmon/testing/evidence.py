@@ -1,4 +1,4 @@
-"""Made-up data that several tests use."""
+"""Made-up evidence, for tests of scores that need no beats."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""What can go wrong: ecgmon's own exceptions, by the names that a traceback shows.
+
+Every message says in one line what was wrong, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ecgmon._lazy import lazily
+
+if TYPE_CHECKING:
+    from ecgmon.models.inference.reconstruction import ScoringError
+    from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.monitor.process.report import NotRunningError
+    from ecgmon.monitor.store.errors import StoreError
+    from ecgmon.pipelines.segmentation.segmenter import SegmentationError
+    from ecgmon.pipelines.sources.errors import (
+        AnnotationError,
+        DownloadError,
+        DuplicateStreamError,
+        GainError,
+        HeaderError,
+        LeadError,
+        RangeError,
+        RecordNotFoundError,
+        RecordTooShortError,
+        RecordTruncatedError,
+        SamplingRateError,
+        SignalFileError,
+        SignalFormatError,
+        SourceError,
+        UnsafeNameError,
+    )
+
+__all__ = [
+    "AnnotationError",
+    "CheckpointError",
+    "DownloadError",
+    "DuplicateStreamError",
+    "GainError",
+    "HeaderError",
+    "LeadError",
+    "NotRunningError",
+    "RangeError",
+    "RecordNotFoundError",
+    "RecordTooShortError",
+    "RecordTruncatedError",
+    "SamplingRateError",
+    "ScoringError",
+    "SegmentationError",
+    "SignalFileError",
+    "SignalFormatError",
+    "SourceError",
+    "StoreError",
+    "UnsafeNameError",
+]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "ecgmon.models.inference.reconstruction": ("ScoringError",),
+        "ecgmon.models.weights.checkpoint": ("CheckpointError",),
+        "ecgmon.monitor.process.report": ("NotRunningError",),
+        "ecgmon.monitor.store.errors": ("StoreError",),
+        "ecgmon.pipelines.segmentation.segmenter": ("SegmentationError",),
+        "ecgmon.pipelines.sources.errors": (
+            "AnnotationError",
+            "DownloadError",
+            "DuplicateStreamError",
+            "GainError",
+            "HeaderError",
+            "LeadError",
+            "RangeError",
+            "RecordNotFoundError",
+            "RecordTooShortError",
+            "RecordTruncatedError",
+            "SamplingRateError",
+            "SignalFileError",
+            "SignalFormatError",
+            "SourceError",
+            "UnsafeNameError",
+        ),
+    },
+)

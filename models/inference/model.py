@@ -1,0 +1,208 @@
+"""A model for those who call it from their own program: windows in, reconstructions and A(x) out."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ecgmon.models.weights.checkpoint import default_weights
+from ecgmon.models.windows import LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.models.weights.checkpoint import ModelInfo
+
+_THREADS: Final = 1  # a worker's: sums may be taken in another order with more
+
+
+class Model:
+    """A trained generator; :func:`ecgmon.load_model` makes it.
+
+    Attributes
+    ----------
+    name : str
+    fingerprint : str
+        SHA-256 of the checkpoint, in hexadecimal: tells models apart in stores and metrics.
+    leads : int
+        Leads of a window that the model looks at.
+    device : str
+        Where it computes.
+    info : ModelInfo
+        All that the checkpoint says.
+
+    Notes
+    -----
+    It may be used from several threads, one of which computes at a time.  torch runs with one thread meanwhile, as in the
+    daemon's worker, so that the bits are the same; the number that was set before is set again afterwards.
+    """
+
+    __module__ = "ecgmon"
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        from ecgmon.models.inference.reconstruction import Scorer
+
+        self._lock = threading.RLock()
+        try:
+            with self._one_thread():
+                self._scorer = Scorer(path, device=device, threads=_THREADS)
+        except (RuntimeError, AssertionError) as error:  # how torch says that there is no such device
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"the device {device!r} cannot be used ({reason}); choose cpu") from error
+        self.info: ModelInfo = self._scorer.info
+        self.name = self.info.name
+        self.fingerprint = self.info.fingerprint
+        self.leads = self.info.leads
+        self.device = device
+
+    def __repr__(self) -> str:
+        return f"<ecgmon.Model: {self.name}, {self.fingerprint[:12]}, on {self.device}>"
+
+    def reconstruct(self, windows: ArrayLike) -> NDArray[np.float32]:
+        """Reconstruct windows.
+
+        Parameters
+        ----------
+        windows : array_like of float, shape (n, leads, 320) or (n, 320)
+            Filtered windows in mV, as :attr:`ecgmon.Beats.windows` has them.  Leads beyond those of the model are not
+            looked at.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, model's leads, 320) or (n, 320)
+            In mV, between the same minimum and maximum as the window was scaled by; NaN for a window with a value that is
+            not finite.
+
+        Raises
+        ------
+        ecgmon.errors.ScoringError
+            If the windows have another shape.
+
+        Examples
+        --------
+        >>> import ecgmon
+        >>> from ecgmon.testing import synthetic_ecg
+        >>> beats = ecgmon.segment(synthetic_ecg(10).signal, 360)
+        >>> ecgmon.load_model().reconstruct(beats.windows).shape
+        (12, 1, 320)
+        """
+        taken, flat = self._taken(windows)
+        with self.running() as scorer:
+            _, scaled = scorer.reconstruct(taken)
+        # a window with a value that is not finite has no minimum: what was made of zeros in its place becomes NaN
+        low, high = taken.min(axis=-1, keepdims=True), taken.max(axis=-1, keepdims=True)
+        in_mv: NDArray[np.float32] = low + (scaled + np.float32(1)) * ((high - low) / np.float32(2))
+        return in_mv[:, 0] if flat else in_mv
+
+    def anomaly_score(self, windows: ArrayLike) -> NDArray[np.float32]:
+        """Compute A(x): the mean squared difference of a window and its reconstruction.
+
+        Parameters
+        ----------
+        windows : array_like of float, shape (n, leads, 320) or (n, 320)
+            As for :meth:`reconstruct`.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+            Of windows scaled to [-1, 1], so without a unit; NaN for a window with a value that is not finite.
+
+        Raises
+        ------
+        ecgmon.errors.ScoringError
+            If the windows have another shape.
+
+        Examples
+        --------
+        >>> import ecgmon
+        >>> from ecgmon.testing import synthetic_ecg
+        >>> beats = ecgmon.segment(synthetic_ecg(10).signal, 360)
+        >>> ax = ecgmon.load_model().anomaly_score(beats.windows)
+        >>> ax.shape, bool((ax < 0.1).all())
+        ((12,), True)
+        """
+        taken, _ = self._taken(windows)
+        with self.running() as scorer:
+            return scorer.score(taken).error
+
+    @contextmanager
+    def running(self) -> Iterator[Scorer]:
+        """Hand out what computes, with one thread of torch while it is used."""
+        with self._lock, self._one_thread():
+            yield self._scorer
+
+    def _taken(self, windows: ArrayLike) -> tuple[NDArray[np.float32], bool]:
+        """Take the leads that the model looks at; tell whether the windows came without an axis for leads."""
+        from ecgmon.models.inference.reconstruction import ScoringError
+
+        given = np.asarray(windows, np.float32)
+        flat = given.ndim == 2  # noqa: PLR2004 - windows by ticks
+        whole = given[:, None] if flat else given
+        if whole.ndim != 3 or whole.shape[1] < self.leads or whole.shape[2] != LENGTH:  # noqa: PLR2004 - windows, leads, ticks
+            raise ScoringError(
+                f"the windows have shape {given.shape}; expected (n, {self.leads} or more leads, {LENGTH})"
+                + (f" or (n, {LENGTH})" if self.leads == 1 else "")
+            )
+        return np.ascontiguousarray(whole[:, : self.leads]), flat
+
+    @contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(_THREADS)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def load_model(weights: Path | str | None = None, *, device: str = "cpu") -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    weights : Path or str, optional
+        Checkpoint, as :func:`ecgmon.train` writes it; the shipped one by default, which is kept once loaded.
+    device : str
+        Where torch computes, such as ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ecgmon.errors.CheckpointError
+        If the checkpoint is missing, damaged, or not one.
+    ValueError
+        If torch has no such device.
+
+    Examples
+    --------
+    >>> import ecgmon
+    >>> model = ecgmon.load_model()
+    >>> model.leads, model.device
+    (1, 'cpu')
+    >>> ecgmon.load_model("nowhere.safetensors")
+    Traceback (most recent call last):
+        ...
+    ecgmon.errors.CheckpointError: there is no checkpoint at nowhere.safetensors...
+    """
+    return _shipped(device) if weights is None else Model(Path(weights).expanduser(), device)
+
+
+load_model.__module__ = "ecgmon"
+
+
+@cache
+def _shipped(device: str) -> Model:
+    return Model(default_weights(), device)

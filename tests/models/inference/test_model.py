@@ -1,0 +1,83 @@
+"""``ecgmon.load_model``: windows in, reconstructions and A(x) out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+import ecgmon
+from ecgmon.models.weights.checkpoint import default_weights
+from ecgmon.models.windows import scale
+
+if TYPE_CHECKING:
+    from ecgmon.testing import SyntheticECG
+
+
+@pytest.fixture(scope="module")
+def beats(ecg: SyntheticECG) -> ecgmon.Beats:
+    return ecgmon.segment(ecg.signal, ecg.fs)
+
+
+def test_windows_of_beats_give_the_anomaly_scores_that_scoring_gives(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
+    scores = ecgmon.score(ecg.signal, ecg.fs)
+    assert ecgmon.load_model().anomaly_score(beats.windows).tobytes() == scores.ax.tobytes()
+
+
+def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats: ecgmon.Beats) -> None:
+    model = ecgmon.load_model()
+    windows = beats.windows[:, :1]
+    made = model.reconstruct(beats.windows)
+    assert made.shape == windows.shape
+    low, high = windows.min(axis=-1, keepdims=True), windows.max(axis=-1, keepdims=True)
+    scaled = 2 * (made - low) / (high - low) - 1
+    assert np.square(scaled - scale(windows)).mean(axis=(1, 2)) == pytest.approx(model.anomaly_score(windows), rel=1e-4)
+    flat = model.reconstruct(beats.windows[:, 0])
+    assert flat.shape == (len(beats), 320)
+    assert np.array_equal(flat, made[:, 0])
+
+
+def test_a_window_with_a_hole_gets_nan_and_leaves_the_others_alone(beats: ecgmon.Beats) -> None:
+    model = ecgmon.load_model()
+    holed = beats.windows.copy()
+    holed[3, 0, 100] = np.nan
+    ax = model.anomaly_score(holed)
+    assert np.isnan(ax).nonzero()[0].tolist() == [3]
+    assert np.array_equal(np.delete(ax, 3), np.delete(model.anomaly_score(beats.windows), 3))
+    assert np.isnan(model.reconstruct(holed)[3]).all()
+
+
+@pytest.mark.parametrize("shape", [(320,), (5, 319), (5, 0, 320), (2, 1, 1, 320)])
+def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    model = ecgmon.load_model()
+    for call in (model.reconstruct, model.anomaly_score):
+        with pytest.raises(ecgmon.errors.ScoringError, match=r"expected \(n, 1 or more leads, 320\) or \(n, 320\)"):
+            call(np.zeros(shape))
+
+
+def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        model = ecgmon.Model(default_weights())
+        model.anomaly_score(beats.windows)
+        ecgmon.score(ecg.signal, ecg.fs)
+        assert torch.get_num_threads() == 2
+        with model.running():
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_device_that_there_is_not_is_said() -> None:
+    with pytest.raises(ecgmon.errors.CheckpointError, match="nowhere"):
+        ecgmon.load_model("nowhere")
+    with pytest.raises(ValueError, match=r"device 'abacus' cannot be used .*; choose cpu"):
+        ecgmon.load_model(device="abacus")
+
+
+def test_the_shipped_model_is_loaded_once() -> None:
+    assert ecgmon.load_model() is ecgmon.load_model()
+    assert repr(ecgmon.load_model()).startswith("<ecgmon.Model: ")

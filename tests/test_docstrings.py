@@ -1,0 +1,49 @@
+"""Every example in a docstring does what it shows."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import ecgmon
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+PUBLIC = {"ecgmon", "ecgmon.errors", "ecgmon.testing"}
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+class Finder(doctest.DocTestFinder):
+    """Finds those of classes, too, that bear a public name in place of their module's."""
+
+    def _from_module(self, module: ModuleType, object: object) -> bool:  # noqa: A002 - doctest's name
+        own: bool = super()._from_module(module, object)  # type: ignore[misc]
+        return own or getattr(object, "__module__", None) in PUBLIC
+
+
+def examples() -> list[doctest.DocTest]:
+    """Find every docstring with examples, once."""
+    found: dict[tuple[str | None, str], doctest.DocTest] = {}
+    for module in pkgutil.walk_packages(ecgmon.__path__, "ecgmon."):
+        spec = importlib.util.find_spec(module.name)
+        if spec is None or ">>>" not in Path(str(spec.origin)).read_text(encoding="utf-8"):
+            continue
+        for test in Finder(exclude_empty=True).find(importlib.import_module(module.name), module.name):
+            found.setdefault((test.docstring, test.name.rpartition(".")[2]), test)
+    found.update({("ecgmon", test.name): test for test in Finder().find(ecgmon, "ecgmon")})
+    return [test for test in found.values() if test.examples]
+
+
+@pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
+def test_example(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    result = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=said.append)
+    assert result.failed == 0, "".join(said)
+    assert result.attempted > 0
