@@ -23,7 +23,15 @@ def missing(what: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def made_up_score() -> Score:
+def one_thread() -> None:
+    """Networks this small take three times the processor on two threads, and tests run beside each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def made_up_score(one_thread: None) -> Score:  # noqa: ARG001  # for its effect
     """A score of made-up beats, for checkpoints whose scores nobody looks at."""
     return Score.fit(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
 

@@ -19,7 +19,8 @@ from ecgmon.pipelines.sources.wfdb_record import open_record
 from tests.conftest import CHECKOUT
 from tests.e2e.processes import RunEcgmon, clean_environment
 
-pytestmark = pytest.mark.timeout(900)  # the first test waits for all the measurements
+# the first test waits for all the measurements, which keep every core busy and are compared with each other
+pytestmark = [pytest.mark.timeout(900), pytest.mark.serial]
 
 Measured = tuple[dict[str, Any], Path]
 
