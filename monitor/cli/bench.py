@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.finding import RecordRef
 
 
-def add_bench(parser: ArgumentParser) -> None:
-    """Add the arguments of ``ecgmon bench``."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the command."""
     parser.description = "Measure speed, against references that run between the repeats; docs/performance.md explains."
     parser.add_argument(
         "--compare",
@@ -118,7 +118,7 @@ def _count(text: str) -> int:
     return number
 
 
-def run_bench(args: Namespace) -> int:
+def run(args: Namespace) -> int:
     """Run ``ecgmon bench``; 1 if it cannot be measured."""
     if args.what is None:
         if args.compare is None:
@@ -183,7 +183,7 @@ def _again(path: Path, *, as_json: bool) -> Namespace:
     if not isinstance(words, list) or not words:
         raise ValueError(f"{path} does not say what it measured; name it: ecgmon bench pipeline --compare {path}")
     parser = ArgumentParser(prog="ecgmon bench")
-    add_bench(parser)
+    add_arguments(parser)
     return parser.parse_args([*map(str, words), "--compare", str(path), *(["--json"] if as_json else [])])
 
 
