@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from ecgmon.models.inference import passband
+from ecgmon.models.inference.device import check_device
 from ecgmon.models.inference.gpu import Resident
 from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
@@ -294,11 +295,10 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
 
     Raises
     ------
-    RuntimeError
+    ecgmon.models.inference.device.DeviceError
         If there is no such device.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device can be used here")
+    check_device(device)
     batches = (*_BATCHES, *_MOST_BATCH_CUDA) if device == "cuda" else _BATCHES
     with threads(cores()), torch.inference_mode():
         scorer = Scorer(default_weights(), device=device, threads=cores())

@@ -149,7 +149,6 @@ def pipeline(
         As docs/performance.md describes it.
     """
     from ecgmon.models.inference.benchmark import REFERENCE_BATCH, Reference, Spread, machine
-    from ecgmon.models.inference.reconstruction import Scorer
 
     loop = loops(records) if loop is None else loop
     runs, references, ratios = [], [], []
@@ -164,35 +163,18 @@ def pipeline(
             runs.append(run)
             references.append(speed)
             ratios.append(run["beats_per_second"] / speed)
-    progress("stages, each for itself")
-    scorer = Scorer()
-    stages.measure(records, scorer)  # compiles what has to be compiled, and finds its memory
-    measured = [stages.measure(records, scorer) for _ in range(repeats)]
-    beats = measured[0][1]
-    progress("where the time of the stages goes")
-    profile = Profile()
-    with profile.running():
-        for _ in range(_MOST_PASSES):
-            stages.measure(records, scorer, profile)
-            if profile.samples >= _LEAST_SAMPLES:
-                break
-    of_stages = {stage: Spread(tuple(found[stage] for found, _ in measured)).median for stage in measured[0][0]}
-    stored = Spread(tuple(run["store_bytes"] for run in runs)).median
-    floors = stages.floors(scorer, records, beats, stored)
     cpu = {
         role: Spread(tuple(run["cpu_seconds_per_beat"][role] for run in runs)).median
         for role in runs[0]["cpu_seconds_per_beat"]
     }
+    stored = Spread(tuple(run["store_bytes"] for run in runs)).median
     return {
         "beats_per_second": Spread(tuple(run["beats_per_second"] for run in runs)).median,
         "reference_beats_per_second": Spread(tuple(references)).median,
         "ratio": Spread(tuple(ratios)).median,
-        "stages": of_stages,
-        "floor_microseconds_per_beat": sum(floor["microseconds"] for floor in floors.values()),
         "cpu_seconds_per_beat": sum(cpu.values()),
         "roles_cpu_seconds_per_beat": cpu,
-        "floors": floors,
-        "profile": profile.shares(_LEAST_SHARE),
+        **_stages(records, stored, repeats=repeats, progress=progress),
         "spread": {
             "beats_per_second": Spread(tuple(run["beats_per_second"] for run in runs)).as_dict(),
             "reference_beats_per_second": Spread(tuple(references)).as_dict(),
@@ -210,4 +192,37 @@ def pipeline(
         "batch": batch,
         "repeats": repeats,
         "machine": machine(),
+    }
+
+
+def _stages(
+    records: list[Record], stored_bytes: float, *, repeats: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure every stage by itself, and where its time goes.
+
+    Parameters
+    ----------
+    stored_bytes : float
+        Bytes that the store takes for a beat.
+    """
+    from ecgmon.models.inference.benchmark import Spread
+    from ecgmon.models.inference.reconstruction import Scorer
+
+    progress("stages, each by itself")
+    scorer = Scorer()
+    stages.measure(records, scorer)  # compiles what has to be compiled, and finds its memory
+    measured = [stages.measure(records, scorer) for _ in range(repeats)]
+    progress("where the time of the stages goes")
+    profile = Profile()
+    with profile.running():
+        for _ in range(_MOST_PASSES):
+            stages.measure(records, scorer, profile)
+            if profile.samples >= _LEAST_SAMPLES:
+                break
+    floors = stages.floors(scorer, records, measured[0][1], stored_bytes)
+    return {
+        "stages": {stage: Spread(tuple(found[stage] for found, _ in measured)).median for stage in measured[0][0]},
+        "floor_microseconds_per_beat": sum(floor["microseconds"] for floor in floors.values()),
+        "floors": floors,
+        "profile": profile.shares(_LEAST_SHARE),
     }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from ecgmon.monitor.bench import measurement
+from ecgmon.monitor.bench.measurement import MissingFigureError
 from ecgmon.monitor.bench.plots import PLOTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from ecgmon.monitor.bench.measurement import Measurement
 
 _BYTES: Final = 1e6
 
@@ -32,42 +36,53 @@ def write(results: Path, page: Path) -> None:
 
     Raises
     ------
-    ReportError
+    ReportError, ecgmon.monitor.bench.measurement.MeasurementError
         If the folder holds none of them, or one is damaged or of another version.
     ecgmon.monitor.bench.plots.PlotError
         If no picture can be drawn here.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for file in sorted(results.glob("*.json")):
-        try:
-            found[file.stem] = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ReportError(f"{file} is no JSON ({error}); measure again") from error
-    if not found:
-        raise ReportError(f"there is no measurement in {results}; make one with 'ecgmon bench pipeline --json'")
+    found = _read(results)
     pictures = page.with_suffix("")
     parts = [_HEAD]
     for name in _SECTIONS:
         if name not in found:
             parts.append(f"## {name}\n\nNot measured.\n")
             continue
-        try:
+        with _complete(results / f"{name}.json"):
             parts.append(section(name, found[name]))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ReportError(
-                f"{results / name}.json is no measurement of this version ({error!r}); measure again"
-            ) from error
         if name in PLOTS:
             parts.append(f"![{name}]({pictures.name}/{name}.png)\n")
     pictures.mkdir(parents=True, exist_ok=True)
     for name, plot in PLOTS.items():
         if name in found:
-            plot(found[name], pictures / f"{name}.png")
+            with _complete(results / f"{name}.json"):
+                plot(found[name], pictures / f"{name}.png")
     kept = ""
     if page.is_file():
         _, mark, kept = page.read_text(encoding="utf-8").partition(KEPT)
         kept = mark + kept
     page.write_text("\n".join(parts) + "\n" + (kept or f"{KEPT}\n"), encoding="utf-8")
+
+
+def _read(results: Path) -> dict[str, Measurement]:
+    """Read all measurements of a folder, by the name of their file."""
+    found: dict[str, Measurement] = {}
+    for file in sorted(results.glob("*.json")):
+        found[file.stem] = one = measurement.read(file)
+        if not isinstance(one.get("machine"), dict):
+            raise ReportError(f"{file} is no measurement: it does not say on which machine; measure again")
+    if not found:
+        raise ReportError(f"there is no measurement in {results}; make one with 'ecgmon bench pipeline --json'")
+    return found
+
+
+@contextmanager
+def _complete(file: Path) -> Iterator[None]:
+    """Refuse a measurement that lacks a figure."""
+    try:
+        yield
+    except MissingFigureError as error:
+        raise ReportError(f"{file} is no measurement of this version: it has no {error}; measure again") from error
 
 
 def section(name: str, found: dict[str, Any]) -> str:

@@ -72,6 +72,33 @@ def _stream(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], ste
     segmenter.finish()
 
 
+def _live_cores(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], streams: int) -> float:
+    """Feed live streams in turns; return how many cores that takes."""
+    segmenters = [Segmenter(fs, leads) for _ in range(streams)]
+    step = round(_LIVE_SECONDS * fs)
+    # every stream starts elsewhere, so that their beats do not fall together
+    starts = np.linspace(0, len(samples) - (_LIVE_ROUNDS + 1) * step, streams).astype(int)
+    began = time.thread_time()
+    for round_number in range(_LIVE_ROUNDS):
+        for segmenter, start in zip(segmenters, starts.tolist(), strict=True):
+            at = start + round_number * step
+            segmenter.push(samples[at : at + step])
+    return (time.thread_time() - began) / (_LIVE_ROUNDS * _LIVE_SECONDS)
+
+
+def _chunk_microseconds(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], seconds: float) -> list[float]:
+    """Feed one stream in chunks of a length in s; return what each takes, in microseconds."""
+    step = round(seconds * fs)
+    segmenter = Segmenter(fs, leads)
+    count = min(_CHUNKS_TIMED, len(samples) // step)
+    spent = []
+    for first in range(0, count * step, step):
+        began = time.thread_time()
+        segmenter.push(samples[first : first + step])
+        spent.append(1e6 * (time.thread_time() - began))
+    return spent
+
+
 def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> dict[str, Any]:
     """Measure detecting and cutting on one core.
 
@@ -107,29 +134,6 @@ def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> 
     def xqrs() -> None:
         XQRS(beginning, fs).detect(verbose=False)
 
-    def live() -> float:
-        segmenters = [Segmenter(fs, leads) for _ in range(streams)]
-        step = round(_LIVE_SECONDS * fs)
-        # every stream starts elsewhere, so that their beats do not fall together
-        starts = np.linspace(0, len(samples) - (_LIVE_ROUNDS + 1) * step, streams).astype(int)
-        began = time.thread_time()
-        for round_number in range(_LIVE_ROUNDS):
-            for segmenter, start in zip(segmenters, starts.tolist(), strict=True):
-                at = start + round_number * step
-                segmenter.push(samples[at : at + step])
-        return (time.thread_time() - began) / (_LIVE_ROUNDS * _LIVE_SECONDS)
-
-    def chunks(seconds: float) -> list[float]:
-        step = round(seconds * fs)
-        segmenter = Segmenter(fs, leads)
-        count = min(_CHUNKS_TIMED, len(samples) // step)
-        spent = []
-        for first in range(0, count * step, step):
-            began = time.thread_time()
-            segmenter.push(samples[first : first + step])
-            spent.append(1e6 * (time.thread_time() - began))
-        return spent
-
     times: dict[str, list[float]] = {"ours": [], "xqrs": [], "sleepecg": [], "live": []}
     per_chunk: dict[str, list[float]] = {name: [] for name in _CHUNKS}
     with one_core():
@@ -138,9 +142,9 @@ def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> 
             times["ours"].append(total / _seconds(ours))
             times["xqrs"].append(length / _seconds(xqrs))
             times["sleepecg"].append(length / _seconds(lambda: sleepecg.detect_heartbeats(beginning, fs)))
-            times["live"].append(live())
+            times["live"].append(_live_cores(fs, leads, samples, streams))
             for name, seconds in _CHUNKS.items():
-                per_chunk[name] += chunks(seconds)
+                per_chunk[name] += _chunk_microseconds(fs, leads, samples, seconds)
     spread = {name: Timing(tuple(values)).as_dict() for name, values in times.items()}
     return {
         "times_real_time": spread["ours"]["median"],

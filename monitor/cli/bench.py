@@ -1,103 +1,114 @@
-"""The command ``bench``: speed as a ratio against a reference in the same run."""
+"""``ecgmon bench``: speed as a ratio against a reference in the same run."""
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ecgmon.monitor.cli.arguments import above_zero
+from ecgmon.monitor.cli.arguments import above_zero, count
+from ecgmon.monitor.cli.printing import complain
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import Namespace, _SubParsersAction
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from ecgmon.pipelines.sources.finding import RecordRef
 
 
-def add_bench(parser: ArgumentParser) -> None:
-    """Add the arguments of ``ecgmon bench``."""
-    parser.description = "Measure speed, against references that run between the repeats; docs/performance.md explains."
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the command."""
+    parser.description = (
+        "Measure speed. A reference runs between the repeats; compare the ratios, not the absolute times. "
+        "docs/performance.md explains the figures."
+    )
     parser.add_argument(
         "--compare",
         type=Path,
         metavar="OLD.json",
-        help="show what changed since an older one; without WHAT: measure again what that was of",
+        help="show what changed since an older measurement; without WHAT, repeat that measurement",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     what = parser.add_subparsers(dest="what", metavar="WHAT")
+    _add_pipeline_measurements(what)
+    _add_other_measurements(what)
+    for name, one in what.choices.items():
+        one.description = f"Measure {one.description or name}."
+        # No default, so that what stands before WHAT is not undone
+        one.add_argument(
+            "--json", action="store_true", default=SUPPRESS, help="print one JSON object on standard output"
+        )
+        one.add_argument(
+            "--compare",
+            type=Path,
+            default=SUPPRESS,
+            metavar="OLD.json",
+            help="show what changed since an older measurement",
+        )
+    report = what.add_parser("report", help="write the page and its pictures from measurements that were kept as JSON")
+    report.description = "Write the page of measurements and its pictures."
+    report.add_argument(
+        "--results", type=Path, default=Path("results/bench"), metavar="DIR",
+        help="folder of the measurements (default: %(default)s)",
+    )  # fmt: skip
+    report.add_argument(
+        "--out", type=Path, default=Path("docs/performance.md"), metavar="FILE",
+        help="page to write (default: %(default)s)",
+    )  # fmt: skip
 
-    segment = what.add_parser("segment", help="detecting and cutting beats, on one core, against xqrs and sleepecg")
-    _add_records(segment, ["toy"])
-    segment.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
-    segment.add_argument(
-        "--streams", type=_count, default=1000, metavar="N", help="live streams (default: %(default)s)"
-    )
 
-    pipeline = what.add_parser("pipeline", help="records from disk to stored scores, real processes, full speed")
+def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
+    """Add what runs real processes on records."""
+    pipeline = what.add_parser("pipeline", help="records from disk to stored scores: real processes at full speed")
     _add_records(pipeline)
-    pipeline.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
+    _add_repeats(pipeline)
     pipeline.add_argument(
-        "--loop", type=_count, metavar="N", help="times that a record is played (default: until a day is played)"
+        "--loop", type=count, metavar="N", help="times that each record is played (default: until a day is played)"
     )
-    pipeline.add_argument("--workers", type=_count, default=1, metavar="N", help="processes (default: %(default)s)")
+    pipeline.add_argument("--workers", type=count, default=1, metavar="N", help="worker processes (default: 1)")
     pipeline.add_argument(
-        "--batch", type=_count, default=1024, metavar="N", help="most beats in a batch (default: %(default)s)"
+        "--batch", type=count, default=1024, metavar="N", help="largest number of beats in a batch (default: 1024)"
     )
-
-    live = what.add_parser("live", help="streams at the pace of real time: latency, processor, memory, what is dropped")
+    live = what.add_parser("live", help="streams in real time: latency, processor, memory, dropped beats")
     _add_records(live, ["toy"])
-    live.add_argument("--streams", type=_count, default=1000, metavar="N", help="live streams (default: %(default)s)")
+    live.add_argument("--streams", type=count, default=1000, metavar="N", help="live streams (default: 1000)")
+    live.add_argument("--seconds", type=above_zero, default=60.0, metavar="S", help="time to measure (default: 60)")
     live.add_argument(
-        "--seconds", type=above_zero, default=60.0, metavar="S", help="time measured (default: %(default)s)"
+        "--curve",
+        action="store_true",
+        help="measure with more and more streams, from ten to the first number that is too many",
     )
-    live.add_argument("--curve", action="store_true", help="from ten streams to the first number that is not held")
-
-    worker = what.add_parser(
-        "worker",
-        help="scoring alone, by batch size, in every form that was tried; needs torch, numpy, safetensors only",
-    )
-    worker.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: %(default)s)")
-    worker.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
-
-    store = what.add_parser("store", help="durable commits by size, bytes of a beat, questions to a large store")
-    store.add_argument(
-        "--large", type=_count, default=0, metavar="N", help="ask a store of N beats, some 70 bytes each"
-    )
-    store.add_argument("--folder", type=Path, metavar="DIR", help="on which disk (default: that of temporary files)")
-
-    start = what.add_parser("start", help="from the command to its answer, and to a daemon that scores")
-    start.add_argument("--repeats", type=_count, default=5, metavar="N", help="measurements (default: %(default)s)")
-
-    growth = what.add_parser("growth", help="speed against streams, workers, batch limit and length of records")
+    growth = what.add_parser("growth", help="speed against streams, workers, size of batches and length of records")
     _add_records(growth)
-
     soak = what.add_parser("soak", help="memory over a long time at full speed")
     _add_records(soak)
-    soak.add_argument("--minutes", type=above_zero, default=30.0, metavar="M", help="how long (default: %(default)s)")
+    soak.add_argument("--minutes", type=above_zero, default=30.0, metavar="M", help="how long (default: 30)")
 
-    report = what.add_parser("report", help="write the page and its pictures from measurements kept as JSON")
-    report.add_argument("--results", type=Path, default=Path("results/bench"), metavar="DIR", help="where they are")
-    report.add_argument("--out", type=Path, default=Path("docs/performance.md"), metavar="FILE", help="the page")
 
-    for name, one in what.choices.items():
-        if name != "report":
-            one.description = f"Measure {one.description or name}."
-            # No default, so that what stands before WHAT is not undone
-            one.add_argument(
-                "--json", action="store_true", default=SUPPRESS, help="print one JSON object on standard output"
-            )
-            one.add_argument(
-                "--compare",
-                type=Path,
-                default=SUPPRESS,
-                metavar="OLD.json",
-                help="show what changed since an older one",
-            )
+def _add_other_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
+    """Add what measures one part by itself."""
+    segment = what.add_parser("segment", help="detecting and cutting beats on one core, against xqrs and sleepecg")
+    _add_records(segment, ["toy"])
+    _add_repeats(segment)
+    segment.add_argument("--streams", type=count, default=1000, metavar="N", help="live streams (default: 1000)")
+    worker = what.add_parser(
+        "worker", help="scoring alone, by size of batches, in several forms; needs only torch, numpy and safetensors"
+    )
+    worker.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where torch computes (default: cpu)")
+    _add_repeats(worker)
+    store = what.add_parser("store", help="durable commits by size, bytes of a beat, queries to a large store")
+    store.add_argument(
+        "--large", type=count, default=0, metavar="N", help="also query a store of N beats, some 70 bytes each"
+    )
+    store.add_argument(
+        "--folder", type=Path, metavar="DIR", help="folder on the disk to measure (default: that of temporary files)"
+    )
+    start = what.add_parser("start", help="time from a command to its answer, and to a daemon that scores")
+    _add_repeats(start)
 
 
 def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:
@@ -107,50 +118,40 @@ def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:
     )
 
 
-def _count(text: str) -> int:
-    """Read a number of things, of which there has to be one."""
+def _add_repeats(parser: ArgumentParser) -> None:
+    parser.add_argument("--repeats", type=count, default=5, metavar="N", help="measurements (default: 5)")
+
+
+def run(args: Namespace) -> int:
+    """Measure; 1 if that cannot be done."""
+    from ecgmon.monitor.bench.measurement import MeasurementError, read
+
     try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return number
-
-
-def run_bench(args: Namespace) -> int:
-    """Run ``ecgmon bench``; 1 if it cannot be measured."""
-    if args.what is None:
-        if args.compare is None:
-            print("ecgmon: name what to measure, or an older measurement: ecgmon bench --help", file=sys.stderr)
-            return 2
-        try:
+        if args.what is None:
+            if args.compare is None:
+                return complain("name what to measure, or an older measurement: ecgmon bench --help", 2)
             args = _again(args.compare, as_json=args.json)
-        except (OSError, ValueError) as error:
-            return _complain(error)
-    if args.what == "worker":  # before anything is imported that a bare GPU machine has not
-        return _run_worker(args)
+        if args.what == "report":
+            return _report(args)
+        old = None if args.compare is None else read(args.compare)  # before the new one takes its time
+    except MeasurementError as error:
+        return complain(error)
+    found = _measure_worker(args) if args.what == "worker" else _measure(args)
+    if found is None:
+        return 1
+    _print(args, found, old)
+    return 0
+
+
+def _report(args: Namespace) -> int:
     from ecgmon.monitor.bench.plots import PlotError
     from ecgmon.monitor.bench.report import ReportError, write
-    from ecgmon.monitor.bench.rig import BenchError
-    from ecgmon.monitor.process.report import NotRunningError
-    from ecgmon.monitor.process.supervisor import SupervisorError
-    from ecgmon.monitor.store import StoreError
-    from ecgmon.pipelines.sources.errors import SourceError
 
-    if args.what == "report":
-        try:
-            write(args.results, args.out)
-        except (OSError, PlotError, ReportError) as error:
-            return _complain(error)
-        print(f"wrote {args.out}")
-        return 0
     try:
-        old = _old(args.compare)
-        found = _measure(args)
-    except (BenchError, NotRunningError, OSError, SourceError, StoreError, SupervisorError, ValueError) as error:
-        return _complain(error)
-    _tell(args, found, old)
+        write(args.results, args.out)
+    except (OSError, PlotError, ReportError) as error:
+        return complain(error)
+    print(f"wrote {args.out}")
     return 0
 
 
@@ -160,7 +161,7 @@ _REPEATED: Final = (
 
 
 def _command(args: Namespace) -> list[str]:
-    """Write down what was asked for, for whoever wants to measure it again."""
+    """Write down what was asked for, so that it can be repeated."""
     words = [args.what, *getattr(args, "records", [])]
     for name in _REPEATED:
         value = getattr(args, name, None)
@@ -176,45 +177,30 @@ def _again(path: Path, *, as_json: bool) -> Namespace:
 
     Raises
     ------
-    OSError, ValueError
+    ecgmon.monitor.bench.measurement.MeasurementError
         If the file cannot be read, or does not say.
     """
-    words = (_old(path) or {}).get("command")
-    if not isinstance(words, list) or not words:
-        raise ValueError(f"{path} does not say what it measured; name it: ecgmon bench pipeline --compare {path}")
+    from ecgmon.monitor.bench.measurement import command, read
+
+    words = command(path, read(path))
     parser = ArgumentParser(prog="ecgmon bench")
-    add_bench(parser)
-    return parser.parse_args([*map(str, words), "--compare", str(path), *(["--json"] if as_json else [])])
+    add_arguments(parser)
+    return parser.parse_args([*words, "--compare", str(path), *(["--json"] if as_json else [])])
 
 
-def _run_worker(args: Namespace) -> int:
+def _measure_worker(args: Namespace) -> dict[str, Any] | None:
+    """Measure scoring alone, and import nothing that a bare GPU machine lacks; None, with a message, if it cannot be."""
     from ecgmon.models.inference.benchmark import worker
+    from ecgmon.models.inference.device import DeviceError
 
     try:
-        old = _old(args.compare)
-        found = worker(args.device, repeats=args.repeats)
-    except (OSError, RuntimeError, ValueError) as error:
-        return _complain(error)
-    _tell(args, found, old)
-    return 0
-
-
-def _complain(error: Exception) -> int:
-    print(f"ecgmon: {error}", file=sys.stderr)
-    return 1
-
-
-def _old(path: Path | None) -> dict[str, Any] | None:
-    """Read an older measurement before the new one takes its time."""
-    if path is None:
+        return worker(args.device, repeats=args.repeats)
+    except DeviceError as error:
+        complain(error)
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no measurement; expected the JSON object that --json printed")  # noqa: TRY004 - of a file, not of a call
-    return found
 
 
-def _tell(args: Namespace, found: dict[str, Any], old: dict[str, Any] | None) -> None:
+def _print(args: Namespace, found: dict[str, Any], old: dict[str, Any] | None) -> None:
     from ecgmon.monitor.bench.compare import compare, table
     from ecgmon.monitor.bench.report import section
 
@@ -238,17 +224,28 @@ def _progress(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def _measure(args: Namespace) -> dict[str, Any]:
-    if args.what == "store":
-        from ecgmon.monitor.bench.stores import store
+def _measure(args: Namespace) -> dict[str, Any] | None:
+    """Measure all else; None, with a message, if it cannot be."""
+    from ecgmon.monitor.bench.rig import BenchError
+    from ecgmon.monitor.process.report import NotRunningError
+    from ecgmon.monitor.process.supervisor import SupervisorError
+    from ecgmon.monitor.store import StoreError
+    from ecgmon.pipelines.sources.errors import SourceError
 
-        return store(large=args.large, folder=args.folder, progress=_progress)
-    if args.what == "start":
-        from ecgmon.monitor.bench.starts import start
+    try:
+        if args.what == "store":
+            from ecgmon.monitor.bench.stores import store
 
-        return start(repeats=args.repeats, progress=_progress)
-    with _refs(args.records) as refs:
-        return _measure_on(args, refs)
+            return store(large=args.large, folder=args.folder, progress=_progress)
+        if args.what == "start":
+            from ecgmon.monitor.bench.starts import start
+
+            return start(repeats=args.repeats, progress=_progress)
+        with _refs(args.records) as refs:
+            return _measure_on(args, refs)
+    except (BenchError, NotRunningError, OSError, SourceError, StoreError, SupervisorError) as error:
+        complain(error)
+        return None
 
 
 def _measure_on(args: Namespace, refs: list[RecordRef]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The commands ``train`` and ``evaluate``."""
+"""``ecgmon evaluate``: what is measured against reference annotations."""
 
 from __future__ import annotations
 
@@ -7,41 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ecgmon.monitor.cli.check_config import add_config_flags
-from ecgmon.monitor.cli.roles import load_config
+from ecgmon.monitor.cli.configuration import add_config_flags, load_config
+from ecgmon.monitor.cli.printing import complain, percent
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 
-def add_train(parser: ArgumentParser) -> None:
-    """Add the arguments of ``ecgmon train``."""
-    from ecgmon.monitor.cli.train import add_arguments
-
-    parser.description = (
-        "Make a model: prepare the beats of annotated records, train generators on the normal ones, fit the score, "
-        "and write the checkpoint that [worker] weights takes."
-    )
-    add_arguments(parser)
-
-
-def run_train(args: Namespace) -> int:
-    """Run ``ecgmon train``."""
-    from ecgmon.models.weights.checkpoint import CheckpointError
-    from ecgmon.monitor.cli.train import run
-    from ecgmon.pipelines.sources.errors import SourceError
-    from ecgmon.pipelines.training.dataset import DatasetError
-    from ecgmon.pipelines.training.fitting import TrainingError
-
-    try:
-        return run(args)
-    except (TrainingError, DatasetError, SourceError, CheckpointError) as error:
-        print(f"ecgmon: {error}", file=sys.stderr)
-        return 1
-
-
-def add_evaluate(parser: ArgumentParser) -> None:
-    """Add the arguments of ``ecgmon evaluate``."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the command."""
     parser.description = "Measure against reference annotations what the daemon does with records."
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     stream = what.add_parser(
@@ -72,8 +46,8 @@ _PROTOCOLS: Final = {
 }
 
 
-def run_evaluate(args: Namespace) -> int:
-    """Run ``ecgmon evaluate``."""
+def run(args: Namespace) -> int:
+    """Evaluate; 1 where something given cannot be used."""
     return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)
 
 
@@ -93,8 +67,7 @@ def _evaluate_protocol(args: Namespace) -> int:
         if args.out is not None:
             found.store(args.out, args.what)
     except (CheckpointError, DatasetError, SourceError, OSError) as error:
-        print(f"ecgmon: {error}", file=sys.stderr)
-        return 1
+        return complain(error)
     if args.json:
         print(json.dumps(found.figures))
     else:
@@ -112,7 +85,7 @@ def _show_protocol(what: str, found: dict[str, Any]) -> None:
         for column in ("distortion", "beats", "inside, plain error %", "inside, smoothed %", "inside, relative %"):
             table.add_column(column, justify="left" if column == "distortion" else "right")
         for name, row in [*found["distortions"].items(), ("mean", {"beats": "", **found["mean"]})]:
-            shares = (_percent(row[ranking]["inside"]) for ranking in ("error", "smoothed", "relative"))
+            shares = (percent(row[ranking]["inside"]) for ranking in ("error", "smoothed", "relative"))
             table.add_row(name, str(row["beats"]), *shares)
         console.print(table)
         return
@@ -151,8 +124,7 @@ def _evaluate_stream(args: Namespace) -> int:
         scorer = Scorer(Path(config.worker.weights) if config.worker.weights else None)
         found = evaluate_stream(args.db, scorer, config.alerts, progress=sys.stderr.isatty())
     except (CheckpointError, SourceError) as error:
-        print(f"ecgmon: {error}", file=sys.stderr)
-        return 1
+        return complain(error)
     if args.json:
         print(json.dumps(found))
     else:
@@ -178,7 +150,7 @@ def _show(found: dict[str, Any]) -> None:
             str(row["tp"] + row["fn"]),
             str(row["fn"]),
             str(row["fp"]),
-            *(_percent(row.get(key)) for key in ("sensitivity", "positive_predictivity", "f1")),
+            *(percent(row.get(key)) for key in ("sensitivity", "positive_predictivity", "f1")),
             "" if offset is None else f"{_ms(offset['median'])}, {_ms(offset['p95'])}",
         )
     console.print(table)
@@ -199,10 +171,6 @@ def _show(found: dict[str, Any]) -> None:
     console.print(
         f"alerts in {alerts['hours']:.1f} h: {kinds or 'none'}; {alerts['false_per_hour']:.2f} false per hour"
     )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def _ms(seconds: float | None) -> str:

@@ -15,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ecgmon.monitor.cli.printing import clock, milliseconds
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,20 +28,6 @@ _STRIP_TOP: Final = 4.0  # score that fills a block
 _PLAIN_SECONDS: Final = 2.0  # between two plain lines of progress
 _RATE_SECONDS: Final = 2.0  # over which beats per second are averaged
 PRIORITY_STYLE: Final = {"high": "bold white on red", "medium": "bold black on yellow", "low": "black on cyan"}
-
-
-def clock(seconds: float) -> str:
-    """Write stream time as people read it: M:SS, or H:MM:SS."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Write a duration for people: three significant digits, in ms or s."""
-    if math.isnan(seconds):
-        return "-"
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 class View(Protocol):

@@ -1,4 +1,4 @@
-"""The command ``password``: the file that the metrics' HTTP server knows its client by."""
+"""``ecgmon password``: the password file of the metrics' HTTP server."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecgmon.monitor.cli.printing import complain
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 
-def add_password(parser: ArgumentParser) -> None:
-    """Add the arguments of ``ecgmon password``."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Describe the command."""
     parser.description = (
-        "Write the salted hash of a password to a new file of mode 0600, for [exporter] password_file. The password is "
-        "asked for twice on a terminal, else read as one line from standard input; it is never an argument."
+        "Write the salted hash of a password to a new file with mode 0600, for [exporter] password_file. A terminal is "
+        "asked for the password twice; without a terminal, one line is read from standard input."
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="the file to make")
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="file to write; it must not exist")
 
 
-def run_password(args: Namespace) -> int:
+def run(args: Namespace) -> int:
     """Read a password and write its hash; 1 if that cannot be done."""
     from ecgmon.monitor.web import passwords
 
     try:
         passwords.write(args.out, _asked())
     except (passwords.PasswordError, EOFError) as error:
-        print(f"ecgmon: {error or 'no password was given'}", file=sys.stderr)
-        return 1
+        return complain(str(error) or "no password was given")
     return 0
 
 
@@ -45,5 +46,5 @@ def _asked() -> str:
             raise PasswordError("the password is not UTF-8") from None
     password = getpass("password: ")
     if getpass("once more: ") != password:
-        raise PasswordError("the two are not the same")
+        raise PasswordError("the two passwords differ; run the command again")
     return password

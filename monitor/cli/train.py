@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.monitor.cli.printing import complain
 from ecgmon.pipelines.training import dataset as datasets
 from ecgmon.pipelines.training import fitting as training
 from ecgmon.pipelines.training import plans, score_fitting
@@ -27,7 +28,11 @@ PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands of ``ecgmon train`` to a parser; :func:`run` carries them out."""
+    """Describe the command."""
+    parser.description = (
+        "Make a model: prepare the beats of annotated records, train generators on the normal ones, fit the score, "
+        "and write the checkpoint that [worker] weights takes."
+    )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
 
     prepare = steps.add_parser("prepare", help="build the data set from WFDB records")
@@ -82,6 +87,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Carry out a step; 1 where something given cannot be used, 130 where Ctrl-C stopped a training."""
+    from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.pipelines.sources.errors import SourceError
+
+    try:
+        return _run_step(args)
+    except (training.TrainingError, datasets.DatasetError, SourceError, CheckpointError) as error:
+        return complain(error)
+
+
+def _run_step(args: argparse.Namespace) -> int:
     """Carry out a subcommand that :func:`add_arguments` described.
 
     Returns

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final
 import structlog
 
 from ecgmon.monitor.config.reading import to_json
+from ecgmon.monitor.process.exit_status import DONE, FAILED, REFUSED
 from ecgmon.monitor.process.report import Client, NotRunningError
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ _HEALTHY_SECONDS: Final = 30.0  # a role that ran for so long starts its waits a
 _TICK_SECONDS: Final = 0.05
 _KILL_SECONDS: Final = 5.0  # beyond the drain bound, before a process that does not end is killed
 
-EXIT_FAILED: Final = 1
-"""Exit status of a role that failed and may be started again."""
-EXIT_REFUSED: Final = 3
-"""Exit status of a role that would fail again the same way: configuration, port, folder, model."""
-
 
 class SupervisorError(Exception):
     """A role cannot be kept running; the message says which and why.
@@ -42,10 +38,10 @@ class SupervisorError(Exception):
     Attributes
     ----------
     status : int
-        Exit status for the whole: :data:`EXIT_REFUSED` if the role said that it would fail again the same way.
+        Exit status for the whole: :data:`~ecgmon.monitor.process.exit_status.REFUSED` if the role said that it would fail again the same way.
     """
 
-    def __init__(self, message: str, status: int = EXIT_FAILED) -> None:
+    def __init__(self, message: str, status: int = FAILED) -> None:
         super().__init__(message)
         self.status = status
 
@@ -129,7 +125,7 @@ class Supervisor:
                 if status is not None and status >= 0:
                     raise SupervisorError(
                         f"the {role.name} ended with exit status {status}; its message is above",
-                        EXIT_REFUSED if status == EXIT_REFUSED else EXIT_FAILED,
+                        REFUSED if status == REFUSED else FAILED,
                     )
                 self._look_after(role)
             if time.monotonic() > deadline:
@@ -210,10 +206,10 @@ class Supervisor:
         if status is None:
             return
         role.process = None
-        if role.once and status in (0, EXIT_FAILED):
+        if role.once and status in (DONE, FAILED):
             role.ended = status
             return
-        if status == EXIT_REFUSED:
+        if status == REFUSED:
             role.ended = status
             raise SupervisorError(f"the {role.name} cannot run; its message is above", status)
         role.failures = 0 if now - role.started > _HEALTHY_SECONDS else role.failures + 1

@@ -203,9 +203,9 @@ def test_comparing_shows_old_and_new(measured: Measured) -> None:
         ((), 2, "name what to measure"),
         (("--compare", "no-such-file.json"), 1, "no-such-file.json"),
         (("--compare", CHECKOUT / "results" / "ablation.json"), 1, "does not say what it measured"),
-        (("pipeline", "--repeats", "0"), 2, "'0' is no number from 1 on"),
-        (("live", "--streams", "-3"), 2, "'-3' is no number from 1 on"),
-        (("soak", "--minutes", "inf"), 2, "'inf' is no number above 0"),
+        (("pipeline", "--repeats", "0"), 2, "'0' is not a whole number of at least 1"),
+        (("live", "--streams", "-3"), 2, "'-3' is not a whole number of at least 1"),
+        (("soak", "--minutes", "inf"), 2, "'inf' is not a number above 0"),
     ],
 )
 def test_what_can_not_be_measured_is_said(

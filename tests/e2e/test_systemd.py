@@ -326,8 +326,8 @@ def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_not
     machine.done(
         "sed",
         "-i",
-        "s/def run_monitor(.*/&\\n    raise RuntimeError('broken')/",
-        "/opt/broken/monitor/cli/roles.py",
+        "s/^def run(.*/&\\n    raise RuntimeError('broken')/",
+        "/opt/broken/monitor/cli/monitor.py",
     )
     failed = machine.install("/opt/broken")
     assert failed.returncode != 0

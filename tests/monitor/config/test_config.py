@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ecgmon.monitor.cli.check_config import add_check_config, run_check_config
+from ecgmon.monitor.cli.check_config import add_arguments, run
 from ecgmon.monitor.config.documentation import reference_page
 from ecgmon.monitor.config.errors import ConfigError, Problem
 from ecgmon.monitor.config.keys import Key, keys, sections
@@ -436,8 +436,8 @@ def test_reading_the_configuration_loads_nothing_heavy() -> None:
 
 def check_config(*argv: str) -> int:
     parser = argparse.ArgumentParser()
-    add_check_config(parser)
-    return run_check_config(parser.parse_args(argv))
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
 
 
 @pytest.fixture

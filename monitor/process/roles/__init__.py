@@ -1,0 +1,1 @@
+"""Each role as a process: from a configuration to an exit status."""

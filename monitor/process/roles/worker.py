@@ -1,0 +1,74 @@
+"""The worker as a process: a model and a connection to the monitor around its loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ecgmon.models.weights.checkpoint import CheckpointError, read_info
+from ecgmon.monitor.process.connections import EndpointError
+from ecgmon.monitor.process.reload import Reloader
+from ecgmon.monitor.process.roles.setup import (
+    RoleError,
+    exclude_imports_from_garbage_collection,
+    monitor_address,
+    weights_path,
+)
+from ecgmon.pipelines.roles.worker import Model, Worker, WorkerError, load_model
+from ecgmon.pipelines.transport.keys import KeyFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ecgmon.monitor.config.schema import Config
+    from ecgmon.monitor.process.roles.setup import Signals
+
+
+def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
+    """Run a worker until it is asked to stop.
+
+    Parameters
+    ----------
+    config : Config
+    load : callable
+        Reads the configuration anew, for a reload.
+    signals : Signals
+
+    Raises
+    ------
+    RoleError
+        If it cannot run: model, device, keys, address, or a monitor that refuses it for good.
+    """
+    try:
+        _serve(config, load, signals)
+    except (CheckpointError, EndpointError, KeyFileError, WorkerError) as error:
+        raise RoleError(str(error)) from error
+
+
+def _serve(config: Config, load: Callable[[], Config], signals: Signals) -> None:
+    address, connection_keys = monitor_address(config, "worker")
+    model = _model(config)
+    exclude_imports_from_garbage_collection()
+    worker = Worker(
+        address, model.scorer, device=model.device, credit=config.worker.credit_batches, line=connection_keys,
+        spare=model.spare,
+    )  # fmt: skip
+    reloader = Reloader(
+        "worker", config, load, asked=signals.reload, service=signals.service, refusals=(WorkerError,)
+    )  # fmt: skip
+
+    def take(new: Config) -> None:
+        # the file may hold other weights by now, under the same name
+        renamed = new.worker != reloader.config.worker
+        if renamed or read_info(weights_path(new)).fingerprint != worker.fingerprint:
+            worker.renew(_model(new), credit=new.worker.credit_batches)
+
+    try:
+        worker.run(
+            signals.stopping(config.runtime.drain_seconds), lambda said: reloader.turned(said, take)
+        )  # fmt: skip
+    finally:
+        worker.close()
+
+
+def _model(config: Config) -> Model:
+    return load_model(weights_path(config), config.worker.device, config.worker.threads)
