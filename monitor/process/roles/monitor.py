@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zmq import ZMQError
 
 from ecgmon.models.weights.checkpoint import CheckpointError, read_info
+from ecgmon.monitor.metrics.counting import MetricInstruments
 from ecgmon.monitor.metrics.instruments import Metrics
 from ecgmon.monitor.process import connections
 from ecgmon.monitor.process.authenticator import Authenticator
@@ -59,7 +60,12 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
         exclude_imports_from_garbage_collection()
         try:
             monitor = Monitor(
-                config, info=info, store=store, metrics=metrics, runtime=runtime, authenticator=authenticator
+                config,
+                info=info,
+                store=store,
+                instruments=MetricInstruments(metrics),
+                runtime=runtime,
+                authenticator=authenticator,
             )
         except (connections.EndpointError, ZMQError) as error:
             raise RoleError(str(error)) from error

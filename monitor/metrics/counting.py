@@ -1,0 +1,159 @@
+"""What the monitor counts, in the metrics of Prometheus."""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ecgmon.monitor.metrics.histograms import observe_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ecgmon.monitor.core.alerts import Alert
+    from ecgmon.monitor.core.instruments import Gauges
+    from ecgmon.monitor.core.outcomes import Outcome
+    from ecgmon.monitor.metrics.instruments import Metrics
+
+
+class MetricInstruments:
+    """Implements :class:`ecgmon.monitor.core.instruments.Instruments`.
+
+    Parameters
+    ----------
+    metrics : Metrics
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._redelivered = 0
+
+    def rejected(self, role: str, reason: str) -> None:
+        """Count a message that does not follow the protocol."""
+        self._metrics.rejected.labels(role, reason).inc()
+
+    def source_failed(self) -> None:
+        """Count a source that cannot be read."""
+        self._metrics.source_errors.inc()
+
+    def opened(self, alerts: Sequence[Alert]) -> None:
+        """Count the active alerts of a stream that the store knows."""
+        for alert in alerts:
+            self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
+
+    def segmented(self, stream: str, beats: int) -> None:
+        """Count beats that arrived."""
+        self._metrics.of_stream(stream).segmented.inc(beats)
+
+    def segmentation_took(self, seconds: float) -> None:
+        """Observe the processor time that cutting a message's items took."""
+        self._metrics.duration.labels("segment").observe(seconds)
+
+    def resent(self, beats: int) -> None:
+        """Count beats that producers sent again."""
+        self._metrics.redelivered.labels("producer").inc(beats)
+
+    def dropped_by_producer(self, beats: int) -> None:
+        """Count beats that live sources dropped, as their producers say at once."""
+        self._metrics.producer_dropped.inc(beats)
+
+    def handed_out(self, waited: float) -> None:
+        """Observe how long the first beat of a batch waited."""
+        self._metrics.duration.labels("queue").observe(waited)
+
+    def answered(self, beats: int, device: str, seconds: float, inside: float) -> None:
+        """Count a batch that took so many seconds there and back, and so many inside the worker."""
+        self._metrics.duration.labels("score").observe(seconds)
+        self._metrics.inference.labels(device).observe(inside)
+        self._metrics.batch.observe(beats)
+
+    def committed(self, seconds: float, latencies: NDArray[np.float64], waited: NDArray[np.float64]) -> None:
+        """Count a commit, and how long its beats took, all at once: one by one that costs as much as scoring them."""
+        self._metrics.duration.labels("commit").observe(seconds)
+        observe_all(self._metrics.duration.labels("total"), latencies)
+        observe_all(self._metrics.duration.labels("order"), waited)
+
+    def stored(self, outcome: Outcome, rate: float, wall: float) -> None:
+        """Count what was stored of a stream at a time in seconds since 1970, with its heart rate in beats/min."""
+        state, scores = outcome.entry.state, outcome.scores
+        shown = self._metrics.of_stream(state.name)
+        if scores:
+            shown.stored.inc(len(scores))
+            known = [index for index, score in enumerate(scores) if not math.isnan(score)]
+            shown.scored.inc(len(known))
+            if len(known) < len(scores):
+                self._metrics.unscored.inc(len(scores) - len(known))
+            if known:
+                first = state.beats - len(scores)
+                observe_all(
+                    shown.score,
+                    [scores[index] for index in known],
+                    lambda index: {"stream": shown.label, "seq": str(first + known[index])},
+                )
+            if not math.isnan(rate):
+                shown.heart_rate.set(rate)
+        for quality, run in groupby(outcome.seconds):
+            shown.quality(quality).inc(len(list(run)))
+        if outcome.dropped:
+            self._metrics.dropped.labels(shown.label).inc(outcome.dropped)
+        shown.last_item.set(wall)
+
+    def alert(self, kind: str, priority: str, *, raised: bool) -> None:
+        """Count an alert of a stream that was raised or cleared."""
+        if raised:
+            self._metrics.alerts_raised.labels(kind, priority).inc()
+        self._metrics.alerts_active.labels(kind, priority).inc(1 if raised else -1)
+
+    def device_alert(self, kind: str, priority: str, *, raised: bool) -> None:
+        """Count the one alert that is about no stream."""
+        if raised:
+            self._metrics.alerts_raised.labels(kind, priority).inc()
+        self._metrics.alerts_active.labels(kind, priority).set(int(raised))
+
+    def store_failed(self) -> None:
+        """Count a commit that failed."""
+        self._metrics.store_errors.inc()
+
+    def store_written(self) -> None:
+        """Count a write to the store."""
+        self._metrics.commits.inc()
+
+    def pruned(self, beats: int) -> None:
+        """Count beats that were deleted for their age."""
+        self._metrics.pruned.inc(beats)
+
+    def model(self, about: Mapping[str, str]) -> None:
+        """Show the model that scores come from."""
+        self._metrics.model.info(dict(about))
+
+    def queue_limit(self, items: int) -> None:
+        """Show how many items are held unstored at most."""
+        self._metrics.queue_limit.set(items)
+
+    def refresh(self, gauges: Gauges) -> None:
+        """Show how things stand."""
+        metrics = self._metrics
+        metrics.queue.labels("waiting").set(gauges.queued)
+        metrics.queue.labels("leased").set(gauges.leased)
+        metrics.redelivered.labels("worker").inc(gauges.redelivered - self._redelivered)
+        self._redelivered = gauges.redelivered
+        metrics.producers.set(gauges.producers)
+        for device, count in gauges.devices.items():
+            metrics.workers.labels(device).set(count)
+        metrics.worker_seen.clear()
+        for name, heard in gauges.workers_heard.items():
+            metrics.worker_seen.labels(name).set(heard)
+        metrics.workers_degraded.set(gauges.degraded)
+        lags: dict[str, float] = {}  # several streams may share a label
+        for stream, lag in gauges.lags.items():
+            label = metrics.of_stream(stream).label
+            lags[label] = max(lags.get(label, 0.0), lag)
+        for label, lag in lags.items():
+            metrics.lag.labels(label).set(lag)
+        for state, count in gauges.states.items():
+            metrics.streams.labels(state).set(count)
+        metrics.ready.set(gauges.ready)

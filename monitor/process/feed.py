@@ -1,0 +1,54 @@
+"""The live feed: what each commit added to a stream, for those who listen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import zmq
+
+from ecgmon.monitor.process.report import FeedAlert, FeedUpdate
+
+if TYPE_CHECKING:
+    from ecgmon.monitor.core.commit import Entry
+
+
+class Feed:
+    """Publishes updates.
+
+    Parameters
+    ----------
+    socket : Socket
+        XPUB, bound.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._topics: set[bytes] = set()
+
+    def hear(self) -> None:
+        """Learn what is listened to: what nobody listens to need not be said."""
+        while True:
+            try:
+                change = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if change[:1] == b"\1":
+                self._topics.add(change[1:])
+            else:
+                self._topics.discard(change[1:])
+
+    def publish(self, entry: Entry, rate: float) -> None:
+        """Publish what a commit added to a stream, with its heart rate in beats/min, if anybody listens."""
+        if not self._topics:
+            return
+        state = entry.state
+        update = FeedUpdate(
+            stream=state.name,
+            seconds=state.seconds,
+            beats=[(beat.sample / state.fs, beat.score) for beat in entry.beats],
+            rate=rate,
+            alerts=[FeedAlert.of(alert) for alert in entry.alerts],
+            ended=state.ended,
+        )
+        self._socket.send_multipart([state.name.encode(), msgspec.msgpack.encode(update)], zmq.NOBLOCK)
