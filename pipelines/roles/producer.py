@@ -347,7 +347,7 @@ class Producer:
         if self._peer.epoch or welcome.greeting != self._greetings:
             return  # the answer to an older greeting: it knows nothing of what was sent since
         self._peer.welcomed(welcome.epoch, welcome.heartbeat)
-        self._outbox.window = welcome.window
+        self._outbox.credit = welcome.window
         for number, (feed, received, stored) in enumerate(
             zip(self._feeds, welcome.received, welcome.stored, strict=True)
         ):
@@ -361,7 +361,7 @@ class Producer:
         self._met = True
         self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
         heapq.heapify(self._schedule)
-        _log.info("joined", streams=len(self._feeds), window=welcome.window)
+        _log.info("joined", streams=len(self._feeds), credit=welcome.window)
 
     def _spread(self) -> None:
         """Give paced streams their turns, a group at a time: all at once they would wait for one another."""

@@ -165,7 +165,7 @@ class Worker:
             raw = self._scored(windows)
         except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
             if (more := self._rate_limit.due("batch-failed")) is not None:
-                _log.error("batch-failed", beats=message.beats, reason=str(error), others_since=more)
+                _log.exception("batch-failed", beats=message.beats, reason=str(error), others_since=more)
             self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _said(error)))])
             return
         self.scored += message.beats

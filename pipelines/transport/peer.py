@@ -72,7 +72,7 @@ class Peer:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
-        self._socket.setsockopt(zmq.SNDHWM, 0)  # the protocol's window and credit bound what is queued
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # credit bounds what is queued
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a monitor that is not there
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)  # milliseconds, doubling up to
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
