@@ -191,7 +191,7 @@ class Producer:
         Items that are kept unstored, over all streams, before reading waits.
     drain_seconds : float
         Longest time to wait for the store when asked to stop.
-    line : ConnectionKeys or None
+    keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     troubles : sequence of (stream, reason)
         Sources that could not be opened, to tell the monitor.
@@ -211,7 +211,7 @@ class Producer:
         *,
         buffer_items: int,
         drain_seconds: float,
-        line: ConnectionKeys | None = None,
+        keys: ConnectionKeys | None = None,
         troubles: Sequence[tuple[str, str]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -235,7 +235,7 @@ class Producer:
         self._untold = list(troubles)
         self.failed = dict(troubles)
         self._schedule: list[tuple[float, int]] = []
-        self._peer = Peer(address, line=line, greeting=self._hello, ping=self._ping, clock=clock)
+        self._peer = Peer(address, keys=keys, greeting=self._hello, ping=self._ping, clock=clock)
 
     def _hello(self) -> list[bytes]:
         self._greetings += 1

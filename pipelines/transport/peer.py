@@ -41,7 +41,7 @@ class Peer:
     ----------
     address : str
         ZeroMQ address of the monitor's socket.
-    line : ConnectionKeys or None
+    keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     greeting : callable
         Gives the frames that introduce this peer.
@@ -60,7 +60,7 @@ class Peer:
         self,
         address: str,
         *,
-        line: ConnectionKeys | None = None,
+        keys: ConnectionKeys | None = None,
         greeting: Callable[[], list[bytes]],
         ping: Callable[[int], list[bytes]],
         clock: Callable[[], float] = time.monotonic,
@@ -78,8 +78,8 @@ class Peer:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
         look_alive(self._socket)
-        if line is not None:
-            line.secure(self._socket)
+        if keys is not None:
+            keys.secure(self._socket)
         self._socket.connect(address)
         self.epoch = 0
         self._heartbeat = _GREET_SECONDS
