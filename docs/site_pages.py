@@ -94,9 +94,9 @@ def command_line() -> str:
         "Made from the parsers of the commands; `ecgmon COMMAND --help` says the same.",
         "",
     ]
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         parser = argparse.ArgumentParser(prog=f"ecgmon {name}", add_help=False)
-        getattr(import_module(module), f"add_{name.replace('-', '_')}")(parser)
+        import_module(f"ecgmon.monitor.cli.{name.replace('-', '_')}").add_arguments(parser)
         lines += [f"## `ecgmon {name}`", "", f"{summary[0].upper()}{summary[1:]}.", "", *_described(parser)]
     return "\n".join(lines) + "\n"
 

@@ -43,7 +43,8 @@ def examples() -> list[doctest.DocTest]:
 
 def pages() -> list[doctest.DocTest]:
     """Take each page with examples as one."""
-    files = sorted(page for page in (CHECKOUT / "docs").rglob("*.md") if ">>>" in page.read_text(encoding="utf-8"))
+    candidates = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
+    files = [page for page in candidates if ">>>" in page.read_text(encoding="utf-8")]
     names = [str(page.relative_to(CHECKOUT)) for page in files]
     texts = [page.read_text(encoding="utf-8") for page in files]
     return [

@@ -16,8 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from ecgmon.monitor.process import connections
 from ecgmon.monitor.process.report import Client, FeedUpdate, NotRunningError
-from ecgmon.monitor.store.reading import Reader
-from ecgmon.monitor.store.schema import FILE
+from ecgmon.monitor.store import FILE, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -17,7 +17,7 @@ from ecgmon.models.inference.model import load_model
 from ecgmon.monitor.config.schema import AlertSettings, ExporterSettings
 from ecgmon.monitor.metrics.instruments import Metrics
 from ecgmon.monitor.offline.alerts import watch
-from ecgmon.monitor.store.writing import Store
+from ecgmon.monitor.store import Store
 from ecgmon.monitor.web import passwords
 from ecgmon.monitor.web.exporter import serve
 from ecgmon.pipelines.sources.arrays import source_of
