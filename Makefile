@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # tests at a time: one more than there are cores, because end-to-end tests wait for processes; eight daemons are enough
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
 
-.PHONY: help demo test torture fuzz check format setup install uninstall wheels clean
+.PHONY: help demo test doctest docs torture fuzz check format setup install uninstall wheels clean
 
 help: ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,12 @@ demo: $(VENV)/.compiled ## replay the built-in record through the whole pipeline
 test: $(VENV)/.tests $(VENV)/.compiled ## unit, property and end-to-end tests
 	$(BIN)/python -m pytest -m 'not long and not serial' --numprocesses $(JOBS)
 	$(BIN)/python -m pytest -m 'serial and not long'
+
+doctest: $(VENV)/.tests $(VENV)/.compiled ## every example in a docstring and in docs/
+	$(BIN)/python -m pytest tests/test_docstrings.py
+
+docs: $(VENV)/.docs ## the documentation site, in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 torture: $(VENV)/.tests $(VENV)/.compiled ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1
@@ -67,6 +73,10 @@ $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt
 	$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runs requirements-docs.txt
+	$(PIP) install -r requirements-docs.txt
 	@touch $@
 
 clean: ## remove the virtual environment and what tools left behind

@@ -20,14 +20,28 @@ if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.core.alerts import Alert
     from ecgmon.monitor.offline.scores import Scores, explain, score
+    from ecgmon.monitor.process.client import (
+        LiveScore,
+        MonitorClient,
+        MonitorStatus,
+        StreamAlert,
+        StreamStatus,
+        connect,
+    )
     from ecgmon.pipelines.offline.beats import Beats, segment
 
 __all__ = [
     "Alert",
     "AlertSettings",
     "Beats",
+    "LiveScore",
     "Model",
+    "MonitorClient",
+    "MonitorStatus",
     "Scores",
+    "StreamAlert",
+    "StreamStatus",
+    "connect",
     "errors",
     "explain",
     "load_model",
@@ -44,6 +58,14 @@ __getattr__, __dir__ = lazily(
         "ecgmon.monitor.config.schema": ("AlertSettings",),
         "ecgmon.monitor.core.alerts": ("Alert",),
         "ecgmon.monitor.offline.scores": ("Scores", "explain", "score"),
+        "ecgmon.monitor.process.client": (
+            "LiveScore",
+            "MonitorClient",
+            "MonitorStatus",
+            "StreamAlert",
+            "StreamStatus",
+            "connect",
+        ),
         "ecgmon.pipelines.offline.beats": ("Beats", "segment"),
         "ecgmon.testing": (),
     },

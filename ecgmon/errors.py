@@ -12,6 +12,7 @@ from ecgmon._lazy import lazily
 if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import ScoringError
     from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.monitor.process.client import ConnectError
     from ecgmon.monitor.process.report import NotRunningError
     from ecgmon.monitor.store.errors import StoreError
     from ecgmon.pipelines.segmentation.segmenter import SegmentationError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotationError",
     "CheckpointError",
+    "ConnectError",
     "DownloadError",
     "DuplicateStreamError",
     "GainError",
@@ -61,6 +63,7 @@ __getattr__, __dir__ = lazily(
     {
         "ecgmon.models.inference.reconstruction": ("ScoringError",),
         "ecgmon.models.weights.checkpoint": ("CheckpointError",),
+        "ecgmon.monitor.process.client": ("ConnectError",),
         "ecgmon.monitor.process.report": ("NotRunningError",),
         "ecgmon.monitor.store.errors": ("StoreError",),
         "ecgmon.pipelines.segmentation.segmenter": ("SegmentationError",),

@@ -1,4 +1,4 @@
-"""Every example in a docstring does what it shows."""
+"""Every example in a docstring, and on a page of the documentation, does what it shows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import ecgmon
+from tests.conftest import CHECKOUT
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -40,7 +41,18 @@ def examples() -> list[doctest.DocTest]:
     return [test for test in found.values() if test.examples]
 
 
-@pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
+def pages() -> list[doctest.DocTest]:
+    """Take each page with examples as one."""
+    candidates = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
+    files = [page for page in candidates if ">>>" in page.read_text(encoding="utf-8")]
+    names = [str(page.relative_to(CHECKOUT)) for page in files]
+    texts = [page.read_text(encoding="utf-8") for page in files]
+    return [
+        doctest.DocTestParser().get_doctest(text, {}, name, name, 0) for name, text in zip(names, texts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("test", [*examples(), *pages()], ids=lambda test: test.name)
 def test_example(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []

@@ -42,7 +42,7 @@ def store_of(ecg: SyntheticECG, folder: Path | str, *, stream: str = "synthetic"
     from ecgmon.models.inference.model import load_model
     from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.offline.alerts import watch
-    from ecgmon.monitor.store.writing import Store
+    from ecgmon.monitor.store import Store
     from ecgmon.pipelines.sources.arrays import source_of
 
     model = load_model()

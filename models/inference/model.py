@@ -48,15 +48,16 @@ class Model:
     __module__ = "ecgmon"
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
+        from ecgmon.models.inference.device import DeviceError, check_device
         from ecgmon.models.inference.reconstruction import Scorer
 
         self._lock = threading.RLock()
         try:
-            with self._one_thread():
-                self._scorer = Scorer(path, device=device, threads=_THREADS)
-        except (RuntimeError, AssertionError) as error:  # how torch says that there is no such device
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"the device {device!r} cannot be used ({reason}); choose cpu") from error
+            check_device(device)
+        except DeviceError as error:
+            raise ValueError(str(error)) from error
+        with self._one_thread():
+            self._scorer = Scorer(path, device=device, threads=_THREADS)
         self.info: ModelInfo = self._scorer.info
         self.name = self.info.name
         self.fingerprint = self.info.fingerprint

@@ -36,8 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT")
     _add_pipeline_measurements(what)
     _add_other_measurements(what)
-    for name, one in what.choices.items():
-        one.description = f"Measure {one.description or name}."
+    for one in what.choices.values():
         # No default, so that what stands before WHAT is not undone
         one.add_argument(
             "--json", action="store_true", default=SUPPRESS, help="print one JSON object on standard output"
@@ -63,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
     """Add what runs real processes on records."""
-    pipeline = what.add_parser("pipeline", help="records from disk to stored scores: real processes at full speed")
+    pipeline = _add(what, "pipeline", "records from disk to stored scores: real processes at full speed")
     _add_records(pipeline)
     _add_repeats(pipeline)
     pipeline.add_argument(
@@ -73,7 +72,7 @@ def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
     pipeline.add_argument(
         "--batch", type=count, default=1024, metavar="N", help="largest number of beats in a batch (default: 1024)"
     )
-    live = what.add_parser("live", help="streams in real time: latency, processor, memory, dropped beats")
+    live = _add(what, "live", "streams in real time: latency, processor, memory, dropped beats")
     _add_records(live, ["toy"])
     live.add_argument("--streams", type=count, default=1000, metavar="N", help="live streams (default: 1000)")
     live.add_argument("--seconds", type=above_zero, default=60.0, metavar="S", help="time to measure (default: 60)")
@@ -82,33 +81,37 @@ def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
         action="store_true",
         help="measure with more and more streams, from ten to the first number that is too many",
     )
-    growth = what.add_parser("growth", help="speed against streams, workers, size of batches and length of records")
+    growth = _add(what, "growth", "speed against streams, workers, size of batches and length of records")
     _add_records(growth)
-    soak = what.add_parser("soak", help="memory over a long time at full speed")
+    soak = _add(what, "soak", "memory over a long time at full speed")
     _add_records(soak)
     soak.add_argument("--minutes", type=above_zero, default=30.0, metavar="M", help="how long (default: 30)")
 
 
 def _add_other_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
     """Add what measures one part by itself."""
-    segment = what.add_parser("segment", help="detecting and cutting beats on one core, against xqrs and sleepecg")
+    segment = _add(what, "segment", "detecting and cutting beats on one core, against xqrs and sleepecg")
     _add_records(segment, ["toy"])
     _add_repeats(segment)
     segment.add_argument("--streams", type=count, default=1000, metavar="N", help="live streams (default: 1000)")
-    worker = what.add_parser(
-        "worker", help="scoring alone, by size of batches, in several forms; needs only torch, numpy and safetensors"
+    worker = _add(
+        what, "worker", "scoring alone, by size of batches, in several forms; needs only torch, numpy and safetensors"
     )
     worker.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where torch computes (default: cpu)")
     _add_repeats(worker)
-    store = what.add_parser("store", help="durable commits by size, bytes of a beat, queries to a large store")
+    store = _add(what, "store", "durable commits by size, bytes of a beat, queries to a large store")
     store.add_argument(
         "--large", type=count, default=0, metavar="N", help="also query a store of N beats, some 70 bytes each"
     )
     store.add_argument(
         "--folder", type=Path, metavar="DIR", help="folder on the disk to measure (default: that of temporary files)"
     )
-    start = what.add_parser("start", help="time from a command to its answer, and to a daemon that scores")
+    start = _add(what, "start", "time from a command to its answer, and to a daemon that scores")
     _add_repeats(start)
+
+
+def _add(what: _SubParsersAction[ArgumentParser], name: str, text: str) -> ArgumentParser:
+    return what.add_parser(name, help=text, description=f"Measure {text}.")
 
 
 def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
-    parser.description = "Measure against reference annotations what the daemon does with records."
+    parser.description = "Measure, against reference annotations, what the daemon makes of records."
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     stream = what.add_parser(
         "stream",
-        help="beats (EC57), anomaly scores and alerts of every annotated record of a folder, as a stream has them",
+        help="detected beats (EC57), scores and alerts of every annotated record of a folder, computed as in a stream",
         description=(
             "Stream every record of a folder that has reference annotations (.atr) through segmenter, scorer and alert "
             "rules, in chunks of one second, and compare: beats within 150 ms, without ventricular flutter, over whole "
@@ -35,14 +35,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         protocol.add_argument("--db", type=Path, required=True, metavar="DIR", help="the MIT-BIH Arrhythmia Database")
         protocol.add_argument("--json", action="store_true", help="print one JSON object on standard output")
         protocol.add_argument(
-            "--out", type=Path, metavar="DIR", help="folder to write what 'ecgmon train report' reads"
+            "--out", type=Path, metavar="DIR", help="folder for the results that 'ecgmon train report' reads"
         )
 
 
 _PROTOCOLS: Final = {
-    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with its own shipped generator and score",
-    "inter-patient": "patients apart: what was trained on the normal beats of DS1 is tested on all beats of DS2",
-    "explanation": "does the error per tick point at known distortions of normal beats?",
+    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with a generator and a score of its own",
+    "inter-patient": "separate patients: train on the normal beats of DS1, test on all beats of DS2",
+    "explanation": "whether the difference per tick points at known distortions of normal beats",
 }
 
 

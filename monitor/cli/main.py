@@ -102,7 +102,7 @@ def _run(command: str, args: Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has gone (head, less); Python would complain again when it flushes
+        # the reader of our output has gone (head, less); Python would complain again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception:  # noqa: BLE001 - said in full, with a status of its own: a supervisor starts such a role again

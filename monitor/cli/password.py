@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Write the salted hash of a password to a new file with mode 0600, for [exporter] password_file. A terminal is "
-        "asked for the password twice; without a terminal, one line is read from standard input."
+        "Write the salted hash of a password to a new file with mode 0600, for [exporter] password_file. On a "
+        "terminal, the command asks for the password twice; without one, it reads one line from standard input."
     )
     parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="file to write; it must not exist")
 

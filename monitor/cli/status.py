@@ -36,7 +36,7 @@ def run(args: Namespace) -> int:
     from ecgmon.monitor.store import Reader, StoreError
 
     config = load_config(args, {"store.path": args.state})
-    # a state folder that is named is what is asked for, whatever daemon runs
+    # a state folder that is named is what is asked for, even if a daemon with another one runs
     status = None if args.state is not None else _ask(Path(config.runtime.dir))
     try:
         with Reader(Path(config.store.path)) as reader:

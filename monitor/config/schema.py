@@ -81,7 +81,13 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How beats go from producers over the monitor to workers, and how much may be under way."""
 
     window_items: Annotated[
-        int, _at_least(1, "Items that a producer may have sent and not yet seen stored.", "items", le=1_000_000)
+        int,
+        _at_least(
+            1,
+            "Credit of a producer: items that it can have sent before the first of them is stored.",
+            "items",
+            le=1_000_000,
+        ),
     ] = 4096
     batch_beats: Annotated[int, _at_least(1, "Most beats in a batch for a worker.", "beats", le=MAX_ITEMS)] = 64
     lease_seconds: Annotated[

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ecgmon.pipelines.transport.keys import KeyPair
 
-_log = structlog.get_logger("gate")
+_log = structlog.get_logger("authenticator")
 
 ROLES: Final = ("producer", "worker")
 """What a client may be; each has a socket of its own."""
@@ -41,7 +41,7 @@ _HANDSHAKE_MS: Final = 5000  # a connection that has not said who it is by then 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who may connect over tcp.
+    """A client that may connect over tcp.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ class Authenticator:
     clients : Path
         File of the list; it is read again when it changes.
     refused : callable
-        Is told the role of the door at which somebody failed the handshake; called from a thread.
+        Called with the role of the listener at which a handshake failed, from a thread.
 
     Raises
     ------
@@ -155,7 +155,7 @@ class Authenticator:
         zmq.ZMQError
             If the address cannot be bound.
         """
-        if self._authenticator is None:  # before the first bind: without a guard the door would stay shut
+        if self._authenticator is None:  # before the first bind: without it, no handshake would succeed
             self._authenticator = ThreadAuthenticator(context)
             self._authenticator.start()
         self._authenticator.configure_curve_callback(domain=role, credentials_provider=_Provider(self, role))
@@ -167,13 +167,13 @@ class Authenticator:
         socket.handshake_ivl = _HANDSHAKE_MS
         watched = socket.get_monitor_socket(_FAILED | zmq.EVENT_MONITOR_STOPPED)
         # A thread of its own: libzmq's would wait for a loop that is busy with the disk.
-        watch = threading.Thread(target=self._watch, args=(watched, role), name=f"gate-{role}", daemon=True)
+        watch = threading.Thread(target=self._watch, args=(watched, role), name=f"handshakes-{role}", daemon=True)
         watch.start()
         self._watches.append(watch)
         socket.bind(address)
 
     def client(self, user_id: str) -> Client | None:
-        """Look up who has a public key; None if nobody has it any more."""
+        """Look up the client with a public key; None if it is not on the list any more."""
         return self._clients.get(user_id)
 
     def refresh(self) -> None:

@@ -1,4 +1,4 @@
-"""Where the roles meet: ipc sockets in a folder that nobody else may enter, and guarded ones on tcp."""
+"""Where the roles meet: ipc sockets in a folder that only this user can enter, and tcp sockets with authentication."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def endpoint(folder: Path, name: str) -> str:
 def claim(folder: Path) -> int:
     """Make the runtime folder if need be, check that it is ours alone, and lock it.
 
-    A second bind on an ipc path silently takes the endpoint over from the first, so whoever binds
+    A second bind on an ipc path silently takes the endpoint over from the first, so the process that binds
     holds this lock.
 
     Returns
@@ -97,18 +97,18 @@ class Connection(NamedTuple):
     id: bytes
     """What the socket calls the connection."""
     client: str = ""
-    """Public key that it proved to have, on a guarded door."""
+    """Public key that it proved to have, at a listener with authentication; else empty."""
 
 
 class Listener:
-    """A socket at which producers or workers call.
+    """A socket that producers or workers connect to.
 
     Parameters
     ----------
     socket : Socket
         Bound, or to be bound by a guard.
     guarded : bool
-        Whether callers have proved a key.
+        Whether peers have proved a key.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], *, guarded: bool = False) -> None:
@@ -119,8 +119,8 @@ class Listener:
         """Next message, or None if there is none."""
         try:
             if not self.guarded:
-                caller, *plain = self.socket.recv_multipart(zmq.NOBLOCK)
-                return Connection(self, caller), list(plain)
+                identity, *plain = self.socket.recv_multipart(zmq.NOBLOCK)
+                return Connection(self, identity), list(plain)
             sender, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
@@ -128,10 +128,10 @@ class Listener:
         client = str((frames[0] if frames else sender).get("User-Id"))
         return Connection(self, sender.bytes, client), [frame.buffer for frame in frames]
 
-    def send(self, caller: Connection, frames: Sequence[bytes | memoryview]) -> str | None:
+    def send(self, connection: Connection, frames: Sequence[bytes | memoryview]) -> str | None:
         """Send a message; says why if it cannot be."""
         try:
-            self.socket.send_multipart([caller.id, *frames], zmq.NOBLOCK)
+            self.socket.send_multipart([connection.id, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -1,6 +1,6 @@
 """Taking a changed configuration at SIGHUP: all of it or, where something about it is wrong, none.
 
-A reload happens between two turns of a role's main loop.  Whatever is wrong is logged, and the role
+A reload happens between two turns of a role's main loop.  What is wrong is logged, and the role
 goes on as it was.  Some keys say where a role lives; these keep their values until it is started again.
 """
 
@@ -85,7 +85,7 @@ class Reloader:
         Reads the configuration anew.
     asked : ReloadRequest
     service : Service
-        Who is told that the role reloads, and in its status that it could not.
+        Tells systemd that the role reloads, and in its status that it could not.
     refusals : tuple of exception types
         What :meth:`turned`'s ``apply`` may raise besides :class:`ReloadError` to refuse a configuration.
     ended : callable

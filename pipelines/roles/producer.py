@@ -191,7 +191,7 @@ class Producer:
         Items that are kept unstored, over all streams, before reading waits.
     drain_seconds : float
         Longest time to wait for the store when asked to stop.
-    line : ConnectionKeys or None
+    keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     troubles : sequence of (stream, reason)
         Sources that could not be opened, to tell the monitor.
@@ -211,7 +211,7 @@ class Producer:
         *,
         buffer_items: int,
         drain_seconds: float,
-        line: ConnectionKeys | None = None,
+        keys: ConnectionKeys | None = None,
         troubles: Sequence[tuple[str, str]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -235,7 +235,7 @@ class Producer:
         self._untold = list(troubles)
         self.failed = dict(troubles)
         self._schedule: list[tuple[float, int]] = []
-        self._peer = Peer(address, line=line, greeting=self._hello, ping=self._ping, clock=clock)
+        self._peer = Peer(address, keys=keys, greeting=self._hello, ping=self._ping, clock=clock)
 
     def _hello(self) -> list[bytes]:
         self._greetings += 1
@@ -347,7 +347,7 @@ class Producer:
         if self._peer.epoch or welcome.greeting != self._greetings:
             return  # the answer to an older greeting: it knows nothing of what was sent since
         self._peer.welcomed(welcome.epoch, welcome.heartbeat)
-        self._outbox.window = welcome.window
+        self._outbox.credit = welcome.window
         for number, (feed, received, stored) in enumerate(
             zip(self._feeds, welcome.received, welcome.stored, strict=True)
         ):
@@ -361,7 +361,7 @@ class Producer:
         self._met = True
         self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
         heapq.heapify(self._schedule)
-        _log.info("joined", streams=len(self._feeds), window=welcome.window)
+        _log.info("joined", streams=len(self._feeds), credit=welcome.window)
 
     def _spread(self) -> None:
         """Give paced streams their turns, a group at a time: all at once they would wait for one another."""

@@ -47,7 +47,7 @@ class Worker:
         Kind of the device that it computes on, ``cpu`` or ``cuda``, for the metrics.
     credit : int
         Batches to hold at a time: one to work on, the rest so that it need not wait.
-    line : ConnectionKeys or None
+    keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     spare : callable or None
         Makes what to score with from then on if the device fails: the same model on the CPU.
@@ -62,7 +62,7 @@ class Worker:
         *,
         device: wire.Device,
         credit: int,
-        line: ConnectionKeys | None = None,
+        keys: ConnectionKeys | None = None,
         spare: Callable[[], Scorer] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,7 +75,7 @@ class Worker:
         self._clock = clock
         self._rate_limit = RateLimit()
         self.name = secrets.token_hex(4)
-        self._peer = Peer(address, line=line, greeting=self._greeting, ping=self._ping, clock=clock)
+        self._peer = Peer(address, keys=keys, greeting=self._greeting, ping=self._ping, clock=clock)
         self.scored = 0
 
     def _greeting(self) -> list[bytes]:
@@ -165,7 +165,7 @@ class Worker:
             raw = self._scored(windows)
         except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
             if (more := self._rate_limit.due("batch-failed")) is not None:
-                _log.error("batch-failed", beats=message.beats, reason=str(error), others_since=more)
+                _log.exception("batch-failed", beats=message.beats, reason=str(error), others_since=more)
             self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _said(error)))])
             return
         self.scored += message.beats

@@ -6,6 +6,7 @@ half is computed from it.  No secret appears in a representation, a log or an er
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -126,10 +127,12 @@ def checked(key: bytes) -> bytes:
     KeyFileError
         If it has not 40 characters, or others than Z85's.
     """
-    try:
-        whole = len(key) == LENGTH and len(z85.decode(key)) == LENGTH * 4 // 5
-    except Exception:  # noqa: BLE001 - the decoder raises what it stumbles over
-        whole = False
-    if not whole:
+    valid = len(key) == LENGTH
+    if valid:
+        try:
+            z85.decode(key)
+        except (KeyError, struct.error):  # a character that is none of Z85's, or five that stand for too large a number
+            valid = False
+    if not valid:
         raise KeyFileError(f"a key has {LENGTH} characters of Z85; this has not")
     return key

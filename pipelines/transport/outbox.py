@@ -92,7 +92,7 @@ class Outbox:
 
     Attributes
     ----------
-    window : int
+    credit : int
         Most items that may be under way, set by the monitor.
     resent : int
         Beats that were sent more than once.
@@ -113,7 +113,7 @@ class Outbox:
         self._limit = limit
         self._waiting: deque[int] = deque()
         self._queued = [False] * streams
-        self.window = 0
+        self.credit = 0
         self.held = 0
         self.under_way = 0
         self.resent = 0
@@ -204,10 +204,10 @@ class Outbox:
 
         Streams take turns, so that a long backlog of one does not hold up the others.
         """
-        window = self.window
+        credit = self.credit
         if self._live:  # a gap and the newest item of every stream find room beside what is under way
-            window = min(window, self._limit - 2 * len(self._streams))
-        room = min(most, window - self.under_way)
+            credit = min(credit, self._limit - 2 * len(self._streams))
+        room = min(most, credit - self.under_way)
         parts = []
         while room > 0 and self._waiting:
             number = self._waiting.popleft()

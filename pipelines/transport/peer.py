@@ -41,7 +41,7 @@ class Peer:
     ----------
     address : str
         ZeroMQ address of the monitor's socket.
-    line : ConnectionKeys or None
+    keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     greeting : callable
         Gives the frames that introduce this peer.
@@ -60,7 +60,7 @@ class Peer:
         self,
         address: str,
         *,
-        line: ConnectionKeys | None = None,
+        keys: ConnectionKeys | None = None,
         greeting: Callable[[], list[bytes]],
         ping: Callable[[int], list[bytes]],
         clock: Callable[[], float] = time.monotonic,
@@ -72,14 +72,14 @@ class Peer:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 200)
         self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME)
-        self._socket.setsockopt(zmq.SNDHWM, 0)  # the protocol's window and credit bound what is queued
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # credit bounds what is queued
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a monitor that is not there
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)  # milliseconds, doubling up to
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
         look_alive(self._socket)
-        if line is not None:
-            line.secure(self._socket)
+        if keys is not None:
+            keys.secure(self._socket)
         self._socket.connect(address)
         self.epoch = 0
         self._heartbeat = _GREET_SECONDS

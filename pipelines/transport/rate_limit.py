@@ -1,4 +1,4 @@
-"""Events that may come in floods, told sparingly."""
+"""Rate limiting of log events that can come in floods."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class RateLimit:
         self._last: dict[object, tuple[float, int]] = {}
 
     def due(self, kind: object) -> int | None:
-        """Count an event; tell how many of its kind went unsaid before if it is to be logged now, else None.
+        """Count an event; return how many of its kind were not logged before it if it is to be logged now, else None.
 
         ``kind`` must be one of few: each is remembered.
         """
         now = self._clock()
-        at, unsaid = self._last.get(kind, (-math.inf, 0))
+        at, suppressed = self._last.get(kind, (-math.inf, 0))
         if now - at < self._seconds:
-            self._last[kind] = (at, unsaid + 1)
+            self._last[kind] = (at, suppressed + 1)
             return None
         self._last[kind] = (now, 0)
-        return unsaid
+        return suppressed

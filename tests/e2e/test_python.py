@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 import wfdb
 
 import ecgmon as api
 from ecgmon.monitor.store import Reader
 from ecgmon.testing import synthetic_ecg
-from tests.e2e.processes import result
+from tests.e2e.processes import RunEcgmon, StartDaemon, result, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
-    from subprocess import CompletedProcess
 
 
-def test_scoring_an_array_gives_what_a_daemon_stores_to_the_last_bit(
-    ecgmon: Callable[..., CompletedProcess[str]], tmp_path: Path
-) -> None:
+def test_scoring_an_array_gives_what_a_daemon_stores_to_the_last_bit(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     made = synthetic_ecg(120, 250, ectopic=[30, 60, 62, 64, 65], gaps=[(90, 100)], noise=0.03)
     path = made.write(tmp_path, "made")
     result(ecgmon("replay", path, "--state", tmp_path / "s", "--speed", "max", "--json"))
@@ -38,3 +35,32 @@ def test_scoring_an_array_gives_what_a_daemon_stores_to_the_last_bit(
     }.items():  # fmt: skip
         found = getattr(scores, column).astype(beats[stored].dtype)
         assert found.tobytes() == np.ascontiguousarray(beats[stored]).tobytes(), column
+
+
+def test_a_program_follows_a_running_daemon_until_it_stops(daemon: StartDaemon, runtime: Path) -> None:
+    running = daemon([{"record": "toy", "speed": 20, "loop": 0}])
+    status = running.wait(lambda status: "toy" in status.streams, "its stream")
+    with (
+        api.connect(runtime) as monitor,
+        api.connect(running.state) as store,
+        api.connect(str(status.metrics)) as metrics,
+    ):
+        live = monitor.scores()
+        first = next(live)
+        assert first.stream == "toy"
+        assert next(store.scores()).stream == "toy"
+        found = monitor.status()
+        assert found.running
+        assert found.streams["toy"].ended is False
+        assert metrics.status().streams["toy"].beats > 0
+        assert metrics.status().model in {found.model, api.load_model().name}
+        with Reader(running.state) as reader:
+            stored = reader.beats("toy")
+        assert first.score in stored["score"]
+        wait_for(monitor.alerts, "an active alert")
+        with pytest.raises(api.errors.ConnectError, match="the past is in its state folder"):
+            monitor.scores(past=True)
+        assert running.stop() == 0
+        assert all(beat.stream == "toy" for beat in live), "and the iteration ends"
+        with pytest.raises(api.errors.NotRunningError):
+            monitor.status()

@@ -92,7 +92,7 @@ Item = ScoredBeat | SecondPassed | Gap | Stalled | End
 class Alert(Struct, frozen=True, kw_only=True):
     """A condition of a stream that was raised and, when ``end`` is set, cleared.
 
-    Parameters
+    Attributes
     ----------
     number : int
         0, 1, 2, ... in the order in which the stream's alerts were raised.

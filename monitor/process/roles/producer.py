@@ -114,7 +114,7 @@ def _serve(
     producer = Producer(
         address,
         feeds,
-        line=connection_keys,
+        keys=connection_keys,
         buffer_items=config.producer.buffer_items,
         drain_seconds=config.runtime.drain_seconds,
         troubles=troubles,

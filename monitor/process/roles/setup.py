@@ -42,7 +42,7 @@ class Signals:
         self.service = Service()
 
     def stopping(self, drain_seconds: float) -> Callable[[], bool]:
-        """Return what says whether to stop; systemd is told the first time that it says so.
+        """Return a function that says whether to stop, and tells systemd the first time that it says so.
 
         Parameters
         ----------

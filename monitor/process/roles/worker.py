@@ -49,7 +49,7 @@ def _serve(config: Config, load: Callable[[], Config], signals: Signals) -> None
     model = _model(config)
     exclude_imports_from_garbage_collection()
     worker = Worker(
-        address, model.scorer, device=model.device, credit=config.worker.credit_batches, line=connection_keys,
+        address, model.scorer, device=model.device, credit=config.worker.credit_batches, keys=connection_keys,
         spare=model.spare,
     )  # fmt: skip
     reloader = Reloader(

@@ -198,9 +198,9 @@ def test_what_could_not_be_stored_comes_again_in_the_same_order() -> None:
     assert list(exchange.completed()) == lots
 
 
-def test_the_outbox_never_lets_more_than_the_window_be_under_way() -> None:
+def test_the_outbox_never_lets_more_than_the_credit_be_under_way() -> None:
     outbox = Outbox(2, limit=100)
-    outbox.window = 5
+    outbox.credit = 5
     for stream in (0, 1):
         outbox.resume(stream, 0, 0)
         outbox.offer(stream, 0, make_items([BEAT] * 10), np.zeros(10))
@@ -220,7 +220,7 @@ def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent() -> None:
 
 def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_when_it_has_stored_it() -> None:
     outbox = Outbox(1, limit=10)
-    outbox.window = 4
+    outbox.credit = 4
     outbox.resume(0, 0, 0)
     outbox.offer(0, 0, make_items([BEAT] * 8), np.zeros(8))
     outbox.take(4)
@@ -238,7 +238,7 @@ def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_whe
 
 def test_a_lost_store_makes_the_producer_read_its_source_again() -> None:
     outbox = Outbox(1, limit=10)
-    outbox.window = 10
+    outbox.credit = 10
     outbox.resume(0, 0, 0)
     outbox.offer(0, 0, make_items([BEAT] * 3), np.zeros(3))
     outbox.take(10)
@@ -258,9 +258,9 @@ KINDS = {"a": [BEAT, SECOND, BEAT, BEAT, SECOND] * 4, "b": [SECOND, BEAT] * 7}
 class Delivery(RuleBasedStateMachine):
     """A producer, a monitor and workers, with every message, crash and time-out in any order."""
 
-    @initialize(batch=st.integers(1, 5), window=st.integers(1, 8), limit=st.integers(1, 12))
-    def begin(self, batch: int, window: int, limit: int) -> None:
-        self.batch, self.window, self.limit = batch, window, limit
+    @initialize(batch=st.integers(1, 5), credit=st.integers(1, 8), limit=st.integers(1, 12))
+    def begin(self, batch: int, credit: int, limit: int) -> None:
+        self.batch, self.credit, self.limit = batch, credit, limit
         self.now = 0.0
         self.store: dict[str, list[tuple[int, int, float]]] = {stream: [] for stream in STREAMS}
         self.workers = 0
@@ -279,7 +279,7 @@ class Delivery(RuleBasedStateMachine):
 
     def producer_starts(self) -> None:
         self.outbox = Outbox(len(STREAMS), self.limit)
-        self.outbox.window = self.window
+        self.outbox.credit = self.credit
         self.position = dict.fromkeys(STREAMS, 0)
         self.to_monitor.clear()
         self.to_producer.clear()

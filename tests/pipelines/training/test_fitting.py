@@ -18,7 +18,7 @@ from ecgmon.models import windows
 from ecgmon.models.training.settings import Settings
 from ecgmon.models.weights import checkpoint
 from ecgmon.monitor.cli import train as train_command
-from ecgmon.pipelines.training import dataset
+from ecgmon.pipelines.training import dataset, steps
 from ecgmon.pipelines.training import fitting as training
 from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
 from ecgmon.pipelines.training.fitting import TrainingError
@@ -158,7 +158,7 @@ def test_too_few_beats_are_said(tmp_path: Path) -> None:
 
 def test_a_training_shipped_before_its_end_says_so_in_its_command(beats: Dataset, tmp_path: Path) -> None:
     training.fit(beats, tmp_path, TINY, "all", stop_after=2)
-    assert train_command.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
+    assert steps.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
 
 
 def test_a_missing_training_is_said(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_checkpoint_says_how_its_generator_was_trained(
         name="tiny",
         score=made_up_score,
         usual=np.ones(windows.LENGTH, np.float32),
-        command=train_command.command_line(about),
+        command=steps.command_line(about),
         data=beats.about["sha256"],
     )
     assert "--width 4" in info.command
@@ -294,7 +294,7 @@ def test_every_setting_can_be_given_on_the_command_line(finished: tuple[Training
     parser = argparse.ArgumentParser()
     train_command.add_arguments(parser)
     about = training.trained(finished[1])[1]
-    args = parser.parse_args(train_command.command_line(about).split()[2:])
+    args = parser.parse_args(steps.command_line(about).split()[2:])
     assert {name: getattr(args, name) for name in TINY.__dataclass_fields__} == asdict(TINY)
     assert args.split == "all"
     assert args.stop_after is None

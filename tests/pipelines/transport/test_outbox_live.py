@@ -25,9 +25,9 @@ def cut(first: int, count: int) -> Items:
     return Items(table, np.zeros((beats, 1, LENGTH), np.float32))
 
 
-def filled(limit: int, count: int, window: int = 1000) -> Outbox:
+def filled(limit: int, count: int, credit: int = 1000) -> Outbox:
     outbox = Outbox(1, limit, live=True)
-    outbox.window = window
+    outbox.credit = credit
     outbox.resume(0, 0, 0)
     for first in range(count):
         outbox.take_in(0, cut(first, 1), np.array([float(first)]))
@@ -65,7 +65,7 @@ def test_a_fast_stream_does_not_cost_a_slow_one_its_beats() -> None:
     outbox.take_in(1, cut(0, 5), np.zeros(5))
     for first in range(100):
         outbox.take_in(0, cut(first, 1), np.zeros(1))
-    outbox.window = 1000
+    outbox.credit = 1000
     slow = [items.table["sample"].tolist() for stream, _, items, _ in outbox.take(1000) if stream == 1]
     assert [sample for part in slow for sample in part] == [0, 1, 2, 3, 4]
 
@@ -91,9 +91,9 @@ def test_a_limit_that_leaves_no_room_is_refused() -> None:
 class Live(RuleBasedStateMachine):
     """A live producer and a monitor that takes items in order; loss, crashes of both and a lost store at any moment."""
 
-    @initialize(limit=st.integers(6, 14), window=st.integers(1, 10))
-    def begin(self, limit: int, window: int) -> None:
-        self.limit, self.window = limit, window
+    @initialize(limit=st.integers(6, 14), credit=st.integers(1, 10))
+    def begin(self, limit: int, credit: int) -> None:
+        self.limit, self.credit = limit, credit
         self.received: list[list[np.void]] = [[], []]
         self.stored = [0, 0]
         self.next = [0, 0]
@@ -105,7 +105,7 @@ class Live(RuleBasedStateMachine):
     @rule()
     def producer_starts(self) -> None:
         self.outbox = Outbox(2, self.limit, live=True)
-        self.outbox.window = self.window
+        self.outbox.credit = self.credit
         self.hello()
         for number, rows in enumerate(self.received):
             self.next[number] = int(rows[-1]["ready"]) + 1 if rows else 0

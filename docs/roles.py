@@ -1,0 +1,36 @@
+"""Roles of docstrings (``:func:`ecgmon.score```) as links and code in Markdown, for mkdocstrings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import griffe
+
+import ecgmon
+import ecgmon.errors
+import ecgmon.testing
+
+_ROLE: Final = re.compile(r":(?:attr|class|data|exc|func|meth|mod):`(?P<quiet>~?)(?P<target>[^`]+)`")
+_PUBLIC: Final = frozenset(
+    f"{module.__name__}.{name}" for module in (ecgmon, ecgmon.errors, ecgmon.testing) for name in module.__all__
+)
+
+
+def markdown(text: str) -> str:
+    """Turn roles into Markdown: a link to what the site documents, code of all else."""
+
+    def replaced(match: re.Match[str]) -> str:
+        target = match["target"]
+        return f"[`{target}`][{target}]" if target in _PUBLIC else f"`{target}`"
+
+    return _ROLE.sub(replaced, text)
+
+
+class Roles(griffe.Extension):
+    """Turns the roles of every docstring into Markdown."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:  # noqa: ANN401 - whatever griffe hands over
+        """Look at one docstring."""
+        if obj.docstring is not None:
+            obj.docstring.value = markdown(obj.docstring.value)

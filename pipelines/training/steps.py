@@ -1,0 +1,328 @@
+"""The steps from the records of MIT-BIH to a checkpoint, each of which goes on from what its folder holds.
+
+``ecgmon train`` does them one by one, or all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.pipelines.training import dataset as datasets
+from ecgmon.pipelines.training import fitting, plans, score_fitting
+from ecgmon.pipelines.training.fitting import TrainingError
+from ecgmon.pipelines.training.splits import HALVES
+from ecgmon.pipelines.training.splits import split as split_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from ecgmon.models.training.distillation import Training
+    from ecgmon.models.weights.checkpoint import ModelInfo
+    from ecgmon.pipelines.training.dataset import Dataset
+
+    Progress = Callable[[str, int, int, Mapping[str, float]], bool]
+    """Takes what is being done, how far it is, how far it goes, and the terms of the loss; False stops a training."""
+
+
+class StoppedError(Exception):
+    """A step that keeps nothing was stopped on request; the message says what to do."""
+
+
+PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
+"""Settings to start from, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What came of :func:`fit`.
+
+    Attributes
+    ----------
+    training : Training
+        As far as it came.
+    raw : dict or None
+        What A(x) tells apart among the test beats; None of a training that is not finished, or without test beats.
+    """
+
+    training: Training
+    raw: dict[str, Any] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.training.step == self.training.steps
+
+
+def settings_from(preset: str, changed: Mapping[str, Any]) -> Settings:
+    """Change some of the settings of a preset.
+
+    Parameters
+    ----------
+    preset : str
+        One of :data:`PRESETS`.
+    changed : mapping
+        Values by the name of the setting; None leaves one as it is.
+
+    Raises
+    ------
+    TrainingError
+        If a value cannot be used.
+
+    Examples
+    --------
+    >>> settings_from("student", {"width": 4, "epochs": None}).width
+    4
+    """
+    try:
+        return replace(PRESETS[preset], **{name: value for name, value in changed.items() if value is not None})
+    except ValueError as error:  # of Settings, which checks its values
+        raise TrainingError(str(error)) from error
+
+
+def prepare(db: Path, data: Path, *, seed: int, progress: Progress) -> Dataset:
+    """Build the data set of MIT-BIH.
+
+    Parameters
+    ----------
+    db : Path
+        Folder of the records.
+    data : Path
+        Folder for the data set.
+    seed : int
+        Deals folds and tenths.
+    progress : callable
+
+    Raises
+    ------
+    StoppedError
+        If ``progress`` says so.
+    ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
+        If the records cannot be used.
+    """
+    return datasets.prepare(db, data, seed=seed, done=_counted("reading records", len(datasets.RECORDS), progress))
+
+
+def fit(
+    data: Path,
+    run: Path,
+    settings: Settings,
+    split: str,
+    *,
+    teacher: Path | None = None,
+    only_confirmed: bool = False,
+    device: str = "cpu",
+    threads: int = 1,
+    stop_after: int | None = None,
+    progress: Progress,
+) -> Fitted:
+    """Train one generator, and write down what it tells apart once it is finished.
+
+    Parameters
+    ----------
+    data : Path
+        Folder that :func:`prepare` filled.
+    run : Path
+        Folder of the training, which goes on from what is there; ``result.json`` is written into it.
+    settings, split, teacher, only_confirmed, device, threads, stop_after
+        As in :func:`ecgmon.pipelines.training.fitting.fit`.
+    progress : callable
+
+    Raises
+    ------
+    TrainingError, ecgmon.pipelines.training.dataset.DatasetError
+        If something given cannot be used.
+    """
+    dataset = datasets.load(data)
+    training = fitting.fit(
+        dataset, run, settings, split, teacher=teacher, only_confirmed=only_confirmed, device=device, threads=threads,
+        stop_after=stop_after, progress=lambda *at: progress(run.name, *at),
+    )  # fmt: skip
+    used = split_of(dataset, split)
+    if training.step < training.steps or not used.test.any():
+        return Fitted(training, None)
+    raw = fitting.tested(training.generator, dataset, used)
+    (run / "result.json").write_text(json.dumps(raw, indent=1) + "\n")
+    return Fitted(training, raw)
+
+
+def carry_out(
+    wanted: Sequence[plans.Run], data: Path, runs: Path, *, device: str, threads: int, progress: Progress
+) -> bool:
+    """Do the trainings of a list that are not finished; return whether all of them are now.
+
+    Raises
+    ------
+    TrainingError, ecgmon.pipelines.training.dataset.DatasetError
+        If something given cannot be used.
+    """
+    return plans.carry_out(
+        wanted, datasets.load(data), runs, device=device, threads=threads,
+        progress=lambda run, *at: progress(run.name, *at),
+    )  # fmt: skip
+
+
+def summarise(plan: str, runs: Path, results: Path) -> dict[str, Any]:
+    """Write the table of what the runs of a plan came to; return it.
+
+    Parameters
+    ----------
+    plan : str
+        One of :data:`ecgmon.pipelines.training.plans.PLANS`.
+    runs : Path
+        Folder of the trainings.
+    results : Path
+        Folder for the table; made if need be.
+    """
+    found = plans.summary(plan, runs)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{plan}.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def fit_score(
+    db: Path, data: Path, run: Path, halves: Sequence[Path], out: Path, *, threads: int, progress: Progress
+) -> ModelInfo:
+    """Fit the score that goes with a generator, and write both as a checkpoint.
+
+    Parameters
+    ----------
+    db : Path
+        Folder of the records.
+    data : Path
+        Folder that :func:`prepare` filled.
+    run : Path
+        Folder of the generator's training.
+    halves : sequence of Path
+        Folders of the trainings on either half of the split's patients, where the score is for other patients.
+    out : Path
+        Checkpoint to write.
+    threads : int
+        Threads of a CPU.
+    progress : callable
+
+    Raises
+    ------
+    StoppedError
+        If ``progress`` says so while beats are read.
+    TrainingError, ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
+        If something given cannot be used.
+    ecgmon.models.weights.checkpoint.CheckpointError
+        If the generator cannot be used, or the checkpoint cannot be written.
+    """
+    import torch
+
+    from ecgmon.models.inference.reconstruction import Reconstructor
+    from ecgmon.models.weights import checkpoint
+
+    torch.set_num_threads(threads)
+    dataset = datasets.load(data)
+    generator, about = fitting.trained(run)
+    checkpoint.round_weights(generator)
+    split = about["split"]
+    runnable = Reconstructor(generator)
+    seen_half = _halves(dataset, split, halves)
+    done = _counted("reading beats", len(dataset.about["records"]), progress)
+    if split == "all":  # for streams
+        found = score_fitting.streamed(dataset, db, runnable, halves=seen_half, done=done)
+    else:  # for a protocol, which names the R peaks
+        reconstructed = score_fitting.reconstructed(dataset, runnable)
+        found = score_fitting.annotated(dataset, reconstructed, halves=seen_half, done=done)
+    used = split_of(dataset, split, only_confirmed=about["only_confirmed"])
+    progress("fitting the score", 0, 1, {})
+    score = score_fitting.fitted(dataset, found, used)
+    shape = generator.shape
+    info = checkpoint.save(
+        out,
+        generator,
+        name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
+        score=score,
+        usual=score_fitting.usual_errors(found, used),
+        command=command_line(about),
+        data=dataset.about["sha256"],
+    )
+    progress("fitting the score", 1, 1, {})
+    return info
+
+
+def make_default(db: Path, work: Path, out: Path, *, device: str, threads: int, progress: Progress) -> ModelInfo | None:
+    """Go all the way from the records to the checkpoint that the daemon runs.
+
+    Parameters
+    ----------
+    db : Path
+        Folder of the records.
+    work : Path
+        Folder for the data set and the trainings, each of which goes on from what is there.
+    out : Path
+        Checkpoint to write.
+    device, threads
+        Where torch computes.
+    progress : callable
+
+    Returns
+    -------
+    ModelInfo or None
+        None where ``progress`` stopped a training, whose state is then stored.
+
+    Raises
+    ------
+    TrainingError, ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
+    ecgmon.models.weights.checkpoint.CheckpointError
+        If something given cannot be used.
+    """
+    data, runs = work / "data", work / "runs"
+    if not (data / "dataset.json").exists():
+        prepare(db, data, seed=0, progress=progress)
+    halves = [run for run in plans.PLANS["halves"] if run.split in HALVES["all"]]
+    wanted = [*halves, *(run for run in plans.PLANS["students"] if run.split == "all")]
+    if not carry_out(wanted, data, runs, device=device, threads=threads, progress=progress):
+        return None
+    half_folders = [runs / half.name for half in halves]
+    return fit_score(db, data, runs / wanted[-1].name, half_folders, out, threads=threads, progress=progress)
+
+
+def command_line(about: Mapping[str, Any]) -> str:
+    """Spell out the command line that trains what a run's ``about.json`` describes.
+
+    Every setting is named, so that it stays true when a default changes.
+    """
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in about["settings"].items()]
+    if about["teacher"] is not None:
+        flags.append(f"--teacher runs/teacher-{about['split']}")
+    if about["only_confirmed"]:
+        flags.append("--only-confirmed")
+    if about["step"] < about["steps"]:
+        flags.append(f"--stop-after {about['step']}")
+    return " ".join(["ecgmon train fit --data runs/data --run runs/student", f"--split {about['split']}", *flags])
+
+
+def _counted(what: str, total: int, progress: Progress) -> Callable[[str], None]:
+    """Return what counts records as they are done."""
+    done = 0
+
+    def advance(_: str) -> None:
+        nonlocal done
+        done += 1
+        if not progress(what, done, total, {}):
+            raise StoppedError(f"stopped while {what}; the same command starts that again")
+
+    return advance
+
+
+def _halves(dataset: Dataset, split: str, folders: Sequence[Path]) -> score_fitting.Halves | None:
+    """Open the generators that have seen half of a split's patients each, if it is for other patients."""
+    from ecgmon.models.inference.reconstruction import Reconstructor
+
+    wanted = HALVES.get(split, ())
+    trained = [fitting.trained(folder) for folder in folders]
+    found = {about["split"]: Reconstructor(generator) for generator, about in trained}
+    if tuple(sorted(found)) != wanted:
+        raise TrainingError(
+            f"--halves names trainings on {', '.join(sorted(found)) or 'nothing'}; "
+            f"a score of {split} needs {' and '.join(wanted) or 'none'}"
+        )
+    return score_fitting.Halves(dataset, found) if found else None
