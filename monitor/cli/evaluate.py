@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ecgmon.monitor.cli import own_records
 from ecgmon.monitor.cli.configuration import add_config_flags, load_config
 from ecgmon.monitor.cli.printing import complain, percent
 
@@ -37,6 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         protocol.add_argument(
             "--out", type=Path, metavar="DIR", help="folder for the results that 'ecgmon train report' reads"
         )
+    own_records.add_evaluation(what)
 
 
 _PROTOCOLS: Final = {
@@ -48,6 +50,8 @@ _PROTOCOLS: Final = {
 
 def run(args: Namespace) -> int:
     """Evaluate; 1 where something given cannot be used."""
+    if args.what == "records":
+        return own_records.evaluate(args)
     return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)
 
 
@@ -58,7 +62,8 @@ def _evaluate_protocol(args: Namespace) -> int:
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.pipelines.evaluation.protocols import STEPS, evaluate
     from ecgmon.pipelines.sources.errors import SourceError
-    from ecgmon.pipelines.training.dataset import RECORDS, DatasetError
+    from ecgmon.pipelines.training.dataset import DatasetError
+    from ecgmon.pipelines.training.mitdb import RECORDS
 
     try:
         with Progress(console=Console(stderr=True)) as progress:

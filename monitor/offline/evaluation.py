@@ -20,7 +20,7 @@ from ecgmon.pipelines.evaluation.ec57 import (
 from ecgmon.pipelines.items import Quality
 from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.scoring.chain import Chain
-from ecgmon.pipelines.training.dataset import SYMBOLS, BeatClass
+from ecgmon.pipelines.training.classes import SYMBOLS, BeatClass
 from ecgmon.pipelines.training.separation import auc, average_precision
 
 if TYPE_CHECKING:
