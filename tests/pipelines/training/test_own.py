@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,11 +24,22 @@ from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.splits import Drawn, Named
 from tests import own_records
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.pipelines.training.dataset import Dataset
+    from ecgmon.pipelines.training.own import Progress
+
+    Database = tuple[Path, dict[str, tuple[NDArray[np.int64], NDArray[np.str_]]]]
+
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
+def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
     """Six patients with two records each, one without annotations, and a header that is none."""
     folder = tmp_path_factory.mktemp("own")
     beats = own_records.write_database(folder)
@@ -39,17 +51,17 @@ def database(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(database, tmp_path_factory):
+def prepared(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return dataset.prepare(database[0], tmp_path_factory.mktemp("prepared"))
 
 
-def ecgmon(*words):
+def ecgmon(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ecgmon", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, env=os.environ)
 
 
 @pytest.mark.slow
-def test_own_records_are_trained_on_and_tested_from_the_command_line(database, tmp_path):
+def test_own_records_are_trained_on_and_tested_from_the_command_line(database: Database, tmp_path: Path) -> None:
     folder, beats = database
     parts = ["--db", folder, "--patients", folder / "patients.csv", "--test-share", "0.2", "--by", "patient"]
     out = tmp_path / "own.safetensors"
@@ -83,17 +95,17 @@ def test_own_records_are_trained_on_and_tested_from_the_command_line(database, t
     assert f"{found['score']['auc']:.4f}" in shown.stdout
 
 
-def test_a_training_that_was_stopped_goes_on_where_it_was(database, tmp_path):
-    seen = []
+def test_a_training_that_was_stopped_goes_on_where_it_was(database: Database, tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
 
-    def until(what, step):
-        def watch(name, done, _total, _terms):
+    def until(what: str, step: int) -> Progress:
+        def watch(name: str, done: int, _total: int, _terms: Mapping[str, float], /) -> bool:
             seen.append((name, done))
             return (name, done) != (what, step)
 
         return watch
 
-    wanted = {"patients": database[0] / "patients.csv", "epochs": 4, "work": tmp_path / "work"}
+    wanted: dict[str, Any] = {"patients": database[0] / "patients.csv", "epochs": 4, "work": tmp_path / "work"}
     with pytest.raises(own.Stopped, match="stopped after 2 of 8 steps; the same call goes on from there"):
         own.train(database[0], tmp_path / "own.safetensors", progress=until("training own-a", 2), **wanted)
     seen.clear()
@@ -105,7 +117,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(database, tmp_path):
         own.train(database[0], tmp_path / "own.safetensors", **wanted | {"records": ["patient_a/rec-01"]})
 
 
-def test_windows_of_another_rate_are_those_that_a_stream_cuts(database, prepared):
+def test_windows_of_another_rate_are_those_that_a_stream_cuts(prepared: Dataset) -> None:
     place = prepared.records.index("patient_c/rec-02")
     samples = own_records.record(21, 2)[0].astype(np.float32)
     segmenter = Segmenter(own_records.FS, ["II"])
@@ -121,7 +133,7 @@ def test_windows_of_another_rate_are_those_that_a_stream_cuts(database, prepared
     assert differences[inside].max() < 0.51 * records.STEP + 1e-4
 
 
-def test_beats_keep_their_place_in_the_record_and_their_class(database, prepared):
+def test_beats_keep_their_place_in_the_record_and_their_class(database: Database, prepared: Dataset) -> None:
     for name, (r_peaks, symbols) in database[1].items():
         here = prepared.beats[prepared.of_records([name])]
         assert np.isin(here["sample"], r_peaks).all()
@@ -132,7 +144,9 @@ def test_beats_keep_their_place_in_the_record_and_their_class(database, prepared
     assert set(prepared.about["recorded_at"].values()) == {own_records.FS}
 
 
-def test_records_that_cannot_be_used_are_listed_unless_they_were_named(database, prepared, tmp_path):
+def test_records_that_cannot_be_used_are_listed_unless_they_were_named(
+    database: Database, prepared: Dataset, tmp_path: Path
+) -> None:
     assert set(prepared.left_out) == {"broken", "patient_z/silent"}
     assert "silent.atr is not in" in prepared.left_out["patient_z/silent"]
     with pytest.raises(SourceError, match=r"silent\.atr"):
@@ -143,13 +157,15 @@ def test_records_that_cannot_be_used_are_listed_unless_they_were_named(database,
         dataset.prepare(database[0], tmp_path, annotator="qrs")
 
 
-def test_the_leads_are_those_that_the_daemon_chooses_and_another_annotator_is_read(tmp_path):
+def test_the_leads_are_those_that_the_daemon_chooses_and_another_annotator_is_read(tmp_path: Path) -> None:
     samples, r_peaks, symbols = own_records.record(5, 0, 60)
     three = np.concatenate([0.3 * samples, -samples, samples], axis=1)
-    own_records.write(tmp_path, "x", three, r_peaks, symbols, leads=("V5", "I", "II"), annotator="man")
-    own_records.write(tmp_path, "y", three[:, :2], r_peaks, symbols, leads=("ECG", "other"), annotator="man")
+    own_records.write(tmp_path, "x", three, (r_peaks, symbols), leads=("V5", "I", "II"), annotator="man")
+    own_records.write(tmp_path, "y", three[:, :2], (r_peaks, symbols), leads=("ECG", "other"), annotator="man")
     header = (tmp_path / "y.hea").read_text()
-    (tmp_path / "y.hea").write_text(header.replace("other", "ECG"))  # two of one name, as in vfdb; wfdb writes none such
+    (tmp_path / "y.hea").write_text(
+        header.replace("other", "ECG")
+    )  # two of one name, as in vfdb; wfdb writes none such
     found = dataset.prepare(tmp_path, tmp_path / "data", annotator="man")
     assert found.about["leads"] == {"x": ["II", "V5"], "y": ["ECG", "ECG"]}
     first = found.windows(found.beats[:1])[0]
@@ -157,10 +173,10 @@ def test_the_leads_are_those_that_the_daemon_chooses_and_another_annotator_is_re
     assert np.ptp(first[0]) > 3 * np.ptp(first[1])
 
 
-def test_beats_without_signal_are_left_out(tmp_path):
+def test_beats_without_signal_are_left_out(tmp_path: Path) -> None:
     samples, r_peaks, symbols = own_records.record(6, 0, 60)
     samples[2000:3000] = np.nan
-    own_records.write(tmp_path, "gap", samples, r_peaks, symbols)
+    own_records.write(tmp_path, "gap", samples, (r_peaks, symbols))
     found = dataset.prepare(tmp_path, tmp_path / "data")
     before, after = (round(part * own_records.FS / windows.FS) for part in (windows.BEFORE, windows.AFTER))
     touched = (r_peaks > 2000 - after + 1) & (r_peaks < 3000 + before - 1)
@@ -169,7 +185,7 @@ def test_beats_without_signal_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "arrays"])
-def test_a_table_of_beats_says_the_same_as_annotation_files(database, prepared, tmp_path, kind):
+def test_a_table_of_beats_says_the_same_as_annotation_files(prepared: Dataset, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "bare"
     names = ["patient_a/rec-01", "patient_b/rec-02"]
     beats = own_records.write_database(folder, patients=2, annotate=False)
@@ -196,7 +212,7 @@ def test_a_table_of_beats_says_the_same_as_annotation_files(database, prepared, 
         assert np.array_equal(found.beats[name], there[name], equal_nan=name.startswith("rr"))
 
 
-GOOD = {"record": ["a", "a"], "sample": [10, 400], "symbol": ["N", "V"]}
+GOOD: dict[str, Any] = {"record": ["a", "a"], "sample": [10, 400], "symbol": ["N", "V"]}
 
 
 @pytest.mark.parametrize(
@@ -214,7 +230,7 @@ GOOD = {"record": ["a", "a"], "sample": [10, 400], "symbol": ["N", "V"]}
         ({"record": [], "sample": [], "symbol": []}, "no beats"),
     ],
 )
-def test_a_table_that_is_none_says_why(changed, message):
+def test_a_table_that_is_none_says_why(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(BeatTableError, match=message):
         BeatTable.of({name: values for name, values in (GOOD | changed).items() if values is not None})
 
@@ -227,13 +243,13 @@ def test_a_table_that_is_none_says_why(changed, message):
         ({"sample": [10, 10]}, "two beats at sample 10"),
     ],
 )
-def test_a_table_of_other_records_is_refused(tmp_path, changed, message):
+def test_a_table_of_other_records_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     own_records.write(tmp_path, "a", own_records.record(7, 0, 60)[0])
     with pytest.raises((DatasetError, SourceError), match=message):
         dataset.prepare(tmp_path, tmp_path / "data", records=["a"], beats=BeatTable.of(GOOD | changed))
 
 
-def test_a_data_set_of_an_earlier_version_says_how_to_make_it_again(database, tmp_path):
+def test_a_data_set_of_an_earlier_version_says_how_to_make_it_again(database: Database, tmp_path: Path) -> None:
     dataset.prepare(database[0], tmp_path, records=["patient_a/rec-01"])
     about = json.loads((tmp_path / "dataset.json").read_text())
     del about["format"]
@@ -244,7 +260,7 @@ def test_a_data_set_of_an_earlier_version_says_how_to_make_it_again(database, tm
         dataset.load(tmp_path)
 
 
-def test_the_shipped_model_is_evaluated_on_any_records(database):
+def test_the_shipped_model_is_evaluated_on_any_records(database: Database) -> None:
     chosen = ["patient_a/rec-01", "patient_b/rec-01"]
     everything = evaluation.evaluate(database[0], records=chosen)
     assert everything.part == "all"
@@ -255,11 +271,12 @@ def test_the_shipped_model_is_evaluated_on_any_records(database):
     assert parted.part == "test"
     assert parted.records == ("patient_b/rec-01",)
     assert parted.beats["N"] < everything.beats["N"]
-    assert json.loads(json.dumps(parted.dict()))["score"]["auc"] == parted.score.auc
-    assert parted.score.auc > 0.9
+    auc = json.loads(json.dumps(parted.dict()))["score"]["auc"]
+    assert auc == parted.score.auc
+    assert auc > 0.9
 
 
-def test_a_table_of_beats_has_no_figures_of_detection(database):
+def test_a_table_of_beats_has_no_figures_of_detection(database: Database) -> None:
     r_peaks, symbols = database[1]["patient_a/rec-01"]
     some = {"record": np.full(40, "patient_a/rec-01"), "sample": r_peaks[20:60], "symbol": symbols[20:60]}
     found = evaluation.evaluate(database[0], beats=some, records=["patient_a/rec-01"])
@@ -267,10 +284,10 @@ def test_a_table_of_beats_has_no_figures_of_detection(database):
     assert sum(found.beats.values()) == sum(found.scored.values()) == 40
 
 
-def test_beats_of_records_in_sub_folders_are_measured_as_a_stream_has_them(database):
+def test_beats_of_records_in_sub_folders_are_measured_as_a_stream_has_them(database: Database) -> None:
     found = ec57.evaluate_records(database[0], progress=False)
     assert set(found) == set(database[1])
-    assert min(result.counts.sensitivity for result in found.values()) > 0.95
+    assert all(result.counts.fn < 0.05 * result.counts.tp for result in found.values())
 
 
 @pytest.mark.parametrize(
@@ -288,7 +305,9 @@ def test_beats_of_records_in_sub_folders_are_measured_as_a_stream_has_them(datab
         ),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(database, tmp_path, words, message, capsys):
+def test_nonsense_is_refused_with_a_reason(
+    database: Database, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     from ecgmon.monitor.cli.main import main
 
     out = tmp_path / "own.safetensors"
@@ -300,13 +319,13 @@ def test_nonsense_is_refused_with_a_reason(database, tmp_path, words, message, c
     assert not out.exists()
 
 
-def test_too_few_normal_beats_for_a_score_are_said(database, tmp_path):
+def test_too_few_normal_beats_for_a_score_are_said(database: Database, tmp_path: Path) -> None:
     chosen = [name for name in database[1] if name.startswith(("patient_a", "patient_b"))]
     with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of own"):
         own.train(database[0], tmp_path / "own.safetensors", records=chosen, epochs=1)
 
 
-def test_rules_in_every_form_mean_the_same(tmp_path):
+def test_rules_in_every_form_mean_the_same(tmp_path: Path) -> None:
     (tmp_path / "split.toml").write_text('test = ["b"]\ntrain = ["a"]\n')
     expected = Named({"a": "train", "b": "test"})
     for given in (expected, {"a": "train", "b": "test"}, tmp_path / "split.toml", str(tmp_path / "split.toml")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,12 +15,19 @@ from ecgmon.pipelines.training.dataset import Dataset, _deal
 from ecgmon.pipelines.training.records import BEAT
 from ecgmon.pipelines.training.splits import Drawn, Named, SplitError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ecgmon.pipelines.training.splits import Split
+
 RECORDS = ("a1", "a2", "b1", "b2", "c1", "d/1")
 PATIENTS = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
 
 
 @pytest.fixture(scope="module")
-def beats():
+def beats() -> Dataset:
     """A hundred beats of each record, a tenth of them abnormal."""
     table = np.zeros(600, BEAT)
     table["record"] = np.repeat(np.arange(6), 100)
@@ -28,11 +37,11 @@ def beats():
     return Dataset(table, np.zeros((2, 0), np.int16), (), about)
 
 
-def of(beats, mask):
+def of(beats: Dataset, mask: NDArray[np.bool_]) -> set[str]:
     return set(beats.names(beats.beats[mask]).tolist())
 
 
-def check(beats, used):
+def check(beats: Dataset, used: Split) -> None:
     assert not (used.train & used.held_out).any()
     assert not ((used.train | used.held_out) & used.test).any()
     assert beats.normal[used.train | used.held_out].all()
@@ -40,7 +49,7 @@ def check(beats, used):
 
 @settings(max_examples=40, deadline=None)
 @given(share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-def test_parts_drawn_by_patient_keep_patients_apart(beats, share, seed):
+def test_parts_drawn_by_patient_keep_patients_apart(beats: Dataset, share: float, seed: int) -> None:
     used = splits.split(beats, Drawn(share, "patient", seed))
     check(beats, used)
     whose = beats.whose()
@@ -51,14 +60,14 @@ def test_parts_drawn_by_patient_keep_patients_apart(beats, share, seed):
     assert trained | tested == set(whose)
 
 
-def test_another_seed_draws_others_and_the_same_the_same(beats):
+def test_another_seed_draws_others_and_the_same_the_same(beats: Dataset) -> None:
     drawn = [of(beats, splits.split(beats, Drawn(0.3, "record", seed)).test) for seed in (0, 1, 2, 3, 0)]
     assert drawn[0] == drawn[4]
     assert len({frozenset(names) for names in drawn}) > 1
     assert all(len(names) == 2 for names in drawn)
 
 
-def test_beats_drawn_by_lot_are_of_all_records_and_all_abnormal_ones_test(beats):
+def test_beats_drawn_by_lot_are_of_all_records_and_all_abnormal_ones_test(beats: Dataset) -> None:
     used = splits.split(beats, Drawn(0.25, "beat"))
     check(beats, used)
     assert np.count_nonzero(used.test & beats.normal) == 135
@@ -66,7 +75,7 @@ def test_beats_drawn_by_lot_are_of_all_records_and_all_abnormal_ones_test(beats)
     assert of(beats, used.train) == of(beats, used.test) == set(RECORDS)
 
 
-def test_a_tenth_and_more_is_held_out_but_never_more_than_half(beats):
+def test_a_tenth_and_more_is_held_out_but_never_more_than_half(beats: Dataset) -> None:
     used = splits.whole(beats)
     check(beats, used)
     assert np.count_nonzero(used.held_out) == pytest.approx(270, abs=5)  # far fewer than a score needs: half of them
@@ -74,7 +83,7 @@ def test_a_tenth_and_more_is_held_out_but_never_more_than_half(beats):
     assert splits.whole(many).held_out.mean() == pytest.approx(0.09, abs=0.01)
 
 
-def test_named_records_train_validate_and_test(beats, tmp_path):
+def test_named_records_train_validate_and_test(beats: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "split.csv"
     path.write_text("record, part, patient\na1, train, a\na2, validation, a\nb1, test, b\ne, test, e\n")
     rule = splits.read(path)
@@ -86,7 +95,7 @@ def test_named_records_train_validate_and_test(beats, tmp_path):
     assert used.test.sum() == 100
 
 
-def test_named_patients_take_all_their_records_along_and_the_rest_trains(beats, tmp_path):
+def test_named_patients_take_all_their_records_along_and_the_rest_trains(beats: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "split.toml"
     path.write_text('by = "patient"\ntest = ["b", "d/1"]\n')
     used = splits.split(beats, splits.read(path))
@@ -95,7 +104,7 @@ def test_named_patients_take_all_their_records_along_and_the_rest_trains(beats, 
     assert of(beats, used.train) == of(beats, used.held_out) == {"a1", "a2", "c1"}
 
 
-def test_halves_have_different_patients(beats):
+def test_halves_have_different_patients(beats: Dataset) -> None:
     everything = np.ones(len(beats.beats), np.bool_)
     one, other = (splits.half(beats, name, everything, which) for which, name in enumerate("ab"))
     assert of(beats, one.train) == {"a1", "a2", "c1"}
@@ -121,7 +130,7 @@ def test_halves_have_different_patients(beats):
         ("s.csv", "record,part\na1,train\na1,test\n", "'a1' is in train and in test"),
     ],
 )
-def test_a_file_that_is_no_split_says_why(tmp_path, name, text, message):
+def test_a_file_that_is_no_split_says_why(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(SplitError, match=message):
         splits.read(tmp_path / name)
@@ -135,12 +144,12 @@ def test_a_file_that_is_no_split_says_why(tmp_path, name, text, message):
         (Named({"a1": "test", "a2": "validation", "e": "train"}), "no normal beat is left to train on"),
     ],
 )
-def test_a_split_of_other_records_is_refused(beats, rule, message):
+def test_a_split_of_other_records_is_refused(beats: Dataset, rule: Named, message: str) -> None:
     with pytest.raises(SplitError, match=message):
         splits.split(beats, rule)
 
 
-def test_one_patient_cannot_be_parted(beats):
+def test_one_patient_cannot_be_parted(beats: Dataset) -> None:
     alone = Dataset(beats.beats[:200], beats.signal, (), beats.about)
     with pytest.raises(SplitError, match="there is one patient only; draw parts by beat"):
         splits.split(alone, Drawn())
@@ -148,12 +157,12 @@ def test_one_patient_cannot_be_parted(beats):
 
 
 @pytest.mark.parametrize("wrong", [{"test": 0.0}, {"test": float("nan")}, {"by": "lead"}, {"seed": -1}])
-def test_a_lot_that_makes_no_sense_is_refused(wrong):
+def test_a_lot_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SplitError, match="expected"):
         Drawn(**wrong)
 
 
-def test_a_list_of_patients_is_read_and_a_record_has_one(tmp_path):
+def test_a_list_of_patients_is_read_and_a_record_has_one(tmp_path: Path) -> None:
     path = tmp_path / "patients.csv"
     path.write_text("patient,record\na,a1\na,a2\n")
     assert splits.read_patients(path) == {"a1": "a", "a2": "a"}
