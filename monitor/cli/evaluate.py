@@ -23,12 +23,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "stream",
         help="detected beats (EC57), scores and alerts of every annotated record of a folder, computed as in a stream",
         description=(
-            "Stream every record of a folder that has reference annotations (.atr) through segmenter, scorer and alert "
+            "Stream every record of a folder that has reference annotations through segmenter, scorer and alert "
             "rules, in chunks of one second, and compare: beats within 150 ms, without ventricular flutter, over whole "
             "records and without their first five minutes."
         ),
     )
     stream.add_argument("--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records")
+    stream.add_argument(
+        "--annotator", default="atr", metavar="SUFFIX", help="suffix of the annotation files (default: atr)"
+    )
     stream.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     add_config_flags(stream)
     for name, text in _PROTOCOLS.items():
@@ -127,7 +130,7 @@ def _evaluate_stream(args: Namespace) -> int:
     config = load_config(args)
     try:
         scorer = Scorer(Path(config.worker.weights) if config.worker.weights else None)
-        found = evaluate_stream(args.db, scorer, config.alerts, progress=sys.stderr.isatty())
+        found = evaluate_stream(args.db, scorer, config.alerts, annotator=args.annotator, progress=sys.stderr.isatty())
     except (CheckpointError, SourceError) as error:
         return complain(error)
     if args.json:

@@ -299,7 +299,8 @@ def evaluate_records(
     Parameters
     ----------
     folder : Path
-        WFDB records, in sub-folders, too; those without annotations are left out.
+        WFDB records, in sub-folders, too; those without annotated beats are left out: a record whose annotations tell of
+        rhythms alone would have nothing but false beats.
     annotator : str
         Suffix of the annotation files.
     chunk_seconds : float
@@ -321,7 +322,7 @@ def evaluate_records(
     SourceError
         If the folder has no records or one of them cannot be read.
     AnnotationError
-        If none of them has reference annotations.
+        If none of them has annotated beats.
     """
     from rich.console import Console
     from rich.progress import track
@@ -336,10 +337,16 @@ def evaluate_records(
         record = open_record(ref)
         annotations = read_annotations(ref, annotator)
         truth = Reference.of(annotations, record.length)
+        if not len(truth.sample):
+            continue
         items, segmenter = stream_record(record, chunk_seconds=chunk_seconds, settings=settings)
         results[ref.stream] = compare(items, truth, lead=segmenter.lead, fs=record.fs)
         if inspect is not None:
             inspect(ref.stream, record.fs, annotations, items)
+    if not results:
+        raise AnnotationError(
+            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; expected symbols as N or V"
+        )
     return results
 
 

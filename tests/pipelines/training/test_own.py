@@ -65,7 +65,7 @@ def test_own_records_are_trained_on_and_tested_from_the_command_line(database: D
     folder, beats = database
     parts = ["--db", folder, "--patients", folder / "patients.csv", "--test-share", "0.2", "--by", "patient"]
     out = tmp_path / "own.safetensors"
-    done = ecgmon("train", "own", *parts, "--work", tmp_path / "work", "--out", out, "--epochs", "6")
+    done = ecgmon("train", "own", *parts, "--work", tmp_path / "work", "--out", out, "--epochs", "20")
     assert done.returncode == 0, done.stderr
     assert "12 records" in done.stdout
     assert "left out: broken" in done.stderr
@@ -288,6 +288,13 @@ def test_beats_of_records_in_sub_folders_are_measured_as_a_stream_has_them(datab
     found = ec57.evaluate_records(database[0], progress=False)
     assert set(found) == set(database[1])
     assert all(result.counts.fn < 0.05 * result.counts.tp for result in found.values())
+
+
+def test_records_with_annotated_rhythms_alone_are_not_measured(tmp_path: Path) -> None:
+    samples = own_records.record(8, 0, 60)[0]
+    own_records.write(tmp_path, "rhythms", samples, (np.array([900]), np.array(["+"])))
+    with pytest.raises(SourceError, match=r"no beat is annotated in the \.atr files of its 1 records"):
+        ec57.evaluate_records(tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(
