@@ -239,21 +239,12 @@ def prepare(
         raise DatasetError("a record is named twice; once is enough")
     whose = (beats.patients if beats is not None else {}) | dict(patients or {})
     _check_known(names, whose, beats)
-    read: dict[str, annotated.AnnotatedRecord] = {}
-    left_out: dict[str, str] = {}
-    for name in names:
-        try:
-            annotations = None if beats is None else beats.annotations(name, annotated.reference(db, name))
-            read[name] = annotated.read(db, name, annotator=annotator, annotations=annotations, confirm=confirm)
-        except NoBeatsError as error:
-            if request["records"] is not None:
-                raise DatasetError(str(error)) from error
-            left_out[name] = str(error)
-        except SourceError as error:
-            if request["records"] is not None:
-                raise
-            left_out[name] = str(error)
-        done(name)
+    read, left_out = _read_all(
+        names,
+        lambda name: _read(db, name, annotator, beats, confirm=confirm),
+        done,
+        named=request["records"] is not None,
+    )
     if not read:
         raise DatasetError(
             f"none of the {len(names)} records of {db} can be used ({next(iter(left_out.values()))}); "
@@ -264,34 +255,79 @@ def prepare(
     found = {aami: int(np.count_nonzero(table["aami"] == aami)) for aami in BeatClass}
     if counts is not None and found != counts:
         raise DatasetError(f"the records hold {_listing(found)} beats; the published protocol finds {_listing(counts)}")
-    files = _hashes(db, read, annotator if beats is None else None)
     about = {
         "format": FORMAT,
         "asked": request,
         "records": list(read),
         "patients": {name: whose[name] for name in read if name in whose},
         "left_out": left_out,
+        "seed": seed,
+        "counts": {aami.name: count for aami, count in found.items()},
+        "spans": [list(span) for span in spans],
+        **_described(read, joined, table, _hashes(db, read, annotator if beats is None else None)),
+    }
+    _store(out, joined, table, about)
+    return load(out)
+
+
+def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "signal.npy", signal)
+    np.save(out / "beats.npy", beats)
+    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: its presence says that all is there
+
+
+def _read_all(
+    names: Iterable[str],
+    read: Callable[[str], annotated.AnnotatedRecord],
+    done: Callable[[str], None],
+    *,
+    named: bool,
+) -> tuple[dict[str, annotated.AnnotatedRecord], dict[str, str]]:
+    """Read records, and say of those that cannot be used why; of records that were ``named`` none may be left out."""
+    found: dict[str, annotated.AnnotatedRecord] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = read(name)
+        except (SourceError, DatasetError) as error:
+            if named:
+                raise
+            left_out[name] = str(error)
+        done(name)
+    return found, left_out
+
+
+def _read(db: Path, name: str, annotator: str, beats: BeatTable | None, *, confirm: bool) -> annotated.AnnotatedRecord:
+    """Read a record with the beats of its annotation file, or of a table."""
+    annotations = None if beats is None else beats.annotations(name, annotated.reference(db, name))
+    try:
+        return annotated.read(db, name, annotator=annotator, annotations=annotations, confirm=confirm)
+    except NoBeatsError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _described(
+    read: Mapping[str, annotated.AnnotatedRecord],
+    signal: NDArray[np.int16],
+    beats: NDArray[np.void],
+    files: dict[str, str],
+) -> dict[str, Any]:
+    """Say what is in a data set, and by which hashes it is known."""
+    return {
         "leads": {name: list(record.leads) for name, record in read.items()},
         "recorded_at": {name: record.fs for name, record in read.items()},
         "without_signal": {name: record.without_signal for name, record in read.items() if record.without_signal},
         "fs": windows.FS,
         "millivolts_per_step": STEP,
-        "seed": seed,
-        "counts": {aami.name: count for aami, count in found.items()},
-        "unconfirmed": int(np.count_nonzero(~table["confirmed"] & (table["aami"] == BeatClass.N))),
-        "spans": [list(span) for span in spans],
+        "unconfirmed": int(np.count_nonzero(~beats["confirmed"] & (beats["aami"] == BeatClass.N))),
         "files": files,
         "sha256": {
             "files": _sha256(json.dumps(files, sort_keys=True).encode()),
-            "beats": _sha256(table.tobytes()),
-            "signal": _sha256(joined.tobytes()),
+            "beats": _sha256(beats.tobytes()),
+            "signal": _sha256(signal.tobytes()),
         },
     }
-    out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "signal.npy", joined)
-    np.save(out / "beats.npy", table)
-    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: its presence says that all is there
-    return load(out)
 
 
 def load(folder: Path) -> Dataset:

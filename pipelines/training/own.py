@@ -246,25 +246,19 @@ def train(
             progress=watch,
         )  # fmt: skip
         used = splits.whole(dataset, NAME) if rule is None else splits.split(dataset, rule, NAME)
-        runs = Path(folder) / "runs"
-        trained: list[tuple[Split, AnyGenerator]] = []
-        for part in (*_halves(dataset, used, rule), used):
-            settings = _settings(part, epochs, seed, is_half=part is not used)
-            done = fitting.fit(
-                dataset, runs / part.name, settings, part, device=device, threads=threads,
-                progress=lambda *at, name=part.name: watch(f"training {name}", *at),
-            )  # fmt: skip
-            if done.step < done.steps:
-                raise Stopped(f"stopped after {done.step} of {done.steps} steps; the same command goes on from there")
-            trained.append((part, fitting.trained(runs / part.name)[0]))
-        *halves, (_, generator) = trained
+        settings = _settings(used, epochs, seed)
+        halves = [(half, _settings(half, epochs, seed, is_half=True)) for half in _halves(dataset, used, rule)]
+        *seen_half, (_, generator) = [
+            (part, _trained(dataset, Path(folder) / "runs" / part.name, part, of_part, device, threads, watch))
+            for part, of_part in (*halves, (used, settings))
+        ]
         return write_checkpoint(
             Path(out),
             dataset,
             Path(db),
             generator,
             used,
-            halves,
+            seen_half,
             name=f"{generator.shape.architecture} width {generator.shape.width}, latent {generator.shape.latent}, of {Path(db).resolve().name}",
             command=_command(Path(db), split, annotator, beats, settings),
             progress=watch,
@@ -354,7 +348,20 @@ def _halves(dataset: Dataset, used: Split, rule: Rule | None) -> list[Split]:
     return [splits.half(dataset, f"{NAME}-{'ab'[which]}", own, which) for which in (0, 1)]
 
 
-def _settings(part: Split, epochs: int | None, seed: int, *, is_half: bool) -> Settings:
+def _trained(
+    dataset: Dataset, run: Path, part: Split, settings: Settings, device: str, threads: int, progress: Progress
+) -> AnyGenerator:
+    """Train a generator on a part, or go on with that; :class:`Stopped` where ``progress`` says so."""
+    done = fitting.fit(
+        dataset, run, settings, part, device=device, threads=threads,
+        progress=lambda *at: progress(f"training {part.name}", *at),
+    )  # fmt: skip
+    if done.step < done.steps:
+        raise Stopped(f"stopped after {done.step} of {done.steps} steps; the same command goes on from there")
+    return fitting.trained(run)[0]
+
+
+def _settings(part: Split, epochs: int | None, seed: int, *, is_half: bool = False) -> Settings:
     """Choose the settings of the shipped student, and epochs that suffice; halves are only measured, and need half."""
     steps = max(1, int(np.count_nonzero(part.train)) // STUDENT.batch)
     wanted = epochs or max(STUDENT.epochs, math.ceil(LEAST_STEPS / steps))

@@ -106,7 +106,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(database: Database, tm
         return watch
 
     wanted: dict[str, Any] = {"patients": database[0] / "patients.csv", "epochs": 4, "work": tmp_path / "work"}
-    with pytest.raises(own.Stopped, match="stopped after 2 of 8 steps; the same call goes on from there"):
+    with pytest.raises(own.Stopped, match="stopped after 2 of 8 steps; the same command goes on from there"):
         own.train(database[0], tmp_path / "own.safetensors", progress=until("training own-a", 2), **wanted)
     seen.clear()
     with pytest.raises(own.Stopped):
