@@ -37,7 +37,7 @@ import numpy as np
 
 from ecgmon.models.score.calibration import LEAST_BEATS, Table
 from ecgmon.models.score.evidence import NAMES, OWN, OWN_2, RHYTHM, Evidence, log_error
-from ecgmon.models.score.normalizing_flow import Density
+from ecgmon.models.score.normalizing_flow import LEAST, Density
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +80,11 @@ class Known:
     def compares(self) -> bool:
         """Whether beats are compared with those of their stream, so that the error alone has to be heard, too."""
         return not set(OWN).isdisjoint(self.added)
+
+    @property
+    def by_second_lead(self) -> bool:
+        """Whether a second lead is asked for, which not every record has."""
+        return not set(OWN_2).isdisjoint(self.added)
 
 
 _RHYTHM: Final = tuple(name for name in RHYTHM if name != "fast")
@@ -257,13 +262,13 @@ class Score:
 
     Attributes
     ----------
-    parts : tuple of Part
-        One for each of :data:`KNOWN`, in order.
+    parts : tuple of Part or None
+        One for each of :data:`KNOWN`, in order; None where too few normal beats had a second lead to fit a part to it.
     beats : int
         Normal beats that the tables were measured on.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Part | None, ...]
     beats: int
 
     def score(self, evidence: Evidence) -> NDArray[np.float32]:
@@ -284,6 +289,8 @@ class Score:
         scores = np.full(len(evidence), np.nan, np.float32)
         open_ = np.ones(len(evidence), np.bool_)
         for known, part in zip(KNOWN, self.parts, strict=True):
+            if part is None:
+                continue
             now = open_ & _complete(known, evidence)
             if now.any():
                 scores[now] = part.score(known, evidence[now])
@@ -320,7 +327,7 @@ class Score:
         Raises
         ------
         ScoreError
-            If the beats do not suffice.
+            If the beats do not suffice.  If only those with a second lead do not, no beat is scored by it.
         ecgmon.models.score.normalizing_flow.DensityError
             If the features cannot be fitted.
         """
@@ -339,10 +346,13 @@ class Score:
                     "expected one for each beat"
                 )
             rounds, error = [(~out, out) for out in _left_out(patients, seed)], log_error(unseen)
-        parts: list[Part] = []
+        parts: list[Part | None] = []
         blurs: tuple[float, ...] = BLURS
         for known in KNOWN:
             names = known.joined if patients is None else known.carried
+            if known.by_second_lead and _too_few(known, everything, rounds):
+                parts.append(None)
+                continue
             part = _fit_part(known, names, everything, error, rounds, blurs, seed)
             if part.joint is not None:
                 blurs = (part.joint.blur,)  # chosen once, where most is known
@@ -354,7 +364,7 @@ class Score:
         return {
             f"{known.name}/{name}": array
             for known, part in zip(KNOWN, self.parts, strict=True)
-            if part.joint is not None
+            if part is not None and part.joint is not None
             for name, array in part.joint.density.to_arrays().items()
         }
 
@@ -363,7 +373,11 @@ class Score:
         return {
             "features": list(NAMES),
             "beats": self.beats,
-            "parts": {known.name: part.to_dict(known) for known, part in zip(KNOWN, self.parts, strict=True)},
+            "parts": {
+                known.name: part.to_dict(known)
+                for known, part in zip(KNOWN, self.parts, strict=True)
+                if part is not None
+            },
         }
 
     @classmethod
@@ -390,11 +404,20 @@ class Score:
                         if name.startswith(f"{known.name}/")
                     },
                 )
+                if known.name in plain["parts"] or not known.by_second_lead
+                else None
                 for known in KNOWN
             )
             return cls(parts, int(plain["beats"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ScoreError(f"the stored score lacks something: {error!r}") from error
+
+
+def _too_few(known: Known, everything: Evidence, rounds: list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]) -> bool:
+    """Tell whether the beats of which all of ``known`` is known are too few for a table or a density."""
+    complete = _complete(known, everything)
+    judged = sum(int(np.count_nonzero(unseen & complete)) for _, unseen in rounds)
+    return judged < LEAST_BEATS or any(np.count_nonzero(seen & complete) < LEAST for seen, _ in rounds)
 
 
 def _fit_part(

@@ -226,10 +226,10 @@ def _taps(records: list[Record], beats: int) -> float:
 
 
 def _density_operations(info: ModelInfo) -> float:
-    joint = info.score.parts[0].joint
-    if joint is None:
+    part = info.score.parts[0]
+    if part is None or part.joint is None:
         return 0.0
-    density = joint.density
+    density = part.joint.density
     return float(density.into.size + density.within.size + density.out.size + density.basis.size)
 
 

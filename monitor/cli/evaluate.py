@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ecgmon.monitor.cli import own_records
 from ecgmon.monitor.cli.configuration import add_config_flags, load_config
 from ecgmon.monitor.cli.printing import complain, percent
 
@@ -22,12 +23,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "stream",
         help="detected beats (EC57), scores and alerts of every annotated record of a folder, computed as in a stream",
         description=(
-            "Stream every record of a folder that has reference annotations (.atr) through segmenter, scorer and alert "
+            "Stream every record of a folder that has reference annotations through segmenter, scorer and alert "
             "rules, in chunks of one second, and compare: beats within 150 ms, without ventricular flutter, over whole "
             "records and without their first five minutes."
         ),
     )
     stream.add_argument("--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records")
+    stream.add_argument(
+        "--annotator", default="atr", metavar="SUFFIX", help="suffix of the annotation files (default: atr)"
+    )
     stream.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     add_config_flags(stream)
     for name, text in _PROTOCOLS.items():
@@ -37,6 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         protocol.add_argument(
             "--out", type=Path, metavar="DIR", help="folder for the results that 'ecgmon train report' reads"
         )
+    own_records.add_evaluation(what)
 
 
 _PROTOCOLS: Final = {
@@ -48,6 +53,8 @@ _PROTOCOLS: Final = {
 
 def run(args: Namespace) -> int:
     """Evaluate; 1 where something given cannot be used."""
+    if args.what == "records":
+        return own_records.evaluate(args)
     return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)
 
 
@@ -58,7 +65,8 @@ def _evaluate_protocol(args: Namespace) -> int:
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.pipelines.evaluation.protocols import STEPS, evaluate
     from ecgmon.pipelines.sources.errors import SourceError
-    from ecgmon.pipelines.training.dataset import RECORDS, DatasetError
+    from ecgmon.pipelines.training.dataset import DatasetError
+    from ecgmon.pipelines.training.mitdb import RECORDS
 
     try:
         with Progress(console=Console(stderr=True)) as progress:
@@ -122,7 +130,7 @@ def _evaluate_stream(args: Namespace) -> int:
     config = load_config(args)
     try:
         scorer = Scorer(Path(config.worker.weights) if config.worker.weights else None)
-        found = evaluate_stream(args.db, scorer, config.alerts, progress=sys.stderr.isatty())
+        found = evaluate_stream(args.db, scorer, config.alerts, annotator=args.annotator, progress=sys.stderr.isatty())
     except (CheckpointError, SourceError) as error:
         return complain(error)
     if args.json:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ecgmon.models.training.settings import Settings
+from ecgmon.monitor.cli import own_records
 from ecgmon.monitor.cli.arguments import count
 from ecgmon.monitor.cli.printing import complain
 from ecgmon.monitor.cli.training_progress import TrainingProgress
 from ecgmon.monitor.process.exit_status import DONE, FAILED, INTERRUPTED
-from ecgmon.pipelines.training import plans, steps
-from ecgmon.pipelines.training.splits import NAMES
+from ecgmon.pipelines.training import own, plans, steps
+from ecgmon.pipelines.training.mitdb import NAMES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace, _SubParsersAction
@@ -36,6 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     what = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_all(what)
+    own_records.add_training(what)
     _add_prepare(what)
     _add_fit(what)
     _add_plan(what)
@@ -160,11 +162,11 @@ def run(args: Namespace) -> int:
 
     carry_out = {
         "all": _run_all, "prepare": _run_prepare, "fit": _run_fit, "plan": _run_plan, "score": _run_score,
-        "report": _run_report,
+        "report": _run_report, "own": own_records.train,
     }  # fmt: skip
     try:
         return carry_out[args.step](args)
-    except steps.StoppedError as stopped:
+    except own.Stopped as stopped:
         return complain(stopped, INTERRUPTED)
     except (TrainingError, DatasetError, SourceError, CheckpointError) as error:
         return complain(error)

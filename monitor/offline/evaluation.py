@@ -20,7 +20,8 @@ from ecgmon.pipelines.evaluation.ec57 import (
 from ecgmon.pipelines.items import Quality
 from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.scoring.chain import Chain
-from ecgmon.pipelines.training.dataset import SYMBOLS, BeatClass
+from ecgmon.pipelines.training.classes import SYMBOLS, BeatClass
+from ecgmon.pipelines.training.records import ANNOTATOR
 from ecgmon.pipelines.training.separation import auc, average_precision
 
 if TYPE_CHECKING:
@@ -52,15 +53,19 @@ class _Found:
     seconds: float = 0.0
 
 
-def evaluate_stream(folder: Path, scorer: Scorer, settings: AlertSettings, *, progress: bool = True) -> dict[str, Any]:
+def evaluate_stream(
+    folder: Path, scorer: Scorer, settings: AlertSettings, *, annotator: str = ANNOTATOR, progress: bool = True
+) -> dict[str, Any]:
     """Stream every annotated record of a folder through segmenter, scorer and alert rules.
 
     Parameters
     ----------
     folder : Path
-        WFDB records with annotations in ``.atr`` files.
+        WFDB records with annotated beats, in sub-folders, too.
     scorer : Scorer
     settings : AlertSettings
+    annotator : str
+        Suffix of the annotation files.
     progress : bool
         Show a bar on standard error while at work.
 
@@ -90,7 +95,7 @@ def evaluate_stream(folder: Path, scorer: Scorer, settings: AlertSettings, *, pr
         del stream
         _judge(found, fs, annotations, items, scorer=scorer, settings=settings)
 
-    results = evaluate_records(folder, progress=progress, inspect=inspect)
+    results = evaluate_records(folder, annotator=annotator, progress=progress, inspect=inspect)
     return {**summarise(results), "anomaly": _anomaly(found), "alerts": _alerts(found)}
 
 

@@ -18,8 +18,8 @@ from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.segmentation.segmenter import DEFAULT_SETTINGS, Segmenter, SegmentSettings
 from ecgmon.pipelines.sources.annotations import Annotations, read_annotations
 from ecgmon.pipelines.sources.errors import AnnotationError
-from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.wfdb_record import open_record
+from ecgmon.pipelines.training.records import ANNOTATOR, find, reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -288,6 +288,7 @@ def _chunks(record: Record, size: int) -> Iterator[NDArray[np.float32]]:
 def evaluate_records(
     folder: Path,
     *,
+    annotator: str = ANNOTATOR,
     chunk_seconds: float = CHUNK_SECONDS,
     settings: SegmentSettings = DEFAULT_SETTINGS,
     progress: bool = True,
@@ -298,7 +299,10 @@ def evaluate_records(
     Parameters
     ----------
     folder : Path
-        WFDB records with annotations in ``.atr`` files; records without are left out.
+        WFDB records, in sub-folders, too; those without annotated beats are left out: a record whose annotations tell of
+        rhythms alone would have nothing but false beats.
+    annotator : str
+        Suffix of the annotation files.
     chunk_seconds : float
         Length of the chunks that records are fed in; it does not change the result.
     settings : SegmentSettings
@@ -318,25 +322,31 @@ def evaluate_records(
     SourceError
         If the folder has no records or one of them cannot be read.
     AnnotationError
-        If none of them has reference annotations.
+        If none of them has annotated beats.
     """
     from rich.console import Console
     from rich.progress import track
 
-    refs = [ref for ref in resolve([str(folder)]) if ref.path and ref.path.with_name(f"{ref.path.name}.atr").is_file()]
+    refs = [reference(folder, name) for name in find(folder) if (folder / f"{name}.{annotator}").is_file()]
     if not refs:
         raise AnnotationError(
-            f"{folder} has no record with reference annotations; name a folder with .hea, .dat and .atr files"
+            f"{folder} has no record with reference annotations; name a folder with .hea, .dat and .{annotator} files"
         )
     results = {}
     for ref in track(refs, "Streaming", console=Console(stderr=True), disable=not progress, transient=True):
         record = open_record(ref)
-        annotations = read_annotations(ref)
-        reference = Reference.of(annotations, record.length)
+        annotations = read_annotations(ref, annotator)
+        truth = Reference.of(annotations, record.length)
+        if not len(truth.sample):
+            continue
         items, segmenter = stream_record(record, chunk_seconds=chunk_seconds, settings=settings)
-        results[ref.stream] = compare(items, reference, lead=segmenter.lead, fs=record.fs)
+        results[ref.stream] = compare(items, truth, lead=segmenter.lead, fs=record.fs)
         if inspect is not None:
             inspect(ref.stream, record.fs, annotations, items)
+    if not results:
+        raise AnnotationError(
+            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; expected symbols as N or V"
+        )
     return results
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from ecgmon.models.inference.ticks import relative, smooth
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.evaluation.distortions import DISTORTIONS
-from ecgmon.pipelines.training.splits import split
+from ecgmon.pipelines.training.mitdb import split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ result file         what it holds
 beatgan.json        ``ecgmon evaluate beatgan --json``: ``score``, ``raw``, ``teacher_raw``: ``auc``
                     and ``ap``, each ``mean`` and ``std``; ``per_class``, ``model``, ``teacher``
 inter-patient.json  the same of ``ecgmon evaluate inter-patient --json``
-beatgan.npz,        every tested beat: ``score`` float32, ``aami`` uint8, ``record`` uint16,
+beatgan.npz,        every tested beat: ``score`` float32, ``aami`` uint8, ``record`` str,
 inter-patient.npz   ``fold`` uint8, each of shape (n,)
 frontier.json       ``sizes``: ``name``, ``parameters``, ``multiply_adds``, ``auc``, ``ap``,
                     ``beats_per_second``; ``teacher``: the same, its speed where it was measured
@@ -34,7 +34,7 @@ import numpy as np
 
 from ecgmon.models.windows import BEFORE, FS, LENGTH
 from ecgmon.pipelines.evaluation import explanation
-from ecgmon.pipelines.training.dataset import BeatClass
+from ecgmon.pipelines.training.classes import BeatClass
 from ecgmon.pipelines.training.separation import separation
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ CASES: Final = 3
 FAILING: Final = (BeatClass.N, BeatClass.S, BeatClass.V, BeatClass.F)
 """Classes that failure cases are shown of; there are too few Q."""
 
-HEAVY: Final = 232
+HEAVY: Final = "232"
 """The record that holds almost half of all S beats, in long runs; figures are given with and without it."""
 
 _DPI: Final = 120
@@ -135,7 +135,7 @@ def worst(score: NDArray[np.float32], aami: NDArray[np.uint8], cases: int = CASE
     score : ndarray of float32, shape (n,)
         Finite.
     aami : ndarray of uint8, shape (n,)
-        :class:`ecgmon.pipelines.training.dataset.BeatClass` of each.
+        :class:`ecgmon.pipelines.training.classes.BeatClass` of each.
     cases : int
         Of each class in :data:`FAILING`, at most.
 
@@ -166,7 +166,7 @@ def failure_cases(
     ----------
     scorer : Scorer
     dataset : Dataset
-    beats : ndarray of ecgmon.pipelines.training.dataset.BEAT, shape (n,)
+    beats : ndarray of ecgmon.pipelines.training.records.BEAT, shape (n,)
         Tested beats.
     score : ndarray of float32, shape (n,)
 
@@ -181,7 +181,9 @@ def failure_cases(
     windows, reconstruction = scorer.reconstruct(dataset.windows(rows)[:, : scorer.info.leads])
     return {
         "score": score[chosen],
-        **{name: rows[name] for name in ("aami", "record", "sample")},
+        "aami": rows["aami"],
+        "record": dataset.names(rows),
+        "sample": rows["sample"],
         "window": windows[:, 0],
         "reconstruction": reconstruction[:, 0],
     }
@@ -291,6 +293,8 @@ def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Read the named arrays, all of one length."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in names}
+    if "record" in arrays:
+        arrays["record"] = arrays["record"].astype(np.str_)  # a number in files of earlier versions
     if len({len(array) for array in arrays.values()}) != 1:
         raise ValueError(f"the arrays {', '.join(names)} differ in length")
     return arrays

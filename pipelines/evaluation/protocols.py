@@ -21,12 +21,12 @@ from ecgmon.models.score.evidence import OWN, OWN_2, RHYTHM
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.evaluation import explanation
 from ecgmon.pipelines.evaluation.model_card import HEAVY, failure_cases
-from ecgmon.pipelines.training import dataset as datasets
-from ecgmon.pipelines.training.dataset import BeatClass
+from ecgmon.pipelines.training import mitdb
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.mitdb import FOLD_NAMES
+from ecgmon.pipelines.training.mitdb import split as split_of
 from ecgmon.pipelines.training.score_fitting import annotated, reconstructed
 from ecgmon.pipelines.training.separation import separation
-from ecgmon.pipelines.training.splits import FOLD_NAMES
-from ecgmon.pipelines.training.splits import split as split_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +76,7 @@ def evaluate(
     name: str,
     db: Path,
     *,
-    records: Iterable[str] = datasets.RECORDS,
+    records: Iterable[str] = mitdb.RECORDS,
     done: Callable[[str], None] = lambda _: None,
 ) -> Evaluated:
     """Evaluate the shipped models on the MIT-BIH Arrhythmia Database.
@@ -123,7 +123,7 @@ def evaluate(
 def _prepared(db: Path, records: Iterable[str], done: Callable[[str], None]) -> Iterator[Dataset]:
     """Prepare the data set in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
-        yield datasets.prepare(db, Path(folder), records=records, done=done)
+        yield mitdb.prepare(db, Path(folder), records=records, done=done)
 
 
 def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callable[[str], None]) -> Evaluated:
@@ -156,7 +156,7 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
             {
                 "score": score,
                 "aami": beats["aami"],
-                "record": beats["record"],
+                "record": dataset.names(beats),
                 "fold": np.full(len(beats), number, "u1"),
             }
         )

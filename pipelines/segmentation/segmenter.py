@@ -439,6 +439,30 @@ class _Kind(msgspec.Struct, frozen=True):
     nothing: Items
 
 
+def chosen_leads(names: Sequence[str]) -> tuple[int, ...]:
+    """Choose the leads of a window: MLII, else II, else the first, and beside it the first of the others.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of a stream's leads.
+
+    Returns
+    -------
+    tuple of int
+        At most :data:`MOST_LEADS` columns, the lead that is scored first.
+
+    Examples
+    --------
+    >>> chosen_leads(["V5", "I", "II"])
+    (2, 0)
+    """
+    preferred = [lead for lead in PREFERRED_LEADS if lead in names]
+    first = list(names).index(preferred[0]) if preferred else 0
+    others = [column for column in range(len(names)) if column != first]
+    return tuple([first, *others][:MOST_LEADS])
+
+
 @lru_cache(maxsize=STREAMS_ALIKE)
 def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind:
     """Choose leads and find out the rest.
@@ -454,10 +478,7 @@ def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind
         )
     if not names:
         raise SegmentationError("the stream has no leads; at least one is needed")
-    preferred = [lead for lead in PREFERRED_LEADS if lead in names]
-    first = names.index(preferred[0]) if preferred else 0
-    others = [column for column in range(len(names)) if column != first]
-    columns = np.array([first, *others][:MOST_LEADS], np.int64)
+    columns = np.array(chosen_leads(names), np.int64)
     resampler = Resampler(fs, len(columns), 2 * len(columns))
     up, down = resampler.up, resampler.down
     return _Kind(
@@ -466,7 +487,7 @@ def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind
         settings=settings,
         columns=columns,
         leads=tuple(names[column] for column in columns),
-        substituted=not preferred,
+        substituted=not set(PREFERRED_LEADS) & set(names),
         up=up,
         down=down,
         half=resampler.half,

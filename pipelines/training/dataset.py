@@ -1,8 +1,9 @@
 """Beats of annotated records, as models are trained and judged on them.
 
-The data set is the one of BeatGAN (Zhou et al., IJCAI 2019) on the MIT-BIH Arrhythmia Database: 44
-records, those with paced beats left out; lead MLII, and beside it the record's other lead; a window
-around every annotated R peak.  No normal beat is dropped; those that the original would drop are marked.
+The records are those of any folder: whatever their names, sampling frequencies and leads, they come to 360 Hz and to
+the leads that the daemon chooses, so that a model sees the windows that a stream will bring.  What is particular to
+the MIT-BIH Arrhythmia Database is the subject of :mod:`ecgmon.pipelines.training.mitdb`.  No normal beat is dropped;
+those that a second detector does not find can be marked.
 
 On disk it is a folder of three files.  ``signal.npy`` holds the filtered records end to end,
 ``beats.npy`` says where in it each beat lies and what it is, ``dataset.json`` says what both were
@@ -16,118 +17,32 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ecgmon.models import windows
-from ecgmon.pipelines.sources.annotations import read_annotations
-from ecgmon.pipelines.sources.finding import RecordRef
-from ecgmon.pipelines.sources.wfdb_record import open_record
+from ecgmon.pipelines.sources.errors import SourceError
+from ecgmon.pipelines.training import records as annotated
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.records import ANNOTATOR, BEAT, STEP, NoBeatsError, names_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-PACED: Final = ("102", "104", "107", "217")
-"""The records of MIT-BIH with paced beats, which AAMI EC57 and the protocol leave out."""
+    from ecgmon.pipelines.training.beat_tables import BeatTable
 
-RECORDS: Final = tuple(
-    str(number)
-    for number in (*range(100, 125), *range(200, 235))
-    if number not in {110, 120, 204, 206, 211, 216, 218, 224, 225, 226, 227, 229} and str(number) not in PACED
-)
-"""The 44 records of the protocol, as numbered by MIT-BIH, which skips some numbers."""
-
-LEAD: Final = "MLII"
-"""The lead that the published protocol uses; in record 114 it is the second signal."""
-
-LEADS: Final = 2
-"""Rows of the signal: :data:`LEAD` and the record's other lead, all zero where it has none."""
-
-STEP: Final = 0.0005
-"""Step of the stored signal in mV: a tenth of MIT-BIH's own, and 16 mV fit into 16 bits."""
+FORMAT: Final = 2
+"""Of the folder.  In the first one a record was a number, as MIT-BIH's are."""
 
 FOLDS: Final = 5
-"""Random fifths of the protocol's cross-validation."""
+"""Random fifths, for a cross-validation."""
 
 TENTHS: Final = 10
 """Random tenths of every fold, one of which neither trains nor tests."""
-
-CONFIRMING: Final = 0.05
-"""Most that a second detector's peak may be off an annotation to confirm it, in seconds."""
-
-
-class BeatClass(IntEnum):
-    """Class of a beat after AAMI EC57, as the BeatGAN protocol groups the annotations.
-
-    The protocol counts the escape beats e and j as S, though AAMI counts them as N.
-    """
-
-    N = 0
-    S = 1
-    V = 2
-    F = 3
-    Q = 4
-
-
-SYMBOLS: Final = {
-    BeatClass.N: "NLR",
-    BeatClass.S: "aJASje",
-    BeatClass.V: "VE",
-    BeatClass.F: "F",
-    BeatClass.Q: "/fQ",
-}
-"""MIT-BIH annotation symbols of each class."""
-
-_CLASS_OF: Final = {symbol: aami for aami, symbols in SYMBOLS.items() for symbol in symbols}
-
-FLUTTER: Final = "!"
-"""MIT-BIH annotation of a ventricular flutter wave."""
-
-COUNTS: Final = {BeatClass.N: 89_836, BeatClass.S: 3_026, BeatClass.V: 7_008, BeatClass.F: 802, BeatClass.Q: 15}
-"""Beats of each class that the protocol finds in :data:`RECORDS`; the N are those that Zhou et al. publish."""
-
-RATIO_INTERVALS: Final = 8
-"""RR intervals that an RR interval is compared with."""
-
-RATIO_LEAST: Final = 4
-"""RR intervals that have to be known before a comparison means something."""
-
-BEAT: Final = np.dtype(
-    [
-        ("record", "<u2"),
-        ("symbol", "S1"),
-        ("aami", "u1"),
-        ("fold", "u1"),
-        ("tenth", "u1"),
-        ("confirmed", "?"),
-        ("sample", "<i4"),
-        ("column", "<i4"),
-        ("rr", "<f4"),
-        ("rr_ratio", "<f4"),
-        ("rr_after", "<f4"),
-    ]
-)
-"""One annotated beat.
-
-=========  =========================================================================================
-record     its number, as in the record's name
-symbol     its annotation
-aami       :class:`BeatClass`
-fold       the random fifth that it is in, 0 to 4
-tenth      the random tenth of that fifth that it is in, 0 to 9
-confirmed  whether sleepecg's detector has a peak there, too: see :data:`CONFIRMING`
-sample     annotated R peak, sample index into the record
-column     the same R peak as an index into the columns of the data set's signal
-rr         RR interval to the beat before, in seconds; NaN for a record's first beat
-rr_ratio   ``rr`` over the mean of the (up to) eight RR intervals before it; NaN until four are known
-rr_after   RR interval to the beat after, in seconds; NaN for a record's last beat
-=========  =========================================================================================
-"""
 
 
 class DatasetError(Exception):
@@ -143,17 +58,35 @@ class Dataset:
     beats : ndarray of BEAT, shape (n,)
         In the order of the records, and of time within each.
     signal : ndarray of int16, shape (LEADS, samples)
-        Filtered records end to end at 360 Hz, in steps of :data:`STEP`.  Mapped from disk, read-only.
-    spans : dict of int to (int, int)
-        First column of each record in ``signal``, and the first one after it.
+        Filtered records end to end at 360 Hz, in steps of :data:`ecgmon.pipelines.training.records.STEP`.
+        Mapped from disk, read-only.
+    spans : tuple of (int, int)
+        Of each record the first column in ``signal``, and the first one after it.
     about : dict
         What the data set was made from, as stored in ``dataset.json``.
     """
 
     beats: NDArray[np.void]
     signal: NDArray[np.int16]
-    spans: dict[int, tuple[int, int]]
+    spans: tuple[tuple[int, int], ...]
     about: dict[str, Any]
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """Names of the records, in the order that ``beats["record"]`` counts in."""
+        return tuple(self.about["records"])
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Whose each record is; a record of which nothing is said is a patient by itself."""
+        named = self.about.get("patients", {})
+        return tuple(named.get(name, name) for name in self.records)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Records of the folder that could not be used, and why."""
+        found: dict[str, str] = self.about.get("left_out", {})
+        return found
 
     @property
     def normal(self) -> NDArray[np.bool_]:
@@ -161,8 +94,24 @@ class Dataset:
         normal: NDArray[np.bool_] = self.beats["aami"] == BeatClass.N
         return normal
 
+    def of_records(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Tell which beats are of the records of some names, shape (n,); names of other records say nothing."""
+        return np.isin(self.beats["record"], [place for place, name in enumerate(self.records) if name in names])
+
+    def whose(self) -> NDArray[np.int64]:
+        """Tell whose each beat is, by the place of that patient's first record; shape (n,)."""
+        patients = self.patients
+        first = np.array([patients.index(patient) for patient in patients], np.int64)
+        whose: NDArray[np.int64] = first[self.beats["record"]]
+        return whose
+
+    def names(self, beats: NDArray[np.void]) -> NDArray[np.str_]:
+        """Name the record of some beats; shape (m,)."""
+        names: NDArray[np.str_] = np.array(self.records)[beats["record"]]
+        return names
+
     def windows(self, beats: NDArray[np.void]) -> NDArray[np.float32]:
-        """Cut the windows of some beats, as :func:`ecgmon.models.windows.cut` does but for half a :data:`STEP`.
+        """Cut the windows of some beats, as :func:`ecgmon.models.windows.cut` does but for half a step.
 
         Parameters
         ----------
@@ -201,7 +150,7 @@ class Dataset:
             In mV, interpolated linearly, from the beat's own record only.
         """
         ticks = np.arange(-windows.BEFORE, windows.AFTER)
-        bounds = np.array([self.spans[int(record)] for record in beats["record"]])
+        bounds = np.array(self.spans)[beats["record"]]
         times = beats["column"][:, None] + shift[:, None] + ticks * warp[:, None]
         times = np.clip(times, bounds[:, :1], bounds[:, 1:] - 1.000_001)  # leaves room for the right neighbour
         left = times.astype(np.int64)
@@ -211,44 +160,37 @@ class Dataset:
         return (cut * np.float32(STEP))[:, None]
 
 
-def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute RR intervals and how each compares with those before it.
-
-    Parameters
-    ----------
-    r_peaks : ndarray of int64, shape (n,)
-        Successive R peaks of one record, as sample indices.
-    fs : float
-        Sampling frequency in Hz.
-
-    Returns
-    -------
-    rr : ndarray of float32, shape (n,)
-        RR interval to the beat before, in seconds; NaN for the first beat.
-    rr_ratio : ndarray of float32, shape (n,)
-        ``rr`` over the mean of the (up to) :data:`RATIO_INTERVALS` intervals before it; NaN until
-        :data:`RATIO_LEAST` of those are known.
-
-    Examples
-    --------
-    >>> rr, rr_ratio = rhythm(np.array([0, 360, 720, 1080, 1440, 1620]))
-    >>> rr.tolist(), rr_ratio.tolist()
-    ([nan, 1.0, 1.0, 1.0, 1.0, 0.5], [nan, nan, nan, nan, nan, 0.5])
-    """
-    rr = np.full(len(r_peaks), np.nan)
-    rr[1:] = np.diff(r_peaks) / fs
-    ratio = np.full(len(r_peaks), np.nan)
-    for k in range(1 + RATIO_LEAST, len(r_peaks)):
-        ratio[k] = rr[k] / rr[max(1, k - RATIO_INTERVALS) : k].mean()
-    return rr.astype(np.float32), ratio.astype(np.float32)
+def asked(
+    *,
+    records: Iterable[str] | None = None,
+    annotator: str = ANNOTATOR,
+    beats: BeatTable | None = None,
+    patients: Mapping[str, str] | None = None,
+    confirm: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Describe what a data set is to be made from, as :func:`prepare` writes it down: the same answer, the same data set."""
+    return {
+        "records": None if records is None else list(records),
+        "annotator": annotator if beats is None else None,
+        "beats": None if beats is None else beats.fingerprint(),
+        "patients": dict(patients or {}),
+        "confirm": confirm,
+        "seed": seed,
+    }
 
 
 def prepare(
     db: Path,
     out: Path,
     *,
-    records: Iterable[str] = RECORDS,
+    records: Iterable[str] | None = None,
+    annotator: str = ANNOTATOR,
+    beats: BeatTable | None = None,
+    patients: Mapping[str, str] | None = None,
+    confirm: bool = False,
     seed: int = 0,
+    counts: Mapping[BeatClass, int] | None = None,
     done: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Build the data set from WFDB records and store it.
@@ -256,15 +198,26 @@ def prepare(
     Parameters
     ----------
     db : Path
-        Folder with the records' .hea, .dat and .atr files.
+        Folder with the records, in sub-folders, too.
     out : Path
         Folder to store the data set in; made where it is missing.
-    records : iterable of str
-        Names of records; all of :data:`RECORDS` gives the published protocol.
+    records : iterable of str, optional
+        Names of records, as paths inside the folder; by default all in it, and those that cannot be used are left out
+        and listed in :attr:`Dataset.left_out`.
+    annotator : str
+        Suffix of the annotation files.
+    beats : BeatTable, optional
+        What is annotated, in place of annotation files.
+    patients : mapping of str to str, optional
+        Whose each record is; one that is not named is a patient by itself, unless the table of beats says whose it is.
+    confirm : bool
+        Ask a second detector (sleepecg's) about every beat.
     seed : int
         Decides which random fold and tenth each beat is in.
+    counts : mapping of BeatClass to int, optional
+        Beats of each class that there have to be: those of a published protocol.
     done : callable
-        Called with the name of each record once it is read.
+        Called with the name of each record once it is read, or left out.
 
     Returns
     -------
@@ -273,56 +226,108 @@ def prepare(
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
-        If a record cannot be read or lacks :data:`LEAD`.
+        If a record that was named cannot be read, or the folder has none.
     DatasetError
-        If a record is not sampled at 360 Hz, or the counts of the full protocol are not the published ones.
+        If no record is left, one that was named has no beats, ``beats`` or ``patients`` name records that there are
+        none of, there are too many, or the counts are not those that there have to be.
     """
-    names = list(records)
-    if not names:
-        raise DatasetError("no record was named; expected at least one, such as 100")
-    signals, tables = [], []
-    files: dict[str, str] = {}
-    spans: dict[int, tuple[int, int]] = {}
-    leads: dict[str, list[str]] = {}
-    first = 0
-    for name in names:
-        signal, table, leads[name] = _read(db, name)
-        table["column"] = table["sample"] + first
-        spans[int(name)] = (first, first + signal.shape[-1])
-        first += signal.shape[-1]
-        signals.append(signal)
-        tables.append(table)
-        files |= {f"{name}.{kind}": _sha256((db / f"{name}.{kind}").read_bytes()) for kind in ("atr", "dat", "hea")}
-        done(name)
-    beats = np.concatenate(tables)
-    beats["fold"], beats["tenth"] = np.divmod(_deal(beats["aami"], seed), TENTHS)
-    counts = {aami: int(np.count_nonzero(beats["aami"] == aami)) for aami in BeatClass}
-    if tuple(names) == RECORDS and counts != COUNTS:
+    request = asked(records=records, annotator=annotator, beats=beats, patients=patients, confirm=confirm, seed=seed)
+    if request["records"] == []:
+        raise DatasetError("no record was named; expected at least one, as a path inside the folder, such as 100")
+    names = request["records"] or annotated.find(db)
+    if len(names) != len(set(names)):
+        raise DatasetError("a record is named twice; once is enough")
+    whose = (beats.patients if beats is not None else {}) | dict(patients or {})
+    _check_known(names, whose, beats)
+    read, left_out = _read_all(
+        names,
+        lambda name: _read(db, name, annotator, beats, confirm=confirm),
+        done,
+        named=request["records"] is not None,
+    )
+    if not read:
         raise DatasetError(
-            f"the records hold {_listing(counts)} beats; the published protocol finds {_listing(COUNTS)}"
+            f"none of the {len(names)} records of {db} can be used ({next(iter(left_out.values()))}); "
+            "expected records with annotated beats"
         )
-    joined = np.concatenate(signals, axis=-1)
+    joined, table, spans = _joined(read)
+    table["fold"], table["tenth"] = np.divmod(_deal(table["aami"], seed), TENTHS)
+    found = {aami: int(np.count_nonzero(table["aami"] == aami)) for aami in BeatClass}
+    if counts is not None and found != counts:
+        raise DatasetError(f"the records hold {_listing(found)} beats; the published protocol finds {_listing(counts)}")
     about = {
-        "records": names,
-        "leads": leads,
+        "format": FORMAT,
+        "asked": request,
+        "records": list(read),
+        "patients": {name: whose[name] for name in read if name in whose},
+        "left_out": left_out,
+        "seed": seed,
+        "counts": {aami.name: count for aami, count in found.items()},
+        "spans": [list(span) for span in spans],
+        **_described(read, joined, table, _hashes(db, read, annotator if beats is None else None)),
+    }
+    _store(out, joined, table, about)
+    return load(out)
+
+
+def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "signal.npy", signal)
+    np.save(out / "beats.npy", beats)
+    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: its presence says that all is there
+
+
+def _read_all(
+    names: Iterable[str],
+    read: Callable[[str], annotated.AnnotatedRecord],
+    done: Callable[[str], None],
+    *,
+    named: bool,
+) -> tuple[dict[str, annotated.AnnotatedRecord], dict[str, str]]:
+    """Read records, and say of those that cannot be used why; of records that were ``named`` none may be left out."""
+    found: dict[str, annotated.AnnotatedRecord] = {}
+    left_out: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = read(name)
+        except (SourceError, DatasetError) as error:
+            if named:
+                raise
+            left_out[name] = str(error)
+        done(name)
+    return found, left_out
+
+
+def _read(db: Path, name: str, annotator: str, beats: BeatTable | None, *, confirm: bool) -> annotated.AnnotatedRecord:
+    """Read a record with the beats of its annotation file, or of a table."""
+    annotations = None if beats is None else beats.annotations(name, annotated.reference(db, name))
+    try:
+        return annotated.read(db, name, annotator=annotator, annotations=annotations, confirm=confirm)
+    except NoBeatsError as error:
+        raise DatasetError(str(error)) from error
+
+
+def _described(
+    read: Mapping[str, annotated.AnnotatedRecord],
+    signal: NDArray[np.int16],
+    beats: NDArray[np.void],
+    files: dict[str, str],
+) -> dict[str, Any]:
+    """Say what is in a data set, and by which hashes it is known."""
+    return {
+        "leads": {name: list(record.leads) for name, record in read.items()},
+        "recorded_at": {name: record.fs for name, record in read.items()},
+        "without_signal": {name: record.without_signal for name, record in read.items() if record.without_signal},
         "fs": windows.FS,
         "millivolts_per_step": STEP,
-        "seed": seed,
-        "counts": {aami.name: count for aami, count in counts.items()},
         "unconfirmed": int(np.count_nonzero(~beats["confirmed"] & (beats["aami"] == BeatClass.N))),
-        "spans": {name: list(spans[int(name)]) for name in names},
         "files": files,
         "sha256": {
             "files": _sha256(json.dumps(files, sort_keys=True).encode()),
             "beats": _sha256(beats.tobytes()),
-            "signal": _sha256(joined.tobytes()),
+            "signal": _sha256(signal.tobytes()),
         },
     }
-    out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "signal.npy", joined)
-    np.save(out / "beats.npy", beats)
-    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: its presence says that all is there
-    return load(out)
 
 
 def load(folder: Path) -> Dataset:
@@ -331,7 +336,7 @@ def load(folder: Path) -> Dataset:
     Raises
     ------
     DatasetError
-        If the folder holds no data set, or one whose files do not belong together.
+        If the folder holds no data set, one of another version, or one whose files do not belong together.
     """
     try:
         about = json.loads((folder / "dataset.json").read_text())
@@ -342,11 +347,16 @@ def load(folder: Path) -> Dataset:
         raise DatasetError(
             f"{folder} holds no prepared data set ({error}); make one with 'ecgmon train prepare'"
         ) from error
-    spans = {int(name): (int(first), int(stop)) for name, (first, stop) in about["spans"].items()}
+    if about.get("format") != FORMAT:
+        raise DatasetError(
+            f"{folder} holds a data set of format {about.get('format', 1)}; this version of ecgmon reads format {FORMAT}: "
+            f"make it again with 'ecgmon train prepare --db DIR --data {folder}'"
+        )
+    spans = tuple((int(first), int(stop)) for first, stop in about["spans"])
     if (
         beats.dtype != BEAT
         or _sha256(beats.tobytes()) != about["sha256"]["beats"]
-        or signal.shape[-1] != max(stop for _, stop in spans.values())
+        or signal.shape[-1] != max(stop for _, stop in spans)
     ):
         raise DatasetError(
             f"the files in {folder} do not belong to its dataset.json; make them again with 'ecgmon train prepare'"
@@ -354,72 +364,44 @@ def load(folder: Path) -> Dataset:
     return Dataset(beats, signal, spans, about)
 
 
-def nearest_of(ordered: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find for each sample index the nearest of some ordered ones; answers with its place among those."""
-    return np.searchsorted((ordered[1:] + ordered[:-1]) / 2, samples)
+def _check_known(names: Collection[str], whose: Mapping[str, str], beats: BeatTable | None) -> None:
+    """Refuse a table of beats or of patients that is about other records: a typing error would drop data in silence."""
+    for what, named in (("table of beats", beats.records if beats is not None else ()), ("list of patients", whose)):
+        unknown = [name for name in named if name not in set(names)]
+        if unknown and len(unknown) == len(set(named)):
+            raise DatasetError(
+                f"the {what} is about {names_shown(unknown)}; expected the names of records of the folder, such as "
+                f"{names_shown(names, 3)}"
+            )
 
 
-def _read(db: Path, name: str) -> tuple[NDArray[np.int16], NDArray[np.void], list[str]]:
-    """Read one record: its filtered signal (LEADS, samples), its beats, and the names of its leads."""
-    ref = RecordRef(name, db / name)
-    record = open_record(ref, leads=[LEAD])  # by itself, so that its absence is an error
-    leads = [LEAD, *(lead for lead in open_record(ref).leads if lead != LEAD)][:LEADS]
-    if len(leads) > 1:
-        record = open_record(ref, leads=leads)
-    if record.fs != windows.FS:
-        raise DatasetError(f"record {name} is sampled at {record.fs:g} Hz; expected {windows.FS} Hz")
-    unfiltered = np.ascontiguousarray(record.read(0, record.length).T)
-    signal = np.zeros((LEADS, record.length), np.int16)
-    signal[: len(leads)] = _steps(_filter_whole(unfiltered), name)
-    annotations = read_annotations(ref)
-    # Flutter waves belong to no class, but a detector takes them for beats, so they end RR intervals.
-    known = np.isin(annotations.symbol, [*_CLASS_OF, FLUTTER])
-    table = np.zeros(np.count_nonzero(known), BEAT)
-    table["record"] = int(name)
-    table["sample"] = annotations.sample[known]
-    table["symbol"] = annotations.symbol[known]
-    table["aami"] = [_CLASS_OF.get(symbol, BeatClass.Q) for symbol in annotations.symbol[known]]
-    table["confirmed"] = _confirmed(annotations.sample[known], unfiltered[0])
-    table["rr"], table["rr_ratio"] = rhythm(annotations.sample[known])
-    table["rr_after"] = np.append(table["rr"][1:], np.float32(np.nan))
-    inside = (table["sample"] >= windows.BEFORE) & (table["sample"] + windows.AFTER <= signal.shape[-1])
-    return signal, table[inside & (table["symbol"] != FLUTTER.encode())], leads
+def _joined(
+    read: Mapping[str, annotated.AnnotatedRecord],
+) -> tuple[NDArray[np.int16], NDArray[np.void], list[tuple[int, int]]]:
+    """Lay records end to end: the signal, the beats with their place in it, and where each record lies."""
+    tables, spans = [], []
+    first = 0
+    for place, record in enumerate(read.values()):
+        stop = first + record.signal.shape[-1]
+        if stop > np.iinfo(BEAT["column"]).max or place > np.iinfo(BEAT["record"]).max:
+            raise DatasetError(
+                f"{len(read)} records are too many or too long for one data set, which holds "
+                f"{np.iinfo(BEAT['record']).max + 1} records and {np.iinfo(BEAT['column']).max / windows.FS / 86_400:.0f} "
+                "days; name fewer of them"
+            )
+        record.beats["record"] = place
+        record.beats["column"] += first
+        tables.append(record.beats)
+        spans.append((first, stop))
+        first = stop
+    return np.concatenate([record.signal for record in read.values()], axis=-1), np.concatenate(tables), spans
 
 
-def _steps(signal: NDArray[np.float32], name: str) -> NDArray[np.int16]:
-    """Round a signal in mV to the steps that are stored."""
-    most = np.iinfo(np.int16).max
-    steps = np.round(signal / STEP)
-    if not (np.abs(steps) <= most).all():  # NaN, too
-        raise DatasetError(
-            f"record {name} reaches {np.nanmax(np.abs(signal)):g} mV or has gaps; expected whole signal of at most "
-            f"{most * STEP:g} mV"
-        )
-    return steps.astype(np.int16)
-
-
-def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell which annotated beats another detector finds, too, as the original experiment asks of normal ones."""
-    from sleepecg import detect_heartbeats
-
-    found = detect_heartbeats(signal.astype(np.float64), windows.FS)
-    if len(found) == 0:
-        return np.zeros(len(r_peaks), np.bool_)
-    nearest = found[nearest_of(found, r_peaks)]
-    confirmed: NDArray[np.bool_] = np.abs(nearest - r_peaks) <= CONFIRMING * windows.FS
-    return confirmed
-
-
-def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Filter a record to its very ends, continuing it by its mirror image through its end points.
-
-    A stream cannot know samples that were never taken and emits no beat there; the published
-    protocol has them, 34 of its normal beats.
-    """
-    half = windows.FILTER_HALF
-    head = 2 * signal[:, :1] - signal[:, half:0:-1]
-    tail = 2 * signal[:, -1:] - signal[:, -2 : -half - 2 : -1]
-    return windows.filter_raw(np.concatenate([head, signal, tail], axis=-1))
+def _hashes(db: Path, names: Iterable[str], annotator: str | None) -> dict[str, str]:
+    """SHA-256 of the files that records were read from, signal files of other names apart: the signal has its own."""
+    kinds = sorted({"dat", "hea"} | ({annotator} if annotator is not None else set()))
+    paths = [f"{name}.{kind}" for name in names for kind in kinds]
+    return {path: _sha256((db / path).read_bytes()) for path in paths if (db / path).is_file()}
 
 
 def _deal(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
@@ -432,7 +414,7 @@ def _deal(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     return part
 
 
-def _listing(counts: dict[BeatClass, int]) -> str:
+def _listing(counts: Mapping[BeatClass, int]) -> str:
     return ", ".join(f"{count} {aami.name}" for aami, count in counts.items())
 
 

@@ -24,7 +24,6 @@ import numpy as np
 from ecgmon.models import windows
 from ecgmon.models.training.settings import Settings
 from ecgmon.pipelines.training.separation import separation
-from ecgmon.pipelines.training.splits import split as split_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +122,7 @@ def fit(
     dataset: Dataset,
     out: Path,
     settings: Settings,
-    split: str,
+    used: Split,
     *,
     teacher: Path | None = None,
     only_confirmed: bool = False,
@@ -141,12 +140,12 @@ def fit(
         Folder of the run: see the module's head.  The log has losses every :data:`LOG_EVERY` steps
         and the reconstruction of the held-out normal beats after every epoch.
     settings : Settings
-    split : str
-        One of :data:`ecgmon.pipelines.training.splits.NAMES`.
+    used : Split
+        Whose ``train`` to train on.
     teacher : Path, optional
         Folder of the teacher's run, finished, of the same split.
     only_confirmed : bool
-        Leave out normal beats that a second detector does not confirm: see :func:`ecgmon.pipelines.training.splits.split`.
+        Whether the split leaves out normal beats that a second detector does not confirm, to be written down.
     device : str
         Where torch computes.
     threads : int
@@ -177,7 +176,6 @@ def fit(
     if threads < 1:
         raise TrainingError(f"{threads} threads cannot compute; give at least 1")
     torch.set_num_threads(threads)
-    used = split_of(dataset, split, only_confirmed=only_confirmed)
     train = dataset.beats[used.train]
     held_out = dataset.beats[used.held_out]
     per_epoch = len(train) // settings.batch
@@ -186,11 +184,12 @@ def fit(
             f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
         )
     about = {
-        "split": split,
+        "split": used.name,
         "only_confirmed": only_confirmed,
         "settings": asdict(settings),
         "data": dataset.about["sha256"],
         "beats": len(train),
+        "selection": hashlib.sha256(np.flatnonzero(used.train).tobytes()).hexdigest(),
         "teacher": None,
     }
     lessons = None
@@ -200,9 +199,13 @@ def fit(
                 "these settings distil from a teacher; name the folder of its run, or use a self-teacher"
             )
         network, theirs = trained(teacher)
-        if theirs["split"] != split or theirs["data"] != about["data"]:
+        if (
+            theirs["split"] != used.name
+            or theirs.get("selection") != about["selection"]
+            or theirs["data"] != about["data"]
+        ):
             raise TrainingError(
-                f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {split}, "
+                f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
                 "and a teacher must not have seen what its student is tested on"
             )
         lessons = Lessons(network.to(device), dataset, train)

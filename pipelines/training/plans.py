@@ -17,8 +17,8 @@ import numpy as np
 from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.training import fitting as training
-from ecgmon.pipelines.training.splits import HALVES, WHOLE_NAMES
-from ecgmon.pipelines.training.splits import split as split_of
+from ecgmon.pipelines.training.mitdb import HALVES, WHOLE_NAMES
+from ecgmon.pipelines.training.mitdb import split as split_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Run:
     name : str
         Of its folder.
     split : str
-        One of :data:`ecgmon.pipelines.training.splits.NAMES`.
+        One of :data:`ecgmon.pipelines.training.mitdb.NAMES`.
     settings : Settings
     teacher : str or None
         Name of the run that it distils from.
@@ -163,7 +163,7 @@ def carry_out(
             dataset,
             folder / run.name,
             run.settings,
-            run.split,
+            split_of(dataset, run.split),
             teacher=None if run.teacher is None else folder / run.teacher,
             device=device,
             threads=threads,

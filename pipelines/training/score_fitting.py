@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ecgmon.models import windows
 from ecgmon.models.score.calibration import CalibrationError
 from ecgmon.models.score.evidence import Evidence
 from ecgmon.models.score.normalizing_flow import DensityError
 from ecgmon.models.score.score import Score, ScoreError
 from ecgmon.pipelines.items import ITEM, Items, Kind
 from ecgmon.pipelines.limits import MATCH_SECONDS
-from ecgmon.pipelines.sources.finding import RecordRef
 from ecgmon.pipelines.sources.wfdb_record import open_record
-from ecgmon.pipelines.training.dataset import nearest_of
 from ecgmon.pipelines.training.fitting import TrainingError
-from ecgmon.pipelines.training.splits import HALVES, patients, split
+from ecgmon.pipelines.training.records import nearest_of, reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,30 +34,29 @@ class Halves:
     Parameters
     ----------
     dataset : Dataset
-    generators : dict of str to Reconstructor
-        By the name of the split that each was trained on: the halves of one split of :data:`ecgmon.pipelines.training.splits.HALVES`.
+    halves : sequence of (Split, Reconstructor)
+        Both halves, and the generator that was trained on each.
 
     Raises
     ------
     ecgmon.pipelines.training.fitting.TrainingError
-        If they are not the halves of a split.
+        If they are not two, or have seen the same patient.
     """
 
-    def __init__(self, dataset: Dataset, generators: dict[str, Reconstructor]) -> None:
-        if tuple(sorted(generators)) not in HALVES.values():
+    def __init__(self, dataset: Dataset, halves: Sequence[tuple[Split, Reconstructor]]) -> None:
+        whose = dataset.whose()
+        self._halves = [(set(whose[used.train].tolist()), generator) for used, generator in halves]
+        if len(halves) != 2 or self._halves[0][0] & self._halves[1][0]:  # noqa: PLR2004 - halves
             raise TrainingError(
-                f"generators of {', '.join(sorted(generators)) or 'nothing'} are not the halves of a split; "
-                f"expected those of {' or of '.join(' and '.join(halves) for halves in HALVES.values())}"
+                f"generators of {', '.join(used.name for used, _ in halves) or 'nothing'} are not the halves of a split; "
+                "expected two that have seen different patients"
             )
-        whose = patients(dataset)
-        self._seen = {name: set(whose[split(dataset, name).train].tolist()) for name in generators}
         self._patients = dict(zip(dataset.beats["record"].tolist(), whose.tolist(), strict=True))
-        self._generators = generators
 
     def error(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Find A(x) of a record's windows, shape (n, 1, 320), by the half that has not seen its patient."""
-        name = next(name for name, seen in self._seen.items() if self._patients[record] not in seen)
-        return self._generators[name].score(windows_mv).error
+        """Find A(x) of windows, shape (n, 1, 320), of a record of the data set, by the half that has not seen its patient."""
+        generator = next(generator for seen, generator in self._halves if self._patients[record] not in seen)
+        return generator.score(windows_mv).error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,14 +120,14 @@ def annotated(
     from ecgmon.pipelines.scoring.chain import Chain, Reconstructed  # compiles its loops when it is first used
 
     parts, unseen = [], []
-    for name in dataset.about["records"]:
-        here = np.flatnonzero(dataset.beats["record"] == int(name))
+    for place, name in enumerate(dataset.records):
+        here = np.flatnonzero(dataset.beats["record"] == place)
         beats = dataset.beats[here]
         windows_mv = dataset.windows(beats)[:, :leads]
         part = Reconstructed(_items(beats, windows_mv), raw.error[here], raw.ticks[here])
         parts.append(Chain(leads).observe(part).evidence)
         if halves is not None:
-            unseen.append(halves.error(int(name), windows_mv[:, :1]))
+            unseen.append(halves.error(place, windows_mv[:, :1]))
         done(name)
     return Gathered(
         np.arange(len(dataset.beats)),
@@ -176,10 +172,10 @@ def streamed(
     from ecgmon.pipelines.segmentation.segmenter import Segmenter
 
     parts, numbers, ticks, unseen = [], [], [], []
-    for name in dataset.about["records"]:
-        here = np.flatnonzero(dataset.beats["record"] == int(name))
+    for place, name in enumerate(dataset.records):
+        here = np.flatnonzero(dataset.beats["record"] == place)
         truth = dataset.beats["sample"][here].astype(np.int64)
-        record = open_record(RecordRef(name, db / name))
+        record = open_record(reference(db, name))
         segmenter = Segmenter(record.fs, record.leads)
         chain = Chain(len(segmenter.leads))
         for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
@@ -187,12 +183,12 @@ def streamed(
             part = reconstruct(items, generator)
             evidence = chain.observe(part).evidence
             nearest = nearest_of(truth, beats["sample"])
-            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH_SECONDS * windows.FS
+            matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH_SECONDS * record.fs
             parts.append(evidence[matched])
             numbers.append(here[nearest[matched]])
             ticks.append(part.ticks[matched])
             if halves is not None:
-                unseen.append(halves.error(int(name), items.windows[matched, :1]))
+                unseen.append(halves.error(place, items.windows[matched, :1]))
         done(name)
     return Gathered(
         np.concatenate(numbers),
@@ -225,7 +221,7 @@ def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
         return Score.fit(
             found.evidence[train],
             found.evidence[held_out],
-            patients=patients(dataset)[found.beats[both]] if apart else None,
+            patients=dataset.whose()[found.beats[both]] if apart else None,
             unseen=None if found.unseen is None else found.unseen[both],
         )
     except (CalibrationError, DensityError, ScoreError) as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgmon.pipelines.training.dataset import BeatClass
+from ecgmon.pipelines.training.classes import BeatClass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def separation(values: NDArray[np.float32], aami: NDArray[np.uint8]) -> dict[str
     values : ndarray of float32, shape (n,)
         Larger for what looks odder.
     aami : ndarray of uint8, shape (n,)
-        :class:`ecgmon.pipelines.training.dataset.BeatClass` of each.
+        :class:`ecgmon.pipelines.training.classes.BeatClass` of each.
 
     Returns
     -------

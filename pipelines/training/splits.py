@@ -1,68 +1,49 @@
-"""Which beats of a data set train a model, which calibrate its score, and which test it.
+"""Which beats of a data set train a model, which calibrate its score, and which test it: a user's own split.
 
-Two published protocols and the model that is shipped:
-
-========  =========================================================================================
-fold0-4   BeatGAN's five folds (Zhou et al., IJCAI 2019): a fifth of the normal beats tests, the
-          rest trains, less a tenth; all abnormal beats test, less a tenth.  The same patients are
-          in training and test.
-ds1       Patients apart (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004): the normal beats of
-          22 records train, all beats of the 22 others test.
-all       The normal beats of all records train: the model that the daemon runs.  Nothing is left to
-          test it on.
-ds1-a, -b The normal beats of every other patient of ``ds1`` train, of the first or of the second on;
-          the patients of ``ds1`` that are left out test.
-all-a, -b The same of ``all``.
-========  =========================================================================================
-
-The halves tell how large the errors of patients are that a generator has not seen, without a look at
-any patient that the whole is tested on.
-
-The tenth that does not train is held out of training in every split.  Only its normal beats are
-used: they say what a score means.  Abnormal beats appear in ``test`` and nowhere else.
+Parts are named in a file or drawn by lot, by record, by patient or by beat.  The normal beats of the part that trains
+do so, less those that are held out: of the part named ``validation``, or a tenth and more, so that they suffice to say
+what a score means.  Abnormal beats appear in ``test`` and nowhere else.  The splits of published protocols are in
+:mod:`ecgmon.pipelines.training.mitdb`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import csv
+import io
+import tomllib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
-from ecgmon.pipelines.training.dataset import FOLDS, BeatClass
+from ecgmon.pipelines.training.dataset import DatasetError
+from ecgmon.pipelines.training.records import names_shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from ecgmon.pipelines.training.dataset import Dataset
 
-DS1: Final = (
-    101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124,
-    201, 203, 205, 207, 208, 209, 215, 220, 223, 230,
-)  # fmt: skip
-"""The records that train where patients are kept apart."""
+HELD_OUT_TENTH: Final = 0
+"""The random tenth of every record's beats that never trains."""
 
-DS2: Final = (
-    100, 103, 105, 111, 113, 117, 121, 123, 200, 202, 210, 212,
-    213, 214, 219, 221, 222, 228, 231, 232, 233, 234,
-)  # fmt: skip
-"""The records that test where patients are kept apart."""
+HELD_OUT_BEATS: Final = 1500
+"""Normal beats that are held out at least, in whole tenths: a table of the score needs 1000 of which all is known."""
 
-FOLD_NAMES: Final = tuple(f"fold{k}" for k in range(FOLDS))
-"""BeatGAN's folds."""
+MOST_TENTHS: Final = 5
+"""Tenths of the normal beats that are held out at most."""
 
-WHOLE_NAMES: Final = (*FOLD_NAMES, "ds1", "all")
-"""The splits whose models are shipped."""
+PARTS: Final = {"train": "train", "validation": "validation", "held_out": "validation", "test": "test"}
+"""What a part can be called, and which it is."""
 
-HALVES: Final = {"ds1": ("ds1-a", "ds1-b"), "all": ("all-a", "all-b")}
-"""The splits for other patients, and the halves of each."""
+BY: Final = ("patient", "record", "beat")
+"""What can be kept together when parts are drawn by lot."""
 
-NAMES: Final = (*WHOLE_NAMES, *HALVES["ds1"], *HALVES["all"])
-"""The splits that :func:`split` knows."""
 
-_SAME_PATIENT: Final = {202: 201}  # the only patient with two records among those used
-
-_HELD_OUT: Final = 0  # the tenth
+class SplitError(DatasetError):
+    """A split that cannot be read, or that does not fit its data set."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +53,6 @@ class Split:
     Attributes
     ----------
     name : str
-        One of :data:`NAMES`.
     train, held_out, test : ndarray of bool, shape (n,)
         Over the beats of the data set.  ``train`` and ``held_out`` hold normal beats only.
     """
@@ -83,51 +63,246 @@ class Split:
     test: NDArray[np.bool_]
 
 
-def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split:
-    """Look up a split.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Parts that are drawn by lot.
+
+    Attributes
+    ----------
+    test : float
+        Share of the patients, of the records or of the normal beats that tests, over 0 and below 1.  Where beats are
+        drawn all abnormal ones test, as in BeatGAN's protocol.
+    by : str
+        One of :data:`BY`.
+    seed : int
+    """
+
+    test: float = 0.2
+    by: str = "patient"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test < 1:
+            raise SplitError(f"a share of {self.test} cannot test; expected a number above 0 and below 1, such as 0.2")
+        if self.by not in BY:
+            raise SplitError(f"parts cannot be drawn by {self.by!r}; expected {', '.join(BY)}")
+        if self.seed < 0:
+            raise SplitError(f"the seed is {self.seed}; expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Parts that are named.
+
+    Attributes
+    ----------
+    parts : dict of str to str
+        By the name of the record or the patient: ``train``, ``validation`` or ``test``.  Where none trains, all that are
+        not named do.
+    by : str
+        ``record`` or ``patient``: what the names are of.
+    patients : dict of str to str
+        Whose a record is, as far as it is said.
+    """
+
+    parts: dict[str, str]
+    by: str = "record"
+    patients: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.by not in BY[:2]:
+            raise SplitError(f"parts cannot be named by {self.by!r}; expected record or patient")
+        for name, part in self.parts.items():
+            if part not in PARTS:
+                raise SplitError(f"{name!r} is to be in the part {part!r}; expected one of {', '.join(PARTS)}")
+        if not self.parts:
+            raise SplitError("the split names nothing; expected records or patients that train, validate or test")
+
+
+Rule: TypeAlias = Drawn | Named
+"""How parts are found."""
+
+
+def read(path: Path) -> Named:
+    """Read a split from a file.
+
+    Parameters
+    ----------
+    path : Path
+        TOML with lists ``train``, ``validation`` and ``test``, ``by = "patient"`` where they name patients, and a table
+        ``[patients]`` that says whose a record is; or CSV with the columns ``record`` or ``patient``, or both, and
+        ``part``.  With both columns the parts are of records, and the patients are known.
+
+    Raises
+    ------
+    SplitError
+        If the file cannot be read as one of these.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SplitError(f"the split {path} cannot be read: {error}") from error
+    try:
+        return _from_csv(text) if path.suffix.lower() == ".csv" else _from_toml(tomllib.loads(text))
+    except (SplitError, tomllib.TOMLDecodeError, csv.Error) as error:
+        raise SplitError(f"{path}: {error}") from error
+
+
+def read_patients(path: Path) -> dict[str, str]:
+    """Read whose each record is from a CSV file with the columns ``record`` and ``patient``.
+
+    Raises
+    ------
+    SplitError
+        If the file cannot be read as one, or gives a record to two patients.
+    """
+    try:
+        rows = _rows(path.read_text(encoding="utf-8"), ("record", "patient"))
+    except (OSError, ValueError, csv.Error, SplitError) as error:
+        raise SplitError(f"{path}: {error}") from error
+    patients: dict[str, str] = {}
+    for row in rows:
+        if patients.setdefault(row["record"], row["patient"]) != row["patient"]:
+            raise SplitError(f"{path}: the record {row['record']!r} has two patients; expected one")
+    return patients
+
+
+def _from_csv(text: str) -> Named:
+    rows = _rows(text, ("part",))
+    by = "record" if "record" in rows[0] else "patient"
+    if by not in rows[0]:
+        raise SplitError(f"it has the columns {', '.join(rows[0])}; expected record or patient, and part")
+    parts: dict[str, str] = {}
+    for row in rows:
+        if parts.setdefault(row[by], row["part"]) != row["part"]:
+            raise SplitError(f"{row[by]!r} is in {parts[row[by]]} and in {row['part']}; expected one part")
+    return Named(
+        parts, by, {row["record"]: row["patient"] for row in rows} if {"record", "patient"} <= set(rows[0]) else {}
+    )
+
+
+def _rows(text: str, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """Read a table with some columns at least, without spaces around what is in it."""
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if missing := [name for name in needed if name not in columns]:
+        raise SplitError(f"it has the columns {', '.join(columns) or 'of nothing'}; {missing[0]!r} is missing")
+    reader.fieldnames = columns
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise SplitError(f"line {reader.line_num} has more or fewer fields than the first one")
+        rows.append({name: value.strip() for name, value in row.items()})
+    if not rows:
+        raise SplitError("it has no rows under its head")
+    return rows
+
+
+def _from_toml(plain: dict[str, Any]) -> Named:
+    if unknown := plain.keys() - {*PARTS, "by", "patients"}:
+        raise SplitError(f"{min(unknown)!r} is not known; expected {', '.join(PARTS)}, by and [patients]")
+    parts: dict[str, str] = {}
+    for part in PARTS:
+        names = plain.get(part, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SplitError(f"{part!r} is {names!r}; expected a list of names in quotation marks")
+        for name in names:
+            if parts.setdefault(name, part) != part:
+                raise SplitError(f"{name!r} is in {parts[name]} and in {part}; expected one part")
+    patients = plain.get("patients", {})
+    if not isinstance(patients, dict) or not all(isinstance(patient, str) for patient in patients.values()):
+        raise SplitError('[patients] is not a table of texts; expected lines such as "rec-01" = "patient a"')
+    return Named(parts, str(plain.get("by", "record")), patients)
+
+
+def whole(dataset: Dataset, name: str = "all") -> Split:
+    """Let the normal beats of all records train; nothing is left to test."""
+    return _parted(dataset, name, np.ones(len(dataset.beats), np.bool_), np.zeros(len(dataset.beats), np.bool_))
+
+
+def split(dataset: Dataset, rule: Rule, name: str = "own") -> Split:
+    """Split a data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    rule : Drawn or Named
+    name : str
+        Of the split.
+
+    Raises
+    ------
+    SplitError
+        If the rule names what is not in the data set, or leaves nothing to train on.
+    """
+    if isinstance(rule, Named):
+        found = _named(dataset, rule, name)
+    elif rule.by == "beat":
+        found = _drawn_beats(dataset, rule, name)
+    else:
+        found = _parted(dataset, name, *_drawn(dataset, rule))
+    if not found.train.any():
+        raise SplitError("no normal beat is left to train on; expected a part that trains, with normal beats")
+    return found
+
+
+def half(dataset: Dataset, name: str, of_whole: NDArray[np.bool_], which: int) -> Split:
+    """Let every other patient train, and those between test.
 
     Parameters
     ----------
     dataset : Dataset
     name : str
-        One of :data:`NAMES`.
-    only_confirmed : bool
-        Leave out the normal beats that a second detector does not find, about as the original
-        experiment does.  It makes the normal beats look more alike than they are: for comparison only.
-
-    Raises
-    ------
-    ValueError
-        If there is no split of that name.
+        Of the half.
+    of_whole : ndarray of bool, shape (n,)
+        The beats of the whole.
+    which : int
+        0: the first patient trains; 1: the second.
     """
-    if name not in NAMES:
-        raise ValueError(f"there is no split {name!r}; expected one of {', '.join(NAMES)}")
-    beats = dataset.beats
-    aside = beats["tenth"] == _HELD_OUT
-    normal = beats["aami"] == BeatClass.N
-    if only_confirmed:
-        normal &= beats["confirmed"]
-    abnormal = beats["aami"] != BeatClass.N
-    whole, _, half = name.partition("-")
-    if half:
-        patient = patients(dataset)
-        of_whole = (normal | abnormal) & (np.isin(beats["record"], DS1) if whole == "ds1" else True)
-        inside = np.isin(patient, np.unique(patient[of_whole])[HALVES[whole].index(name) :: 2])
-        own, test = normal & of_whole & inside, of_whole & ~inside
-    elif name == "ds1":
-        own = normal & np.isin(beats["record"], DS1)
-        test = (normal | abnormal) & np.isin(beats["record"], DS2)
-    elif name == "all":
-        own, test = normal, np.zeros(len(beats), np.bool_)
-    else:
-        fold = beats["fold"] == int(name.removeprefix("fold"))
-        own, test = normal & ~fold, (normal & fold) | (abnormal & ~aside)
+    whose = dataset.whose()
+    inside = np.isin(whose, np.unique(whose[of_whole])[which::2])
+    own, aside = dataset.normal & of_whole & inside, dataset.beats["tenth"] == HELD_OUT_TENTH
+    return Split(name, own & ~aside, own & aside, of_whole & ~inside)
+
+
+def _named(dataset: Dataset, rule: Named, name: str) -> Split:
+    there = {"record": (*dataset.records, *dataset.left_out), "patient": dataset.patients}[rule.by]
+    if unknown := [one for one in rule.parts if one not in there]:
+        raise SplitError(
+            f"the split names {names_shown(unknown)}; the {rule.by}s of the data set are {names_shown(there)}"
+        )
+    own = dataset.records if rule.by == "record" else dataset.patients
+    rest = None if "train" in rule.parts.values() else "train"
+    part = np.array([PARTS.get(rule.parts.get(one, rest or ""), "") for one in own])[dataset.beats["record"]]
+    if not (part == "validation").any():
+        return _parted(dataset, name, part == "train", part == "test")
+    return Split(name, dataset.normal & (part == "train"), dataset.normal & (part == "validation"), part == "test")
+
+
+def _drawn(dataset: Dataset, rule: Drawn) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Draw who trains and who tests: at least one each."""
+    whose = dataset.whose() if rule.by == "patient" else dataset.beats["record"].astype(np.int64)
+    each = np.unique(whose)
+    if len(each) < 2:  # noqa: PLR2004 - one trains, one tests
+        raise SplitError(f"there is one {rule.by} only; draw parts by beat, or take more records")
+    count = min(max(1, round(rule.test * len(each))), len(each) - 1)
+    test = np.isin(whose, np.random.default_rng(rule.seed).permutation(each)[:count])
+    return ~test, test
+
+
+def _drawn_beats(dataset: Dataset, rule: Drawn, name: str) -> Split:
+    test = ~dataset.normal
+    normal = np.flatnonzero(dataset.normal)
+    drawn = np.random.default_rng(rule.seed).permutation(normal)[: max(1, round(rule.test * len(normal)))]
+    test[drawn] = True
+    return _parted(dataset, name, ~test, test)
+
+
+def _parted(dataset: Dataset, name: str, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Split:
+    """Hold out a tenth of the normal beats that train, or as many tenths as make up :data:`HELD_OUT_BEATS`."""
+    own, tenth = dataset.normal & train, dataset.beats["tenth"]
+    for most in range(1, MOST_TENTHS + 1):
+        aside = tenth < HELD_OUT_TENTH + most
+        if np.count_nonzero(own & aside) >= HELD_OUT_BEATS:
+            break
     return Split(name, own & ~aside, own & aside, test)
-
-
-def patients(dataset: Dataset) -> NDArray[np.int64]:
-    """Tell whose each beat of a data set is, by a record of that patient; shape (n,)."""
-    records: NDArray[np.int64] = dataset.beats["record"].astype(np.int64)
-    for record, same in _SAME_PATIENT.items():
-        records[records == record] = same
-    return records

@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
 from ecgmon.pipelines.training import dataset as datasets
-from ecgmon.pipelines.training import fitting, plans, score_fitting
+from ecgmon.pipelines.training import fitting, mitdb, plans
 from ecgmon.pipelines.training.fitting import TrainingError
-from ecgmon.pipelines.training.splits import HALVES
-from ecgmon.pipelines.training.splits import split as split_of
+from ecgmon.pipelines.training.mitdb import HALVES
+from ecgmon.pipelines.training.mitdb import split as split_of
+from ecgmon.pipelines.training.own import counted, write_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from ecgmon.models.networks.generator import AnyGenerator
     from ecgmon.models.training.distillation import Training
     from ecgmon.models.weights.checkpoint import ModelInfo
     from ecgmon.pipelines.training.dataset import Dataset
-
-    Progress = Callable[[str, int, int, Mapping[str, float]], bool]
-    """Takes what is being done, how far it is, how far it goes, and the terms of the loss; False stops a training."""
-
-
-class StoppedError(Exception):
-    """A step that keeps nothing was stopped on request; the message says what to do."""
-
+    from ecgmon.pipelines.training.own import Progress
+    from ecgmon.pipelines.training.splits import Split
 
 PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
 """Settings to start from, by name."""
@@ -98,12 +94,12 @@ def prepare(db: Path, data: Path, *, seed: int, progress: Progress) -> Dataset:
 
     Raises
     ------
-    StoppedError
+    ecgmon.pipelines.training.own.Stopped
         If ``progress`` says so.
     ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
         If the records cannot be used.
     """
-    return datasets.prepare(db, data, seed=seed, done=_counted("reading records", len(datasets.RECORDS), progress))
+    return mitdb.prepare(db, data, seed=seed, done=counted("reading records", len(mitdb.RECORDS), progress))
 
 
 def fit(
@@ -137,11 +133,11 @@ def fit(
         If something given cannot be used.
     """
     dataset = datasets.load(data)
+    used = split_of(dataset, split, only_confirmed=only_confirmed)
     training = fitting.fit(
-        dataset, run, settings, split, teacher=teacher, only_confirmed=only_confirmed, device=device, threads=threads,
+        dataset, run, settings, used, teacher=teacher, only_confirmed=only_confirmed, device=device, threads=threads,
         stop_after=stop_after, progress=lambda *at: progress(run.name, *at),
     )  # fmt: skip
-    used = split_of(dataset, split)
     if training.step < training.steps or not used.test.any():
         return Fitted(training, None)
     raw = fitting.tested(training.generator, dataset, used)
@@ -206,7 +202,7 @@ def fit_score(
 
     Raises
     ------
-    StoppedError
+    ecgmon.pipelines.training.own.Stopped
         If ``progress`` says so while beats are read.
     TrainingError, ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
         If something given cannot be used.
@@ -215,37 +211,22 @@ def fit_score(
     """
     import torch
 
-    from ecgmon.models.inference.reconstruction import Reconstructor
-    from ecgmon.models.weights import checkpoint
-
     torch.set_num_threads(threads)
     dataset = datasets.load(data)
     generator, about = fitting.trained(run)
-    checkpoint.round_weights(generator)
-    split = about["split"]
-    runnable = Reconstructor(generator)
-    seen_half = _halves(dataset, split, halves)
-    done = _counted("reading beats", len(dataset.about["records"]), progress)
-    if split == "all":  # for streams
-        found = score_fitting.streamed(dataset, db, runnable, halves=seen_half, done=done)
-    else:  # for a protocol, which names the R peaks
-        reconstructed = score_fitting.reconstructed(dataset, runnable)
-        found = score_fitting.annotated(dataset, reconstructed, halves=seen_half, done=done)
-    used = split_of(dataset, split, only_confirmed=about["only_confirmed"])
-    progress("fitting the score", 0, 1, {})
-    score = score_fitting.fitted(dataset, found, used)
-    shape = generator.shape
-    info = checkpoint.save(
+    shape, split = generator.shape, about["split"]
+    return write_checkpoint(
         out,
+        dataset,
+        db,
         generator,
+        split_of(dataset, split, only_confirmed=about["only_confirmed"]),
+        _halves(dataset, split, halves),
         name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
-        score=score,
-        usual=score_fitting.usual_errors(found, used),
         command=command_line(about),
-        data=dataset.about["sha256"],
+        as_stream=split == "all",  # else for a protocol, which names the R peaks
+        progress=progress,
     )
-    progress("fitting the score", 1, 1, {})
-    return info
 
 
 def make_default(db: Path, work: Path, out: Path, *, device: str, threads: int, progress: Progress) -> ModelInfo | None:
@@ -300,29 +281,14 @@ def command_line(about: Mapping[str, Any]) -> str:
     return " ".join(["ecgmon train fit --data runs/data --run runs/student", f"--split {about['split']}", *flags])
 
 
-def _counted(what: str, total: int, progress: Progress) -> Callable[[str], None]:
-    """Return what counts records as they are done."""
-    done = 0
-
-    def advance(_: str) -> None:
-        nonlocal done
-        done += 1
-        if not progress(what, done, total, {}):
-            raise StoppedError(f"stopped while {what}; the same command starts that again")
-
-    return advance
-
-
-def _halves(dataset: Dataset, split: str, folders: Sequence[Path]) -> score_fitting.Halves | None:
+def _halves(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tuple[Split, AnyGenerator]]:
     """Open the generators that have seen half of a split's patients each, if it is for other patients."""
-    from ecgmon.models.inference.reconstruction import Reconstructor
-
     wanted = HALVES.get(split, ())
     trained = [fitting.trained(folder) for folder in folders]
-    found = {about["split"]: Reconstructor(generator) for generator, about in trained}
+    found = {about["split"]: generator for generator, about in trained}
     if tuple(sorted(found)) != wanted:
         raise TrainingError(
             f"--halves names trainings on {', '.join(sorted(found)) or 'nothing'}; "
             f"a score of {split} needs {' and '.join(wanted) or 'none'}"
         )
-    return score_fitting.Halves(dataset, found) if found else None
+    return [(split_of(dataset, name), generator) for name, generator in found.items()]

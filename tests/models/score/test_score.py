@@ -152,6 +152,26 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
     assert apart.beats == len(train) + len(held_out)
 
 
+@pytest.mark.parametrize("patients", [None, np.arange(2600) % 10])
+def test_records_of_one_lead_have_a_score_that_does_without_a_second_one(patients: NDArray[np.int64] | None) -> None:
+    beats = normal_beats(2600, seed=19).without(LESS["one lead"])
+    unseen = None if patients is None else np.exp(beats.features[:, 0])
+    fitted = Score.fit(beats[:1300], beats[1300:], patients=patients, unseen=unseen)
+    assert [part is None for part in fitted.parts] == [known.name == "two leads" for known in KNOWN]
+    restored = Score.restore(json.loads(json.dumps(fitted.to_dict())), fitted.to_arrays())
+    new = normal_beats(4000, seed=20)
+    scores = restored.score(new)
+    assert np.array_equal(scores, fitted.score(new.without(LESS["one lead"])))
+    assert np.mean(scores > 1) == pytest.approx(0.1, rel=0.25)
+
+
+def test_a_part_that_needs_no_second_lead_has_to_be_stored(score: Score) -> None:
+    plain = score.to_dict()
+    del plain["parts"]["one lead"]
+    with pytest.raises(ScoreError, match="lacks something"):
+        Score.restore(plain, score.to_arrays())
+
+
 @pytest.mark.parametrize("known", [known.name for known in KNOWN if known.compares])
 def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known: str) -> None:
     beats = normal_beats(2000, seed=18)
@@ -160,7 +180,7 @@ def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_ow
     paced.features[:, 0] = np.abs(paced.features[:, 0]) + 4
     paced.features[:, [NAMES.index(name) for name in (*OWN, "early", "spread")]] -= 2  # regular, like the beats before
     paced = paced.without(LESS[known])
-    deaf = replace(score, parts=tuple(replace(part, alone=None) for part in score.parts))
+    deaf = replace(score, parts=tuple(part and replace(part, alone=None) for part in score.parts))
     assert np.median(score.score(paced)) > 3
     assert np.median(deaf.score(paced)) < 2
 

@@ -10,7 +10,7 @@ import pytest
 from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.models.inference.ticks import relative, smooth
 from ecgmon.pipelines.evaluation.explanation import RANKINGS, TOP, ExplanationError, compare, evaluate, measure, table
-from ecgmon.pipelines.training.dataset import prepare
+from ecgmon.pipelines.training.mitdb import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ import pytest
 
 from ecgmon.models.inference.reconstruction import Scorer
 from ecgmon.pipelines.evaluation.model_card import FAILING, SECTIONS, CardError, failure_cases, worst, write
-from ecgmon.pipelines.training.dataset import BEAT, prepare
+from ecgmon.pipelines.training.mitdb import prepare
+from ecgmon.pipelines.training.records import BEAT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from ecgmon.models import windows
 from ecgmon.pipelines.sources.errors import SourceError
-from ecgmon.pipelines.training import dataset
-from ecgmon.pipelines.training.dataset import BeatClass, Dataset, DatasetError
+from ecgmon.pipelines.training import dataset, records
+from ecgmon.pipelines.training import mitdb as protocol
+from ecgmon.pipelines.training.classes import SYMBOLS, BeatClass
+from ecgmon.pipelines.training.dataset import Dataset, DatasetError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,19 +27,19 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def two_records(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Records 114, whose MLII is its second signal, and 207, which has flutter waves."""
-    return dataset.prepare(mitdb, tmp_path_factory.mktemp("two"), records=["114", "207"])
+    return protocol.prepare(mitdb, tmp_path_factory.mktemp("two"), records=["114", "207"])
 
 
 @pytest.fixture(scope="module")
 def everything(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return dataset.prepare(mitdb, tmp_path_factory.mktemp("all"))
+    return protocol.prepare(mitdb, tmp_path_factory.mktemp("all"))
 
 
 @pytest.mark.slow
 def test_the_beats_are_those_that_papers_report_on(everything: Dataset) -> None:
     counts = everything.about["counts"]
     assert counts == {"N": 89_836, "S": 3_026, "V": 7_008, "F": 802, "Q": 15}
-    assert len(everything.about["records"]) == len(set(dataset.RECORDS)) == 44
+    assert len(everything.about["records"]) == len(set(protocol.RECORDS)) == 44
     # The paper tests one fold on a fifth of the normal beats left and nine tenths of the abnormal ones.
     assert [round(0.9 * counts[name]) for name in "SVF"] == pytest.approx([2_723, 6_307, 721], abs=1)
 
@@ -63,12 +65,12 @@ def test_windows_are_those_that_a_stream_cuts(two_records: Dataset, mitdb: Path)
     import wfdb
 
     signal = wfdb.rdrecord(str(mitdb / "114"), channel_names=["MLII"]).p_signal.T.astype(np.float32)
-    beats = two_records.beats[two_records.beats["record"] == 114]
+    beats = two_records.beats[two_records.of_records(["114"])]
     r_peaks = beats["sample"].astype(np.int64)
     whole = windows.complete(r_peaks, signal.shape[1])
     assert whole.sum() > 1800
     found = two_records.windows(beats[whole])
-    assert np.abs(found[:, :1] - windows.cut(signal, r_peaks[whole])).max() <= 0.51 * dataset.STEP
+    assert np.abs(found[:, :1] - windows.cut(signal, r_peaks[whole])).max() <= 0.51 * records.STEP
     assert two_records.about["leads"]["114"] == ["MLII", "V5"]
     assert np.abs(found[:, 1]).max() > 0.1  # the other lead is there, too
 
@@ -82,19 +84,19 @@ def test_beats_at_the_ends_of_a_record_have_windows_without_a_jump(two_records: 
 
 def test_an_annotation_that_is_no_beat_is_not_in_the_data_set(two_records: Dataset) -> None:
     symbols = set(two_records.beats["symbol"].tolist())
-    assert symbols <= {symbol.encode() for group in dataset.SYMBOLS.values() for symbol in group}
-    flutter_record = two_records.beats[two_records.beats["record"] == 207]
+    assert symbols <= {symbol.encode() for group in SYMBOLS.values() for symbol in group}
+    flutter_record = two_records.beats[two_records.of_records(["207"])]
     assert flutter_record["rr"].max() < 4  # the seconds of flutter are not one long RR interval
 
 
 def test_classes_follow_the_annotations(two_records: Dataset) -> None:
-    for aami, symbols in dataset.SYMBOLS.items():
+    for aami, symbols in SYMBOLS.items():
         members = two_records.beats["symbol"][two_records.beats["aami"] == aami]
         assert {symbol.decode() for symbol in members.tolist()} <= set(symbols)
 
 
 def test_a_stored_data_set_is_the_one_that_was_prepared(two_records: Dataset, mitdb: Path, tmp_path: Path) -> None:
-    again = dataset.prepare(mitdb, tmp_path, records=["114", "207"])
+    again = protocol.prepare(mitdb, tmp_path, records=["114", "207"])
     assert again.about == two_records.about
     assert dataset.load(tmp_path).beats.tobytes() == two_records.beats.tobytes()
 
@@ -121,8 +123,8 @@ def test_a_folder_without_a_data_set_is_said_to_be_one(tmp_path: Path) -> None:
 def test_records_that_can_not_be_used_are_named(mitdb: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="999"):
         dataset.prepare(mitdb, tmp_path, records=["999"])
-    with pytest.raises(SourceError, match="MLII"):
-        dataset.prepare(mitdb, tmp_path, records=["102"])  # has V5 and V2
+    with pytest.raises(DatasetError, match="102 is not among the protocol's records"):
+        protocol.prepare(mitdb, tmp_path, records=["100", "102"])  # has paced beats
     with pytest.raises(DatasetError, match="no record"):
         dataset.prepare(mitdb, tmp_path, records=[])
 
@@ -135,8 +137,8 @@ def test_a_record_without_annotations_is_named(mitdb: Path, tmp_path: Path) -> N
 
 
 def test_each_beat_knows_the_interval_after_it(two_records: Dataset) -> None:
-    for record in (114, 207):
-        here = two_records.beats[two_records.beats["record"] == record]
+    for record in ("114", "207"):
+        here = two_records.beats[two_records.of_records([record])]
         together = here["rr_after"][:-1] == here["rr"][1:]
         assert together.mean() > 0.95  # but where flutter lies between two beats
         assert np.isfinite(here["rr_after"][:-1]).all()
@@ -160,18 +162,18 @@ def test_a_shifted_and_warped_window_is_the_signal_there(two_records: Dataset, l
 
 
 def test_augmentation_does_not_reach_into_the_next_record(two_records: Dataset) -> None:
-    first, last = two_records.spans[114]
-    assert two_records.spans[207][0] == last
-    record = two_records.beats[two_records.beats["record"] == 114]
+    first, last = two_records.spans[0]
+    assert two_records.spans[1][0] == last
+    record = two_records.beats[two_records.of_records(["114"])]
     end = resampled(two_records, record[-1:], 1e6, 1.0)
-    assert np.allclose(end, two_records.signal[0, last - 1] * dataset.STEP, atol=1e-5)
+    assert np.allclose(end, two_records.signal[0, last - 1] * records.STEP, atol=1e-5)
     start = resampled(two_records, record[:1], -1e6, 1.0)
-    assert np.allclose(start, two_records.signal[0, first] * dataset.STEP)
+    assert np.allclose(start, two_records.signal[0, first] * records.STEP)
 
 
 @given(intervals=st.lists(st.integers(60, 900), min_size=1, max_size=40))
 def test_the_rhythm_compares_each_interval_with_those_before_it(intervals: list[int]) -> None:
-    rr, ratio = dataset.rhythm(np.cumsum([0, *intervals]))
+    rr, ratio = records.rhythm(np.cumsum([0, *intervals]))
     assert np.isnan(rr[0])
     assert np.allclose(rr[1:], np.array(intervals) / 360)
     assert np.isnan(ratio[:5]).all()
@@ -184,4 +186,4 @@ def test_the_rhythm_compares_each_interval_with_those_before_it(intervals: list[
 @given(scale=st.floats(0.5, 2))
 def test_a_faster_heart_is_not_an_early_beat(scale: float) -> None:
     r_peaks = np.round(np.arange(30) * 300 * scale).astype(np.int64)
-    assert np.allclose(dataset.rhythm(r_peaks)[1][5:], 1, atol=0.01)
+    assert np.allclose(records.rhythm(r_peaks)[1][5:], 1, atol=0.01)

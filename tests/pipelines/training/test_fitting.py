@@ -18,11 +18,14 @@ from ecgmon.models import windows
 from ecgmon.models.training.settings import Settings
 from ecgmon.models.weights import checkpoint
 from ecgmon.monitor.cli import train as train_command
-from ecgmon.pipelines.training import dataset, steps
 from ecgmon.pipelines.training import fitting as training
-from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
+from ecgmon.pipelines.training import mitdb as protocol
+from ecgmon.pipelines.training import steps
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.dataset import Dataset
 from ecgmon.pipelines.training.fitting import TrainingError
-from ecgmon.pipelines.training.splits import split
+from ecgmon.pipelines.training.mitdb import split
+from ecgmon.pipelines.training.records import BEAT, STEP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +52,6 @@ def made_up(beats: int = 200) -> Dataset:
     phase = (ticks % 360) - 180
     wave = np.exp(-((phase / 6) ** 2)) + 0.2 * np.exp(-(((phase - 90) / 25) ** 2))
     table = np.zeros(beats - 2, BEAT)
-    table["record"] = 100
     table["symbol"] = b"N"
     table["sample"] = table["column"] = 180 + 360 * np.arange(1, beats - 1)
     table["fold"], table["tenth"] = np.divmod(np.arange(beats - 2) % 50, 10)
@@ -57,7 +59,11 @@ def made_up(beats: int = 200) -> Dataset:
     table["aami"][5::20] = BeatClass.V
     wave = np.stack([wave] * 2) + 0.02 * random.standard_normal((2, len(ticks)))
     about = {"records": ["100"], "sha256": {"files": "0", "beats": "1", "signal": "2"}}
-    return Dataset(table, (wave / STEP).astype(np.int16), {100: (0, len(ticks))}, about)
+    return Dataset(table, (wave / STEP).astype(np.int16), ((0, len(ticks)),), about)
+
+
+def fit(beats: Dataset, out: Path, settings: Settings, name: str, **rest: Any) -> Training:
+    return training.fit(beats, out, settings, split(beats, name), **rest)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def beats() -> Dataset:
 @pytest.fixture(scope="module")
 def finished(beats: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, Path]:
     out = tmp_path_factory.mktemp("finished")
-    return training.fit(beats, out, TINY, "all"), out
+    return fit(beats, out, TINY, "all"), out
 
 
 def held_out(beats: Dataset) -> NDArray[np.void]:
@@ -83,7 +89,7 @@ def test_training_learns_to_reconstruct_normal_beats(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
 ) -> None:
     short = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"epochs": 2})
-    early = training.fit(beats, tmp_path, short, "all")
+    early = fit(beats, tmp_path, short, "all")
     before = training.errors(early.generator, beats, held_out(beats)).mean()
     after = training.errors(finished[0].generator, beats, held_out(beats)).mean()
     assert after < 0.75 * before
@@ -101,9 +107,9 @@ def test_the_log_says_how_the_training_went(finished: tuple[Training, Path]) -> 
 def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path, stop: int
 ) -> None:
-    stopped = training.fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < stop)
+    stopped = fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < stop)
     assert stopped.step == stop
-    resumed = training.fit(beats, tmp_path, TINY, "all")
+    resumed = fit(beats, tmp_path, TINY, "all")
     assert resumed.step == resumed.steps
     assert same(resumed.generator, finished[0].generator)
     assert resumed.discriminator is not None
@@ -114,7 +120,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
 
 def test_another_seed_gives_other_weights(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"seed": 1})
-    assert not same(training.fit(beats, tmp_path, other, "all").generator, finished[0].generator)
+    assert not same(fit(beats, tmp_path, other, "all").generator, finished[0].generator)
 
 
 def test_resuming_with_other_settings_is_refused_and_says_which(
@@ -122,7 +128,7 @@ def test_resuming_with_other_settings_is_refused_and_says_which(
 ) -> None:
     other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"rate": 1e-4})
     with pytest.raises(TrainingError, match=r"rate was 0.01, is 0.0001"):
-        training.fit(beats, finished[1], other, "all")
+        fit(beats, finished[1], other, "all")
 
 
 @pytest.mark.parametrize("given", [TINY, replace(TINY_STUDENT, self_teacher=True)], ids=["beatgan", "dense"])
@@ -135,8 +141,8 @@ def test_only_normal_beats_that_are_not_held_out_are_trained_on(
         spoilt.signal[:, column - 10 : column + 10] = 9_999
     settings = replace(given, augmented=0.0)
     there, here = (
-        training.fit(beats, tmp_path / "a", settings, "all"),
-        training.fit(spoilt, tmp_path / "b", settings, "all"),
+        fit(beats, tmp_path / "a", settings, "all"),
+        fit(spoilt, tmp_path / "b", settings, "all"),
     )
     assert same(there.generator, here.generator)
 
@@ -147,17 +153,17 @@ def test_a_discriminator_that_has_won_starts_again(
     from ecgmon.models.training import distillation
 
     monkeypatch.setattr(distillation, "COLLAPSE", 1e9)
-    run = training.fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < 3)
+    run = fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < 3)
     assert run.restarts == 3
 
 
 def test_too_few_beats_are_said(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="do not fill one batch of 16"):
-        training.fit(made_up(beats=12), tmp_path, TINY, "all")
+        fit(made_up(beats=12), tmp_path, TINY, "all")
 
 
 def test_a_training_shipped_before_its_end_says_so_in_its_command(beats: Dataset, tmp_path: Path) -> None:
-    training.fit(beats, tmp_path, TINY, "all", stop_after=2)
+    fit(beats, tmp_path, TINY, "all", stop_after=2)
     assert steps.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
 
 
@@ -177,35 +183,35 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
 
 def test_a_device_that_is_not_there_is_named(beats: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="cannot compute on 'nonsense'"):
-        training.fit(beats, tmp_path, TINY, "all", device="nonsense")
+        fit(beats, tmp_path, TINY, "all", device="nonsense")
     with pytest.raises(TrainingError, match="0 threads"):
-        training.fit(beats, tmp_path, TINY, "all", threads=0)
+        fit(beats, tmp_path, TINY, "all", threads=0)
 
 
 def test_a_damaged_state_is_said_to_be_one(beats: Dataset, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
-        training.fit(beats, tmp_path, TINY, "all")
+        fit(beats, tmp_path, TINY, "all")
 
 
 def test_a_training_that_does_not_say_what_it_is_is_not_used(beats: Dataset, tmp_path: Path) -> None:
-    training.fit(beats, tmp_path, TINY, "all", stop_after=1)
+    fit(beats, tmp_path, TINY, "all", stop_after=1)
     (tmp_path / "about.json").write_text("{")
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
         training.trained(tmp_path)
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
-        training.fit(beats, tmp_path, TINY, "all")
+        fit(beats, tmp_path, TINY, "all")
 
 
 def test_a_student_learns_from_its_teacher(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
-    taught = training.fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
+    taught = fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
     entries = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     first, last = [entry for entry in entries if "l_kd" in entry][:: len(entries)][0], entries[-1]
     assert {"err_rec", "l_kd", "l_f"} <= first.keys()
     assert last["held_out_reconstruction"] < entries[0].get("held_out_reconstruction", 1)
     about = training.trained(tmp_path / "student")[1]
     assert about["teacher"]["weights"] == training.fingerprint(training.trained(finished[1])[0])
-    alone = training.fit(beats, tmp_path / "alone", replace(TINY_STUDENT, alpha=0.0, beta=0.0), "all")
+    alone = fit(beats, tmp_path / "alone", replace(TINY_STUDENT, alpha=0.0, beta=0.0), "all")
     assert not same(taught.generator, alone.generator)
 
 
@@ -215,29 +221,29 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
     for self_teacher in (False, True):
         settings = replace(TINY_STUDENT, self_teacher=self_teacher)
         teacher = None if self_teacher else finished[1]
-        whole = training.fit(beats, tmp_path / f"whole-{self_teacher}", settings, "all", teacher=teacher)
+        whole = fit(beats, tmp_path / f"whole-{self_teacher}", settings, "all", teacher=teacher)
         part = tmp_path / f"part-{self_teacher}"
-        training.fit(beats, part, settings, "all", teacher=teacher, stop_after=5)
-        assert same(whole.generator, training.fit(beats, part, settings, "all", teacher=teacher).generator)
+        fit(beats, part, settings, "all", teacher=teacher, stop_after=5)
+        assert same(whole.generator, fit(beats, part, settings, "all", teacher=teacher).generator)
 
 
 def test_a_teacher_that_has_seen_the_test_beats_is_refused(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match="must not have seen what its student is tested on"):
-        training.fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
+        fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
 
 
 def test_a_missing_or_needless_teacher_is_said(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="name the folder of its run"):
-        training.fit(beats, tmp_path, TINY_STUDENT, "all")
+        fit(beats, tmp_path, TINY_STUDENT, "all")
     with pytest.raises(TrainingError, match="no use for a teacher"):
-        training.fit(beats, tmp_path, TINY, "all", teacher=finished[1])
+        fit(beats, tmp_path, TINY, "all", teacher=finished[1])
 
 
 def test_a_folder_of_another_training_is_refused(beats: Dataset, finished: tuple[Training, Path]) -> None:
     with pytest.raises(TrainingError, match="another split"):
-        training.fit(beats, finished[1], TINY, "fold0")
+        fit(beats, finished[1], TINY, "fold0")
 
 
 def test_a_batch_holds_each_beat_of_an_epoch_once(beats: Dataset) -> None:
@@ -271,7 +277,7 @@ def test_a_checkpoint_says_how_its_generator_was_trained(
 
 def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb: Path, tmp_path: Path) -> None:
     tiny = ["--width", "1", "--latent", "2", "--epochs", "9999", "--batch", "256"]
-    dataset.prepare(mitdb, tmp_path / "data", records=["100"])
+    protocol.prepare(mitdb, tmp_path / "data", records=["100"])
     command = [sys.executable, "-m", "ecgmon", "train", "fit", "--data", str(tmp_path / "data")]
     command += ["--run", str(tmp_path / "run"), *tiny]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -11,9 +11,11 @@ import pytest
 
 from ecgmon.models.training.settings import Settings
 from ecgmon.pipelines.training import plans
-from ecgmon.pipelines.training.dataset import BEAT, STEP, BeatClass, Dataset
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.dataset import Dataset
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.plans import PLANS, Run
+from ecgmon.pipelines.training.records import BEAT, STEP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,12 +30,11 @@ def beats() -> Dataset:
     wave = 0.02 * random.standard_normal((2, 200 * 360))
     wave[:, 180::360] = 1
     table = np.zeros(198, BEAT)
-    table["record"] = 100
     table["sample"] = table["column"] = 540 + 360 * np.arange(198)
     table["fold"], table["tenth"] = np.divmod(np.arange(198) % 50, 10)
     table["aami"][5::20] = BeatClass.V
-    about = {"sha256": {"beats": "1"}}
-    return Dataset(table, (wave / STEP).astype(np.int16), {100: (0, 72_000)}, about)
+    about = {"records": ["100"], "sha256": {"beats": "1"}}
+    return Dataset(table, (wave / STEP).astype(np.int16), ((0, 72_000),), about)
 
 
 @pytest.fixture

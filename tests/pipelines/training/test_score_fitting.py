@@ -12,14 +12,14 @@ from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
 from ecgmon.models.score.evidence import NAMES, log_error
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.training import score_fitting
-from ecgmon.pipelines.training.dataset import Dataset, prepare
 from ecgmon.pipelines.training.fitting import TrainingError
+from ecgmon.pipelines.training.mitdb import prepare, split
 from ecgmon.pipelines.training.separation import separation
-from ecgmon.pipelines.training.splits import split
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.score_fitting import Gathered
 
 
@@ -62,22 +62,27 @@ def test_too_few_beats_for_a_score_are_said(dataset: Dataset, found: Gathered) -
 
 def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset: Dataset, scorer: Scorer) -> None:
     generators: dict[str, Reconstructor] = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
-    halves = score_fitting.Halves(dataset, generators)
-    for record, unseen in ((119, "ds1-b"), (208, "ds1-a"), (220, "ds1-b")):  # every other patient, from the first on
-        here = dataset.windows(dataset.beats[dataset.beats["record"] == record][:50])[:, :1]
-        assert np.array_equal(halves.error(record, here), generators[unseen].score(here).error)
+    halves = score_fitting.Halves(dataset, [(split(dataset, name), one) for name, one in generators.items()])
+    for record, unseen in (
+        ("119", "ds1-b"),
+        ("208", "ds1-a"),
+        ("220", "ds1-b"),
+    ):  # every other patient, from the first on
+        here = dataset.windows(dataset.beats[dataset.of_records([record])][:50])[:, :1]
+        found = halves.error(dataset.records.index(record), here)
+        assert np.array_equal(found, generators[unseen].score(here).error)
 
 
-@pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1-a", "all-b"), ("fold0", "fold1")])
+@pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1", "all-b"), ("fold0", "fold1")])
 def test_generators_that_are_no_halves_are_refused(dataset: Dataset, scorer: Scorer, names: tuple[str, ...]) -> None:
     with pytest.raises(TrainingError, match="are not the halves of a split"):
-        score_fitting.Halves(dataset, dict.fromkeys(names, scorer))
+        score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in names])
 
 
 def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(
     mitdb: Path, dataset: Dataset, scorer: Scorer
 ) -> None:
-    halves = score_fitting.Halves(dataset, {"ds1-a": scorer, "ds1-b": scorer})
+    halves = score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in ("ds1-a", "ds1-b")])
     streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
     assert streamed.unseen is not None
     known = np.isfinite(streamed.unseen)

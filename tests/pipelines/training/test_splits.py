@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ecgmon.pipelines.training import splits
-from ecgmon.pipelines.training.dataset import BEAT, COUNTS, PACED, RECORDS, BeatClass, Dataset, _deal
-from ecgmon.pipelines.training.splits import split
+from ecgmon.pipelines.training import mitdb as splits
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.dataset import Dataset, _deal
+from ecgmon.pipelines.training.mitdb import COUNTS, PACED, PATIENTS, RECORDS, split
+from ecgmon.pipelines.training.records import BEAT
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +18,11 @@ def beats() -> Dataset:
     aami = np.repeat(np.array(list(COUNTS), np.uint8), list(COUNTS.values()))
     table = np.zeros(len(aami), BEAT)
     table["aami"] = aami
-    table["record"] = np.random.default_rng(0).choice([int(name) for name in RECORDS], len(aami))
+    table["record"] = np.random.default_rng(0).integers(0, len(RECORDS), len(aami))
     table["fold"], table["tenth"] = np.divmod(_deal(aami, 0), 10)
     table["confirmed"] = np.arange(len(aami)) % 40 > 0
-    return Dataset(table, np.zeros((2, 0), np.int16), {}, {})
+    about = {"records": list(RECORDS), "patients": PATIENTS}
+    return Dataset(table, np.zeros((2, 0), np.int16), (), about)
 
 
 @pytest.mark.parametrize("name", splits.NAMES)
@@ -50,14 +53,14 @@ def test_the_five_folds_are_as_large_as_the_published_ones(beats: Dataset) -> No
 
 def test_patients_are_kept_apart(beats: Dataset) -> None:
     used = split(beats, "ds1")
-    trained = set(beats.beats["record"][used.train | used.held_out])
-    tested = set(beats.beats["record"][used.test])
+    trained = set(beats.names(beats.beats[used.train | used.held_out]))
+    tested = set(beats.names(beats.beats[used.test]))
     assert trained == set(splits.DS1)
     assert tested == set(splits.DS2)
     assert not trained & tested
-    assert trained | tested == {int(name) for name in RECORDS}
-    assert not (trained | tested) & {int(name) for name in PACED}
-    whole = np.isin(beats.beats["record"], splits.DS2)
+    assert trained | tested == set(RECORDS)
+    assert not (trained | tested) & set(PACED)
+    whole = beats.of_records(splits.DS2)
     assert np.array_equal(used.test, whole)
 
 
@@ -75,7 +78,7 @@ def test_every_patient_is_left_out_by_one_half(beats: Dataset, whole: str) -> No
     both = split(beats, whole)
     assert (one.train ^ other.train == both.train).all()
     assert (one.held_out ^ other.held_out == both.held_out).all()
-    whose = splits.patients(beats)
+    whose = beats.whose()
     for half in (one, other):
         assert not set(whose[half.train | half.held_out]) & set(whose[half.test])
         assert not (half.test & both.test).any()

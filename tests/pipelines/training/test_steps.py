@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ecgmon.models.training.settings import STUDENT, Settings
-from ecgmon.pipelines.training import dataset, steps
+from ecgmon.pipelines.training import mitdb as protocol
+from ecgmon.pipelines.training import own, steps
 from ecgmon.pipelines.training.fitting import TrainingError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
@@ -41,14 +42,14 @@ def test_preparing_stops_between_two_records_when_asked_and_leaves_no_data_set(m
         heard.append((what, done))
         return done < 2
 
-    with pytest.raises(steps.StoppedError, match="starts that again"):
+    with pytest.raises(own.Stopped, match="starts that again"):
         steps.prepare(mitdb, tmp_path / "data", seed=0, progress=stop_at_the_second)
     assert heard == [("reading records", 1), ("reading records", 2)]
     assert not (tmp_path / "data" / "dataset.json").exists()
 
 
 def test_a_score_for_other_patients_is_refused_without_trainings_on_halves_of_them(mitdb: Path, tmp_path: Path) -> None:
-    dataset.prepare(mitdb, tmp_path / "data", records=["101"])
+    protocol.prepare(mitdb, tmp_path / "data", records=["101"])
     tiny = Settings(width=1, latent=2, discriminator_width=1, epochs=1, batch=64)
     fitted = steps.fit(tmp_path / "data", tmp_path / "run", tiny, "ds1", stop_after=1, progress=go_on)
     assert not fitted.finished

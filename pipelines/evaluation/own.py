@@ -1,0 +1,241 @@
+"""How well a model tells the beats of a user's own annotated records apart, as a stream has them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ecgmon.pipelines.evaluation.ec57 import (
+    BeatCounts,
+    Reference,
+    compare,
+    match_beats,
+    stream_record,
+)
+from ecgmon.pipelines.limits import MATCH_SECONDS
+from ecgmon.pipelines.sources.annotations import read_annotations
+from ecgmon.pipelines.sources.wfdb_record import open_record
+from ecgmon.pipelines.training import splits
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.own import counted, prepared, rule_of, unwatched
+from ecgmon.pipelines.training.records import ANNOTATOR, reference
+from ecgmon.pipelines.training.separation import auc, average_precision
+from ecgmon.pipelines.training.splits import SplitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from ecgmon.models.inference.reconstruction import Scorer
+    from ecgmon.pipelines.training.beat_tables import BeatTable
+    from ecgmon.pipelines.training.dataset import Dataset
+    from ecgmon.pipelines.training.own import Progress
+    from ecgmon.pipelines.training.splits import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How well values tell abnormal beats from normal ones.
+
+    Attributes
+    ----------
+    auc, ap : float or None
+        Area under the ROC curve and average precision, all abnormal beats against the normal ones; None where there are
+        none of either.
+    per_class : dict of str to float
+        AUC of each abnormal class that there is against the normal beats.
+    """
+
+    auc: float | None
+    ap: float | None
+    per_class: dict[str, float]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], aami: NDArray[np.uint8]) -> Separation:
+        """Measure values, shape (n,), of beats of some classes."""
+        normal, abnormal = values[aami == BeatClass.N], values[aami != BeatClass.N]
+        if not len(normal) or not len(abnormal):
+            return cls(None, None, {})
+        present = [kind for kind in BeatClass if kind != BeatClass.N and (aami == kind).any()]
+        per_class = {kind.name: auc(normal, values[aami == kind]) for kind in present}
+        return cls(auc(normal, abnormal), average_precision(normal, abnormal), per_class)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    model, fingerprint : str
+        Name of the model, and what tells it from others.
+    part : str
+        ``test``, or ``all`` where no split was given: beats that may have trained the model are among them.
+    records : tuple of str
+        Those with beats that were tested.
+    left_out : dict of str to str
+        Records that could not be used, and why.
+    beats : dict of str to int
+        Annotated beats that were to be tested, of each class.
+    scored : dict of str to int
+        Those of them that the stream had: a detected beat within 150 ms, with a score.
+    score, ax : Separation
+        Of the score, and of A(x).
+    over_threshold : dict of str to float or None
+        Share of the scored beats of each class whose score is at least 2, which is one in a hundred by the score's meaning.
+    detection : dict or None
+        Beats of these records after AAMI EC57, as :meth:`ecgmon.pipelines.evaluation.ec57.BeatCounts.as_dict`; None for a
+        table of beats, which may leave beats out.
+    """
+
+    model: str
+    fingerprint: str
+    part: str
+    records: tuple[str, ...]
+    left_out: dict[str, str]
+    beats: dict[str, int]
+    scored: dict[str, int]
+    score: Separation
+    ax: Separation
+    over_threshold: dict[str, float | None]
+    detection: dict[str, float | None] | None
+
+    def dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, for JSON."""
+        return asdict(self) | {"records": list(self.records)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tested:
+    """The tested beats of a record that were scored, each of shape (n,), and how its beats were found."""
+
+    aami: NDArray[np.uint8]
+    score: NDArray[np.float32]
+    ax: NDArray[np.float32]
+    counts: BeatCounts
+
+
+THRESHOLD = 2.0
+"""Score whose share of the beats is told: one normal beat in a hundred, if the score means what it says."""
+
+
+def evaluate(
+    db: Path | str,
+    weights: Path | str | None = None,
+    *,
+    split: Rule | Mapping[str, str] | Path | str | None = None,
+    annotator: str = ANNOTATOR,
+    beats: BeatTable | Mapping[str, ArrayLike] | Path | str | None = None,
+    records: Iterable[str] | None = None,
+    patients: Mapping[str, str] | Path | str | None = None,
+    progress: Progress | None = None,
+) -> Figures:
+    """Stream annotated records through segmenter and scorer, and compare the beats of the part that tests.
+
+    Parameters
+    ----------
+    db : Path or str
+        Folder of WFDB records, in sub-folders, too.
+    weights : Path or str, optional
+        Checkpoint; by default the shipped one.
+    split, annotator, beats, records, patients
+        As :func:`ecgmon.pipelines.training.own.train` had them, so that the same beats test.
+    progress : callable, optional
+        See :class:`ecgmon.pipelines.training.own.Progress`.
+
+    Returns
+    -------
+    Figures
+
+    Raises
+    ------
+    ecgmon.pipelines.training.own.Stopped
+        If ``progress`` says so.
+    ecgmon.models.weights.checkpoint.CheckpointError
+        If the checkpoint cannot be used.
+    ecgmon.pipelines.training.dataset.DatasetError
+        If records, beats, patients or the split do not fit each other, or nothing is left to test.
+    ecgmon.pipelines.sources.errors.SourceError
+        If a record that was named cannot be read.
+    """
+    from ecgmon.models.inference.reconstruction import Scorer
+
+    scorer = Scorer(None if weights is None else Path(weights))
+    rule = rule_of(split)
+
+    watch = progress or unwatched
+    with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
+        dataset = prepared(
+            Path(db), Path(folder), rule, records=records, annotator=annotator, beats=beats, patients=patients,
+            progress=watch,
+        )  # fmt: skip
+        test = np.ones(len(dataset.beats), np.bool_) if rule is None else splits.split(dataset, rule).test
+        if not test.any():
+            raise SplitError("the split leaves no beat to test; expected a part named test, with beats")
+        places = np.unique(dataset.beats["record"][test]).tolist()
+        tested = []
+        advance = counted("scoring records", len(places), watch)
+        for place in places:
+            found = _tested(dataset, Path(db), place, test, scorer, annotator if beats is None else None)
+            tested.append(found)
+            advance(dataset.records[place])
+        return _figures(
+            dataset, scorer, test, places, tested, part="all" if rule is None else "test", judged=beats is None
+        )
+
+
+def _tested(
+    dataset: Dataset, db: Path, place: int, test: NDArray[np.bool_], scorer: Scorer, annotator: str | None
+) -> _Tested:
+    """Stream a record, and find the beats that are to be tested among those detected."""
+    from ecgmon.pipelines.scoring.chain import Chain
+
+    ref = reference(db, dataset.records[place])
+    record = open_record(ref)
+    items, segmenter = stream_record(record)
+    scored = Chain(items.windows.shape[1]).score(items, scorer)
+    score = scored.score
+    here = np.flatnonzero(dataset.beats["record"] == place)
+    detected = items.beats["sample"].astype(np.int64)
+    pairs = match_beats(dataset.beats["sample"][here].astype(np.int64), detected, round(MATCH_SECONDS * record.fs))
+    pairs = pairs[test[here[pairs[:, 0]]] & np.isfinite(score[pairs[:, 1]])]
+    counts = BeatCounts()
+    if annotator is not None:
+        truth = Reference.of(read_annotations(ref, annotator), record.length)
+        counts = compare(items, truth, lead=segmenter.lead, fs=record.fs).counts
+    return _Tested(dataset.beats["aami"][here[pairs[:, 0]]], score[pairs[:, 1]], scored.ax[pairs[:, 1]], counts)
+
+
+def _figures(
+    dataset: Dataset,
+    scorer: Scorer,
+    test: NDArray[np.bool_],
+    places: list[int],
+    tested: list[_Tested],
+    *,
+    part: str,
+    judged: bool,
+) -> Figures:
+    aami, score = np.concatenate([one.aami for one in tested]), np.concatenate([one.score for one in tested])
+    ax = np.concatenate([one.ax for one in tested])
+    members = {kind.name: aami == kind for kind in BeatClass}
+    return Figures(
+        model=scorer.info.name,
+        fingerprint=scorer.info.fingerprint,
+        part=part,
+        records=tuple(dataset.records[place] for place in places),
+        left_out=dataset.left_out,
+        beats={kind.name: int(np.count_nonzero(dataset.beats["aami"][test] == kind)) for kind in BeatClass},
+        scored={name: int(np.count_nonzero(found)) for name, found in members.items()},
+        score=Separation.of(score, aami),
+        ax=Separation.of(ax, aami),
+        over_threshold={
+            name: float(np.mean(score[found] >= THRESHOLD)) if found.any() else None for name, found in members.items()
+        },
+        detection=sum((one.counts for one in tested), BeatCounts()).as_dict() if judged else None,
+    )
