@@ -28,26 +28,34 @@ if TYPE_CHECKING:
         StreamStatus,
         connect,
     )
+    from ecgmon.pipelines.evaluation.own import Figures, Separation, evaluate
     from ecgmon.pipelines.offline.beats import Beats, segment
+    from ecgmon.pipelines.training.own import train
+    from ecgmon.pipelines.training.splits import Drawn
 
 __all__ = [
     "Alert",
     "AlertSettings",
     "Beats",
+    "Drawn",
+    "Figures",
     "LiveScore",
     "Model",
     "MonitorClient",
     "MonitorStatus",
     "Scores",
+    "Separation",
     "StreamAlert",
     "StreamStatus",
     "connect",
     "errors",
+    "evaluate",
     "explain",
     "load_model",
     "score",
     "segment",
     "testing",
+    "train",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -66,7 +74,10 @@ __getattr__, __dir__ = lazily(
             "StreamStatus",
             "connect",
         ),
+        "ecgmon.pipelines.evaluation.own": ("Figures", "Separation", "evaluate"),
         "ecgmon.pipelines.offline.beats": ("Beats", "segment"),
+        "ecgmon.pipelines.training.own": ("train",),
+        "ecgmon.pipelines.training.splits": ("Drawn",),
         "ecgmon.testing": (),
     },
 )

@@ -33,11 +33,18 @@ if TYPE_CHECKING:
         SourceError,
         UnsafeNameError,
     )
+    from ecgmon.pipelines.training.beat_tables import BeatTableError
+    from ecgmon.pipelines.training.dataset import DatasetError
+    from ecgmon.pipelines.training.fitting import TrainingError
+    from ecgmon.pipelines.training.own import Stopped
+    from ecgmon.pipelines.training.splits import SplitError
 
 __all__ = [
     "AnnotationError",
+    "BeatTableError",
     "CheckpointError",
     "ConnectError",
+    "DatasetError",
     "DownloadError",
     "DuplicateStreamError",
     "GainError",
@@ -54,7 +61,10 @@ __all__ = [
     "SignalFileError",
     "SignalFormatError",
     "SourceError",
+    "SplitError",
+    "Stopped",
     "StoreError",
+    "TrainingError",
     "UnsafeNameError",
 ]
 
@@ -84,5 +94,10 @@ __getattr__, __dir__ = lazily(
             "SourceError",
             "UnsafeNameError",
         ),
+        "ecgmon.pipelines.training.beat_tables": ("BeatTableError",),
+        "ecgmon.pipelines.training.dataset": ("DatasetError",),
+        "ecgmon.pipelines.training.fitting": ("TrainingError",),
+        "ecgmon.pipelines.training.own": ("Stopped",),
+        "ecgmon.pipelines.training.splits": ("SplitError",),
     },
 )

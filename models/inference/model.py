@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ecgmon.models.inference.threads import threads_as_before
 from ecgmon.models.weights.checkpoint import default_weights
 from ecgmon.models.windows import LENGTH
 
@@ -158,12 +159,9 @@ class Model:
     def _one_thread(self) -> Iterator[None]:
         import torch
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(_THREADS)
-        try:
+        with threads_as_before():
+            torch.set_num_threads(_THREADS)
             yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def load_model(weights: Path | str | None = None, *, device: str = "cpu") -> Model:

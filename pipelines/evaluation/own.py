@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ecgmon.models.inference.threads import threads_as_before
 from ecgmon.pipelines.evaluation.ec57 import (
     BeatCounts,
     Reference,
@@ -50,6 +51,8 @@ class Separation:
     per_class : dict of str to float
         AUC of each abnormal class that there is against the normal beats.
     """
+
+    __module__ = "ecgmon"
 
     auc: float | None
     ap: float | None
@@ -93,6 +96,8 @@ class Figures:
         table of beats, which may leave beats out.
     """
 
+    __module__ = "ecgmon"
+
     model: str
     fingerprint: str
     part: str
@@ -124,6 +129,7 @@ THRESHOLD = 2.0
 """Score whose share of the beats is told: one normal beat in a hundred, if the score means what it says."""
 
 
+@threads_as_before()
 def evaluate(
     db: Path | str,
     weights: Path | str | None = None,
@@ -144,7 +150,7 @@ def evaluate(
     weights : Path or str, optional
         Checkpoint; by default the shipped one.
     split, annotator, beats, records, patients
-        As :func:`ecgmon.pipelines.training.own.train` had them, so that the same beats test.
+        As :func:`ecgmon.train` had them, so that the same beats test.
     progress : callable, optional
         See :class:`ecgmon.pipelines.training.own.Progress`.
 
@@ -154,14 +160,23 @@ def evaluate(
 
     Raises
     ------
-    ecgmon.pipelines.training.own.Stopped
+    ecgmon.errors.Stopped
         If ``progress`` says so.
-    ecgmon.models.weights.checkpoint.CheckpointError
+    ecgmon.errors.CheckpointError
         If the checkpoint cannot be used.
-    ecgmon.pipelines.training.dataset.DatasetError
+    ecgmon.errors.DatasetError
         If records, beats, patients or the split do not fit each other, or nothing is left to test.
-    ecgmon.pipelines.sources.errors.SourceError
+    ecgmon.errors.SourceError
         If a record that was named cannot be read.
+
+    Examples
+    --------
+    >>> import ecgmon
+    >>> from ecgmon.testing import synthetic_ecg
+    >>> path = synthetic_ecg(60, ectopic=[40, 42, 44]).write(".")
+    >>> figures = ecgmon.evaluate(".")
+    >>> figures.scored["V"], figures.score.auc, figures.detection["fp"]
+    (3, 1.0, 0)
     """
     from ecgmon.models.inference.reconstruction import Scorer
 
@@ -187,6 +202,9 @@ def evaluate(
         return _figures(
             dataset, scorer, test, places, tested, part="all" if rule is None else "test", judged=beats is None
         )
+
+
+evaluate.__module__ = "ecgmon"
 
 
 def _tested(

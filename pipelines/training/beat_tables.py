@@ -36,6 +36,8 @@ KINDS: Final = ("symbol", "label")
 class BeatTableError(DatasetError):
     """A table of beats that cannot be read or used."""
 
+    __module__ = "ecgmon.errors"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BeatTable:

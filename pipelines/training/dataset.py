@@ -48,6 +48,8 @@ TENTHS: Final = 10
 class DatasetError(Exception):
     """Records, or a prepared data set, that cannot be used."""
 
+    __module__ = "ecgmon.errors"
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:

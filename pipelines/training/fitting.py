@@ -50,6 +50,8 @@ _DEALING, _AUGMENTING = 0, 1  # independent random sequences under one seed
 class TrainingError(Exception):
     """A training that cannot be started, resumed or used."""
 
+    __module__ = "ecgmon.errors"
+
 
 def batch(
     dataset: Dataset, beats: NDArray[np.void], settings: Settings, step: int

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from ecgmon.models.inference.threads import threads_as_before
 from ecgmon.models.training.settings import STUDENT
 from ecgmon.pipelines.training import dataset as datasets
 from ecgmon.pipelines.training import fitting, splits
@@ -47,6 +48,8 @@ NAME: Final = "own"
 
 class Stopped(TrainingError):  # noqa: N818 - nothing went wrong
     """A training that was ended on request, with its state stored where a folder for it was named."""
+
+    __module__ = "ecgmon.errors"
 
 
 class Progress(Protocol):
@@ -84,7 +87,7 @@ def rule_of(split: Rule | Mapping[str, str] | Path | str | None) -> Rule | None:
 
     Raises
     ------
-    ecgmon.pipelines.training.splits.SplitError
+    ecgmon.errors.SplitError
         If it is none.
     """
     if split is None or isinstance(split, Drawn | Named):
@@ -97,7 +100,7 @@ def table_of(beats: BeatTable | Mapping[str, ArrayLike] | Path | str | None) -> 
 
     Raises
     ------
-    ecgmon.pipelines.training.beat_tables.BeatTableError
+    ecgmon.errors.BeatTableError
         If it is none.
     """
     if beats is None or isinstance(beats, BeatTable):
@@ -110,7 +113,7 @@ def patients_of(patients: Mapping[str, str] | Path | str | None, rule: Rule | No
 
     Raises
     ------
-    ecgmon.pipelines.training.splits.SplitError
+    ecgmon.errors.SplitError
         If the file is no such list.
     """
     of_split = rule.patients if isinstance(rule, Named) else {}
@@ -147,9 +150,9 @@ def prepared(
 
     Raises
     ------
-    Stopped
+    ecgmon.errors.Stopped
         If ``progress`` says so.
-    ecgmon.pipelines.sources.errors.SourceError, ecgmon.pipelines.training.dataset.DatasetError
+    ecgmon.errors.SourceError, ecgmon.errors.DatasetError
         As :func:`ecgmon.pipelines.training.dataset.prepare`; or if ``data`` holds a data set of something else.
     """
     progress = progress or unwatched
@@ -170,6 +173,7 @@ def prepared(
     )
 
 
+@threads_as_before()
 def train(
     db: Path | str,
     out: Path | str,
@@ -187,6 +191,9 @@ def train(
     progress: Progress | None = None,
 ) -> ModelInfo:
     """Train a model on annotated records.
+
+    With few records the score is for their patients; where there are enough patients, it is for others, too.  At least some
+    2,000 normal beats are needed.
 
     Parameters
     ----------
@@ -223,16 +230,26 @@ def train(
 
     Raises
     ------
-    Stopped
+    ecgmon.errors.Stopped
         If ``progress`` says so.
-    ecgmon.pipelines.training.fitting.TrainingError
+    ecgmon.errors.TrainingError
         If the normal beats do not suffice, or torch cannot compute as asked.
-    ecgmon.pipelines.training.dataset.DatasetError
+    ecgmon.errors.DatasetError
         If records, beats, patients or the split do not fit each other.
-    ecgmon.pipelines.sources.errors.SourceError
+    ecgmon.errors.SourceError
         If a record that was named cannot be read.
-    ecgmon.models.weights.checkpoint.CheckpointError
+    ecgmon.errors.CheckpointError
         If the trained model cannot be used, for instance because its training diverged.
+
+    Examples
+    --------
+    A whole training is in docs/how-to/train.md.
+
+    >>> import ecgmon
+    >>> ecgmon.train("nowhere", "own.safetensors")
+    Traceback (most recent call last):
+        ...
+    ecgmon.errors.RecordNotFoundError: nowhere: no record in this folder...
     """
     watch = progress or unwatched
     rule = rule_of(split)
@@ -263,6 +280,9 @@ def train(
             command=_command(Path(db), split, annotator, beats, settings),
             progress=watch,
         )
+
+
+train.__module__ = "ecgmon"
 
 
 def write_checkpoint(
@@ -300,13 +320,13 @@ def write_checkpoint(
 
     Raises
     ------
-    Stopped
+    ecgmon.errors.Stopped
         If ``progress`` says so while beats are read.
-    ecgmon.pipelines.training.fitting.TrainingError
+    ecgmon.errors.TrainingError
         If the normal beats do not suffice, or the halves are none.
-    ecgmon.pipelines.sources.errors.SourceError
+    ecgmon.errors.SourceError
         If a record cannot be read.
-    ecgmon.models.weights.checkpoint.CheckpointError
+    ecgmon.errors.CheckpointError
         If the generator cannot be used.
     """
     from ecgmon.models.inference.reconstruction import Reconstructor

@@ -45,6 +45,8 @@ BY: Final = ("patient", "record", "beat")
 class SplitError(DatasetError):
     """A split that cannot be read, or that does not fit its data set."""
 
+    __module__ = "ecgmon.errors"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
@@ -76,6 +78,8 @@ class Drawn:
         One of :data:`BY`.
     seed : int
     """
+
+    __module__ = "ecgmon"
 
     test: float = 0.2
     by: str = "patient"
