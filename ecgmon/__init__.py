@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import AlertSettings
     from ecgmon.monitor.core.alerts import Alert
     from ecgmon.monitor.offline.scores import Scores, explain, score
-    from ecgmon.monitor.process.client import (
-        LiveScore,
-        MonitorClient,
-        MonitorStatus,
-        StreamAlert,
-        StreamStatus,
-        connect,
-    )
+    from ecgmon.monitor.process.client import MonitorClient, connect
+    from ecgmon.monitor.process.observations import LiveScore, MonitorStatus, StreamAlert, StreamStatus
     from ecgmon.pipelines.evaluation.own import Figures, Separation, evaluate
     from ecgmon.pipelines.offline.beats import Beats, segment
     from ecgmon.pipelines.training.own import train
@@ -66,14 +60,8 @@ __getattr__, __dir__ = lazily(
         "ecgmon.monitor.config.schema": ("AlertSettings",),
         "ecgmon.monitor.core.alerts": ("Alert",),
         "ecgmon.monitor.offline.scores": ("Scores", "explain", "score"),
-        "ecgmon.monitor.process.client": (
-            "LiveScore",
-            "MonitorClient",
-            "MonitorStatus",
-            "StreamAlert",
-            "StreamStatus",
-            "connect",
-        ),
+        "ecgmon.monitor.process.client": ("MonitorClient", "connect"),
+        "ecgmon.monitor.process.observations": ("LiveScore", "MonitorStatus", "StreamAlert", "StreamStatus"),
         "ecgmon.pipelines.evaluation.own": ("Figures", "Separation", "evaluate"),
         "ecgmon.pipelines.offline.beats": ("Beats", "segment"),
         "ecgmon.pipelines.training.own": ("train",),

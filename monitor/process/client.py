@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 from ecgmon.monitor.process import connections
+from ecgmon.monitor.process.observations import LiveScore, MonitorStatus, StreamAlert, StreamStatus
 from ecgmon.monitor.process.report import Client, FeedUpdate, NotRunningError
 from ecgmon.monitor.store import FILE, Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    import pandas as pd
 
 SCORES_TIMEOUT: Final = 30.0
 """How long :meth:`MonitorClient.scores` waits for the next score where nothing else is said, in s."""
@@ -36,123 +36,6 @@ class ConnectError(Exception):
     """There is nothing to connect to, or what there is does not offer what was asked for."""
 
     __module__ = "ecgmon.errors"
-
-
-@dataclass(frozen=True, slots=True)
-class StreamStatus:
-    """How a stream stands; what is not known is None or NaN.
-
-    Attributes
-    ----------
-    beats : int
-        Beats stored.
-    seconds : float
-        Stream time in s up to which it is known.
-    rate : float
-        Heart rate in beats/min.
-    last_score : float
-        Of the newest beat.
-    ended, stalled : bool or None
-        Whether it has ended; whether it has stopped coming.
-    alerts : tuple of str or None
-        Kinds of the alerts that last.
-    """
-
-    beats: int
-    seconds: float = math.nan
-    rate: float = math.nan
-    last_score: float = math.nan
-    ended: bool | None = None
-    stalled: bool | None = None
-    alerts: tuple[str, ...] | None = None
-
-    __module__ = "ecgmon"
-
-
-@dataclass(frozen=True, slots=True)
-class MonitorStatus:
-    """How a monitor, or the store it left, stands.
-
-    Attributes
-    ----------
-    running : bool or None
-        Whether a monitor answers; None for a store, which does not know.
-    model : str
-        Name or fingerprint of the model that scores; empty where it is not known.
-    streams : dict of str to StreamStatus
-    active_alerts : dict of str to int
-        Alerts that last, by kind.
-    """
-
-    running: bool | None
-    model: str
-    streams: Mapping[str, StreamStatus]
-    active_alerts: Mapping[str, int]
-
-    __module__ = "ecgmon"
-
-    def __repr__(self) -> str:
-        state = {True: "running", False: "not ready", None: "stored"}[self.running]
-        return (
-            f"<ecgmon.MonitorStatus: {state}, {len(self.streams)} streams, "
-            f"{sum(stream.beats for stream in self.streams.values())} beats, {sum(self.active_alerts.values())} active alerts>"
-        )
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with one row a stream, and the attributes of :class:`StreamStatus` as columns."""
-        import pandas as pd
-
-        names = list(StreamStatus.__slots__)
-        rows = [[getattr(stream, name) for name in names] for stream in self.streams.values()]
-        return pd.DataFrame(rows, index=pd.Index(list(self.streams), name="stream"), columns=names)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamAlert:
-    """An alert of a stream; times in s of stream time.
-
-    Attributes
-    ----------
-    stream : str
-    number : int
-        0, 1, 2, ... in the order in which the stream's alerts were raised.
-    kind, priority : str
-    start : float
-        When the condition began.
-    end : float or None
-        When it was known to be over; None while it lasts.
-    message : str
-    """
-
-    stream: str
-    number: int
-    kind: str
-    priority: str
-    start: float
-    end: float | None
-    message: str
-
-    __module__ = "ecgmon"
-
-
-@dataclass(frozen=True, slots=True)
-class LiveScore:
-    """The score of a beat as it became known.
-
-    Attributes
-    ----------
-    stream : str
-    time : float
-        R peak in s of stream time.
-    score : float
-        NaN where the beat could not be scored.
-    """
-
-    stream: str
-    time: float
-    score: float
-
-    __module__ = "ecgmon"
 
 
 class MonitorClient(ABC):

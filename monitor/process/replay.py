@@ -196,7 +196,7 @@ class Summary:
 
 def nothing_played(records: Records) -> Summary:
     """Return the summary of a replay none of whose records can be opened."""
-    return Summary({}, {}, [], Played(Status(), interrupted=False, restarts=0), records.failed)
+    return Summary({}, {}, [], Played(Status(), interrupted=False), records.failed)
 
 
 def summarise(state: Path, played: Played, records: Records) -> Summary:

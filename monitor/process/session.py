@@ -31,13 +31,10 @@ class Played:
         The monitor's last word.
     interrupted : bool
         Whether it was asked to stop before the sources had ended.
-    restarts : int
-        Times that a role was started again.
     """
 
     status: Status
     interrupted: bool
-    restarts: int
 
 
 def play(
@@ -84,7 +81,7 @@ def play(
                 status = supervisor.client.status()
         if status is None:
             status = supervisor.client.status()
-        return Played(status, interrupted, sum(role.restarts for role in supervisor.roles))
+        return Played(status, interrupted)
     finally:
         supervisor.stop()
 
