@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import ScoringError
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.monitor.process.client import ConnectError
-    from ecgmon.monitor.process.report import NotRunningError
+    from ecgmon.monitor.process.control import NotRunningError
     from ecgmon.monitor.store.errors import StoreError
     from ecgmon.pipelines.segmentation.segmenter import SegmentationError
     from ecgmon.pipelines.sources.errors import (
@@ -74,7 +74,7 @@ __getattr__, __dir__ = lazily(
         "ecgmon.models.inference.reconstruction": ("ScoringError",),
         "ecgmon.models.weights.checkpoint": ("CheckpointError",),
         "ecgmon.monitor.process.client": ("ConnectError",),
-        "ecgmon.monitor.process.report": ("NotRunningError",),
+        "ecgmon.monitor.process.control": ("NotRunningError",),
         "ecgmon.monitor.store.errors": ("StoreError",),
         "ecgmon.pipelines.segmentation.segmenter": ("SegmentationError",),
         "ecgmon.pipelines.sources.errors": (

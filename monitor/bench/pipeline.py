@@ -15,7 +15,7 @@ from ecgmon.monitor.store import FILE, Reader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ecgmon.monitor.process.report import Status
+    from ecgmon.monitor.core.status import Status
     from ecgmon.pipelines.sources.finding import RecordRef
     from ecgmon.pipelines.sources.interfaces import Record
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ecgmon.monitor.config.schema import Config, ExporterSettings, LogSettings, RuntimeSettings, StoreSettings
 from ecgmon.monitor.metrics.latency import LatencyHistogram
-from ecgmon.monitor.process.report import NotRunningError, Status
+from ecgmon.monitor.process.control import NotRunningError
 from ecgmon.monitor.process.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, SourceSettings, WorkerSettings
+    from ecgmon.monitor.core.status import Status
 
 POLL_SECONDS: Final = 0.1
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")

@@ -230,7 +230,7 @@ def _progress(text: str) -> None:
 def _measure(args: Namespace) -> dict[str, Any] | None:
     """Measure all else; None, with a message, if it cannot be."""
     from ecgmon.monitor.bench.rig import BenchError
-    from ecgmon.monitor.process.report import NotRunningError
+    from ecgmon.monitor.process.control import NotRunningError
     from ecgmon.monitor.process.supervisor import SupervisorError
     from ecgmon.monitor.store import StoreError
     from ecgmon.pipelines.sources.errors import SourceError

@@ -20,7 +20,7 @@ from ecgmon.monitor.cli.printing import clock, milliseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ecgmon.monitor.process.report import FeedUpdate, Status, StreamStatus
+    from ecgmon.monitor.core.status import FeedUpdate, Status, StreamStatus
 
 _STRIP: Final = 60  # beats in the running strip of scores
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from ecgmon.monitor.process.report import Status
+    from ecgmon.monitor.core.status import Status
     from ecgmon.monitor.store import StoredStream
 
 
@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
 
 def _ask(runtime: Path) -> Status | None:
     """Ask the daemon of a runtime folder; None where none answers."""
-    from ecgmon.monitor.process.report import Client, NotRunningError
+    from ecgmon.monitor.process.control import Client, NotRunningError
 
     client = Client(runtime)
     try:

@@ -1,4 +1,4 @@
-"""Who gets which beats, and in which order answers become truth.
+"""Which worker scores which beats, and in which order scored items leave.
 
 Pure: no sockets, no clocks, no store.  Time is an argument, in seconds on any monotonic clock.
 The rules it keeps, whatever producers and workers do:
@@ -7,8 +7,8 @@ The rules it keeps, whatever producers and workers do:
 * a beat is with one worker at a time; if that worker fails, leaves or lets its lease run out, the
   beat goes to another, before newer ones (redelivery);
 * an answer counts only if it answers a lease that still runs;
-* a worker that let a lease run out gets nothing more until it answers, however late, and twice the
-  time from then on: one that hangs holds beats up once, one that is slow gets its work done;
+* a worker that let a lease run out is overdue: it gets nothing more until it answers, however late,
+  and twice the time from then on.  One that hangs delays beats once, one that is slow gets its work done;
 * items leave in the order of their positions, when everything up to them is scored (ordering).
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.items import Items
 
 
-_MOST_PATIENCE: Final = 64  # leases
+_MAX_PATIENCE: Final = 64  # leases
 
 _NO_ERRORS: Final = np.empty(0, np.float32)  # of the many lots that hold nothing but seconds
 _NO_TICKS: Final = np.empty((0, LENGTH), np.float16)
@@ -111,7 +111,7 @@ class _Worker:
     leases: dict[int, Lease] = field(default_factory=dict)
     patience: int = 1
     """Multiple of the lease that it is given."""
-    doubted: bool = False
+    overdue: bool = False
     """Whether it let a lease run out and has not answered since."""
 
 
@@ -216,7 +216,7 @@ class Exchange:
     # ---- workers
 
     def join(self, worker: Hashable, credit: int) -> None:
-        """Add a worker that takes ``credit`` batches at a time; one that joins anew starts afresh."""
+        """Add a worker that takes ``credit`` batches at a time; one that joins again starts without leases."""
         self.leave(worker)
         self._workers[worker] = _Worker(credit)
 
@@ -234,7 +234,7 @@ class Exchange:
             free = [
                 (len(state.leases), name)
                 for name, state in self._workers.items()
-                if len(state.leases) < state.credit and not state.doubted
+                if len(state.leases) < state.credit and not state.overdue
             ]
             if not free:
                 break
@@ -274,7 +274,7 @@ class Exchange:
             self._scored(piece)
 
     def fail(self, lease: Lease) -> None:
-        """Take a worker's word that it could not score a batch."""
+        """Take a worker's report that it could not score a batch."""
         self._end(lease)
         for piece in reversed(lease.pieces):
             if piece.failures + 1 >= self._max_failures:
@@ -292,22 +292,22 @@ class Exchange:
         for lease in sorted(late, key=lambda lease: -lease.batch):
             state = self._workers[lease.worker]
             state.leases.pop(lease.batch)
-            if not state.doubted:
-                state.doubted, state.patience = True, min(2 * state.patience, _MOST_PATIENCE)
+            if not state.overdue:
+                state.overdue, state.patience = True, min(2 * state.patience, _MAX_PATIENCE)
             self._requeue(lease)
         return late
 
     def trust(self, worker: Hashable) -> None:
         """Take note that a worker answers, if only too late: it gets work again."""
         if worker in self._workers:
-            self._workers[worker].doubted = False
+            self._workers[worker].overdue = False
 
     def set_limits(self, *, batch_beats: int, lease_seconds: float) -> None:
         """Change the limits; leases that run keep theirs."""
         self._batch_beats = batch_beats
         self._lease_seconds = lease_seconds
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Drop all workers and every answer that was not taken out by :meth:`completed`: another model scores from here on."""
         for name in list(self._workers):
             self.leave(name)

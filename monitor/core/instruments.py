@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.monitor.core.alerts import Alert
+    from ecgmon.monitor.core.exchange import Exchange
     from ecgmon.monitor.core.outcomes import Outcome
+    from ecgmon.monitor.core.peers import Peers
+    from ecgmon.monitor.core.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,24 @@ class Gauges:
     states: Mapping[str, int]
     ready: bool
 
+    @classmethod
+    def of(
+        cls, exchange: Exchange, peers: Peers[Any], streams: Streams[Any], *, now: float, wall: float, ready: bool
+    ) -> Self:
+        """From the parts, at a time of the monotonic clock that is ``wall`` seconds after 1970."""
+        return cls(
+            queued=exchange.queued,
+            leased=exchange.leased,
+            redelivered=exchange.redelivered,
+            producers=len(peers.producers),
+            devices=peers.devices(),
+            workers_heard={worker.name: wall - (now - worker.heard) for worker in peers.workers.values()},
+            degraded=len(peers.degraded()),
+            lags=streams.lags(now),
+            states=streams.states(),
+            ready=ready,
+        )
+
 
 class Instruments(Protocol):
     """What counts; times in s."""
@@ -60,8 +81,8 @@ class Instruments(Protocol):
     def source_failed(self) -> None:
         """Count a source that cannot be read."""
 
-    def opened(self, alerts: Sequence[Alert]) -> None:
-        """Count the active alerts of a stream that the store knows."""
+    def opened(self, stream: str, alerts: Sequence[Alert]) -> None:
+        """Count a stream that is announced for the first time since the start, and its alerts that are active."""
 
     def segmented(self, stream: str, beats: int) -> None:
         """Count beats that arrived."""

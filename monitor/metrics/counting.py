@@ -40,8 +40,9 @@ class MetricInstruments:
         """Count a source that cannot be read."""
         self._metrics.source_errors.inc()
 
-    def opened(self, alerts: Sequence[Alert]) -> None:
-        """Count the active alerts of a stream that the store knows."""
+    def opened(self, stream: str, alerts: Sequence[Alert]) -> None:
+        """Give a stream its label while there is room, in the order of announcements, and count its active alerts."""
+        self._metrics.of_stream(stream)
         for alert in alerts:
             self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
 

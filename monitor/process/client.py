@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
+from ecgmon.monitor.core.status import FeedUpdate
 from ecgmon.monitor.process import connections
+from ecgmon.monitor.process.control import Client, NotRunningError
 from ecgmon.monitor.process.observations import LiveScore, MonitorStatus, StreamAlert, StreamStatus
-from ecgmon.monitor.process.report import Client, FeedUpdate, NotRunningError
 from ecgmon.monitor.store import FILE, Reader
 
 if TYPE_CHECKING:

@@ -144,7 +144,7 @@ class Commits:
             raise ReloadError("the model cannot be changed while what the present one has scored cannot be stored")
         context.model = context.store.use_model(info.fingerprint, info.name)
         context.info = info
-        context.exchange.begin_anew()
+        context.exchange.reset()
 
     def prune(self) -> None:
         """Delete what is older than the retention."""

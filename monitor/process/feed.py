@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import zmq
 
-from ecgmon.monitor.process.report import FeedAlert, FeedUpdate
+from ecgmon.monitor.core.status import FeedUpdate
 
 if TYPE_CHECKING:
     from ecgmon.monitor.core.commit import Entry
@@ -27,7 +27,7 @@ class Feed:
         self._topics: set[bytes] = set()
 
     def hear(self) -> None:
-        """Learn what is listened to: what nobody listens to need not be said."""
+        """Learn what is listened to: what nobody listens to is not published."""
         while True:
             try:
                 change = self._socket.recv(zmq.NOBLOCK)
@@ -42,13 +42,5 @@ class Feed:
         """Publish what a commit added to a stream, with its heart rate in beats/min, if anybody listens."""
         if not self._topics:
             return
-        state = entry.state
-        update = FeedUpdate(
-            stream=state.name,
-            seconds=state.seconds,
-            beats=[(beat.sample / state.fs, beat.score) for beat in entry.beats],
-            rate=rate,
-            alerts=[FeedAlert.of(alert) for alert in entry.alerts],
-            ended=state.ended,
-        )
-        self._socket.send_multipart([state.name.encode(), msgspec.msgpack.encode(update)], zmq.NOBLOCK)
+        update = FeedUpdate.of(entry, rate)
+        self._socket.send_multipart([update.stream.encode(), msgspec.msgpack.encode(update)], zmq.NOBLOCK)

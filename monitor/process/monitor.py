@@ -11,19 +11,19 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 import zmq
 
 from ecgmon.monitor.core.exchange import Exchange
 from ecgmon.monitor.core.instruments import Gauges
+from ecgmon.monitor.core.status import Status, StreamStatus, WorkerStatus
 from ecgmon.monitor.process import connections as endpoints
 from ecgmon.monitor.process.commits import Commits
 from ecgmon.monitor.process.connections import Listener
 from ecgmon.monitor.process.context import Context
+from ecgmon.monitor.process.control import Control
 from ecgmon.monitor.process.feed import Feed
 from ecgmon.monitor.process.producers import Producers
-from ecgmon.monitor.process.report import FeedAlert, Status, StreamStatus, WorkerStatus
 from ecgmon.monitor.process.workers import Workers
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.roles.memory import Freed
@@ -89,7 +89,7 @@ class Monitor:
 
         self._producer_listeners = [Listener(bound(zmq.ROUTER, endpoints.PRODUCERS))]
         self._worker_listeners = [Listener(bound(zmq.ROUTER, endpoints.WORKERS))]
-        self._control = bound(zmq.REP, endpoints.CONTROL)
+        control = bound(zmq.REP, endpoints.CONTROL)
         feed = Feed(bound(zmq.XPUB, endpoints.FEED))
         self._authenticator = authenticator
         if authenticator is not None:
@@ -103,7 +103,7 @@ class Monitor:
         self._poller = zmq.Poller()
         for listener in (*self._producer_listeners, *self._worker_listeners):
             self._poller.register(listener.socket, zmq.POLLIN)
-        self._poller.register(self._control, zmq.POLLIN)
+        self._poller.register(control, zmq.POLLIN)
 
         self._context = Context(
             config=config,
@@ -120,6 +120,12 @@ class Monitor:
         self._producers = Producers(self._context)
         self._workers = Workers(self._context)
         self._commits = Commits(self._context, feed, self._producers)
+        self._control = Control(
+            control,
+            status=self.status,
+            latencies=self._latencies,
+            rejected=lambda: instruments.rejected("control", "question"),
+        )
         self._freed = Freed(clock=clock)
         self._messages: Counter[Connection] = Counter()
         """Messages of each peer since the last housekeeping."""
@@ -152,7 +158,7 @@ class Monitor:
         self._commits.commit(force=True)
         if info.fingerprint != context.info.fingerprint:
             self._commits.change_model(info)
-            self._workers.begin_anew()
+            self._workers.reset()
             self._show_model()
         context.config = config
         context.instruments.queue_limit(limits.queue_items)
@@ -195,8 +201,8 @@ class Monitor:
             self._workers.hand_out()
             self._commits.collect()
             self._commits.commit()
-            if self._control in events:
-                self._answer_question()
+            if self._control.socket in events:
+                self._control.answer()
             now = self._turned = self._clock()
             turned(self._said)
             if now >= next_housekeeping:
@@ -284,34 +290,15 @@ class Monitor:
         self._workers.check_devices()
         self._commits.check_stalls(now)
         context = self._context
-        peers, exchange, wall = context.peers, context.exchange, context.wall()
+        ready = all(self.health().values())
         context.instruments.refresh(
-            Gauges(
-                queued=exchange.queued,
-                leased=exchange.leased,
-                redelivered=exchange.redelivered,
-                producers=len(peers.producers),
-                devices=peers.devices(),
-                workers_heard={worker.name: wall - (now - worker.heard) for worker in peers.workers.values()},
-                degraded=len(peers.degraded()),
-                lags=context.streams.lags(now),
-                states=context.streams.states(),
-                ready=all(self.health().values()),
+            Gauges.of(
+                context.exchange, context.peers, context.streams, now=now, wall=context.wall(), ready=ready
             )
-        )
+        )  # fmt: skip
 
-    def _answer_question(self) -> None:
-        try:
-            question = self._control.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        if question == [b"latencies"]:
-            self._control.send(self._commits.latency.counts.tobytes())
-        elif question == [b"status"]:
-            self._control.send(msgspec.msgpack.encode(self.status()))
-        else:
-            self._context.instruments.rejected("control", "question")
-            self._control.send(b"")
+    def _latencies(self) -> bytes:
+        return self._commits.latency.counts.tobytes()
 
     def status(self) -> Status:
         """Say how things stand."""
@@ -323,10 +310,7 @@ class Monitor:
             model=context.info.name,
             metrics=self.metrics_url,
             producers=len(context.peers.producers),
-            workers=[
-                WorkerStatus(worker.name, worker.device, worker.scored, now - worker.heard)
-                for worker in context.peers.workers.values()
-            ],
+            workers=[WorkerStatus.of(worker, now) for worker in context.peers.workers.values()],
             queued=context.exchange.queued,
             leased=context.exchange.leased,
             segmented=producers.segmented,
@@ -338,16 +322,5 @@ class Monitor:
             troubles=context.troubles,
             latency_p50=commits.latency.quantile(0.5),
             latency_p99=commits.latency.quantile(0.99),
-            streams={
-                name: StreamStatus(
-                    beats=stream.rules.state.beats,
-                    seconds=stream.rules.state.seconds,
-                    rate=stream.rate,
-                    last_score=stream.last_score,
-                    ended=stream.rules.state.ended,
-                    stalled=stream.stalled,
-                    active=[FeedAlert.of(alert) for alert in stream.rules.active],
-                )
-                for name, stream in context.streams.items()
-            },
+            streams={name: StreamStatus.of(stream) for name, stream in context.streams.items()},
         )

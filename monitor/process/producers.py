@@ -185,7 +185,7 @@ class Producers:
         rules = StreamRules(state, config.alerts, store.recent(state), detail=config.store.detail)
         position = context.exchange.open(info.stream, state.position)
         stream = context.streams.open(rules, (peer, number), now, position)
-        context.instruments.opened(rules.active)
+        context.instruments.opened(info.stream, rules.active)
         return stream, position
 
     def _deliver(

@@ -13,7 +13,7 @@ import msgspec
 
 from ecgmon.models.windows import PREFERRED_LEADS
 from ecgmon.monitor.config.schema import SourceSettings
-from ecgmon.monitor.process.report import Status
+from ecgmon.monitor.core.status import Status
 from ecgmon.monitor.process.session import Played
 from ecgmon.monitor.store import Reader
 from ecgmon.pipelines.sources.errors import SourceError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import zmq
 
-from ecgmon.monitor.process.report import FeedUpdate, NotRunningError, Status
+from ecgmon.monitor.core.status import FeedUpdate, Status
+from ecgmon.monitor.process.control import NotRunningError
 from ecgmon.monitor.process.supervisor import Supervisor
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import IO, TYPE_CHECKING, Final
 import structlog
 
 from ecgmon.monitor.config.reading import to_json
+from ecgmon.monitor.process.control import Client, NotRunningError
 from ecgmon.monitor.process.exit_status import DONE, FAILED, REFUSED
-from ecgmon.monitor.process.report import Client, NotRunningError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

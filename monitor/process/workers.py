@@ -100,7 +100,7 @@ class Workers:
         for peer in [peer for peer in self._context.peers.workers if not self._context.may_work(peer)]:
             self.drop(peer, "key withdrawn")
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Forget all workers, and have them join again: the model has changed."""
         for peer in list(self._context.peers.workers):
             self.drop(peer, "another model")

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecgmon.monitor.process.report import Client, NotRunningError, Status
+from ecgmon.monitor.process.control import Client, NotRunningError
 from ecgmon.monitor.store import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
+
+    from ecgmon.monitor.core.status import Status
 
 RunEcgmon = Callable[..., subprocess.CompletedProcess[str]]
 """Run ``ecgmon`` with some arguments to its end: the fixture ``ecgmon``."""

@@ -13,7 +13,7 @@ from ecgmon.monitor.store import Reader
 from tests.e2e.processes import RunEcgmon, StartDaemon, Watched, role, stored, wait_for
 
 if TYPE_CHECKING:
-    from ecgmon.monitor.process.report import Status
+    from ecgmon.monitor.core.status import Status
 
 WINDOW, BUFFER = 96, 128
 

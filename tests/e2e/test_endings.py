@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ecgmon.monitor.process.report import Client, NotRunningError, Status
+from ecgmon.monitor.process.control import Client, NotRunningError
 from tests.e2e.processes import clean_environment, stored, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from ecgmon.monitor.core.status import Status
 
 DRAIN_SECONDS = 2.0
 MARGIN_SECONDS = 8.0  # what a role is importing when it is asked to end is imported to the end

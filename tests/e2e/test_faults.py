@@ -37,7 +37,7 @@ from tests.e2e.processes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ecgmon.monitor.process.report import Status
+    from ecgmon.monitor.core.status import Status
 
 SOURCES = [{"record": "toy", "speed": 30}]
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ecgmon.monitor.config.reading import to_json
-from ecgmon.monitor.process.report import Client, NotRunningError, Status
+from ecgmon.monitor.process.control import Client, NotRunningError
 from tests.torture.faults import VICTIMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ecgmon.monitor.config.schema import Config
+    from ecgmon.monitor.core.status import Status
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 

@@ -33,7 +33,7 @@ from tests.torture.roles import FailedError, Process, Roles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ecgmon.monitor.process.report import Status
+    from ecgmon.monitor.core.status import Status
 
 _CALM_SECONDS: Final = 120.0  # longest time that a run without faults may take to its end
 _AIM_SECONDS: Final = 8.0  # longest wait for a commit to strike at

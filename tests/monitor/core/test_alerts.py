@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 from itertools import pairwise
 from math import comb, nan
@@ -737,6 +738,36 @@ def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the
     assert stream.active == [AlertKind.ANOMALOUS_EPISODE, AlertKind.LEAD_OFF]
     assert only(stream.scores(*[NORMAL] * 4)).kind == AlertKind.ANOMALOUS_EPISODE
     assert only(stream.seconds(7, 9)).kind == AlertKind.LEAD_OFF
+
+
+FROM_BEFORE = b64decode(
+    "jqd2ZXJzaW9uAaNub3fLQDkAAAAAAACmcmFpc2VkBKZhY3RpdmWEsWFub21hbG91c19lcGlzb2RliKZudW1iZXIApGtpbmSxYW5v"
+    "bWFsb3VzX2VwaXNvZGWocHJpb3JpdHmmbWVkaXVtpXN0YXJ0y0AwzMzMzMzOpnJhaXNlZMtAMmZmZmZmaKNlbmTApWJlYXRzkxQV"
+    "FqdtZXNzYWdl2TgzIG9mIHRoZSBsYXN0IDEwIGJlYXRzIHNjb3JlZCAyIG9yIG1vcmUgKHRoZSBuZXdlc3QgNS4wKa1iZWF0c19k"
+    "cm9wcGVkiKZudW1iZXIBpGtpbmStYmVhdHNfZHJvcHBlZKhwcmlvcml0eaNsb3elc3RhcnTLQDMzMzMzMzWmcmFpc2Vky0AzMzMz"
+    "MzM1o2VuZMClYmVhdHOQp21lc3NhZ2XZIjMgYmVhdHMgb2YgYSBsaXZlIHNvdXJjZSB3ZXJlIGxvc3SobGVhZF9vZmaIpm51bWJl"
+    "cgKka2luZKhsZWFkX29mZqhwcmlvcml0eaZtZWRpdW2lc3RhcnTLQDMAAAAAAACmcmFpc2Vky0A2AAAAAAAAo2VuZMClYmVhdHOQ"
+    "p21lc3NhZ2XZUXRoZSBzaWduYWwgaXMgZmxhdDogYSBsZWFkIGlzIG9mZiwgb3IgdGhlcmUgaXMgbm90aGluZyB0byBzZWUgKDMg"
+    "b2YgdGhlIGxhc3QgMyBzKa5zdHJlYW1fc3RhbGxlZIimbnVtYmVyA6RraW5krnN0cmVhbV9zdGFsbGVkqHByaW9yaXR5pm1lZGl1"
+    "baVzdGFydMtAOQAAAAAAAKZyYWlzZWTLQDkAAAAAAACjZW5kwKViZWF0c5CnbWVzc2FnZb9ub3RoaW5nIGFycml2ZXMgZnJvbSB0"
+    "aGUgc3RyZWFtpWVuZGVkwqtxdWlldF9zaW5jZctAOQAAAAAAAKZiZWF0ZW7DqXJlY292ZXJlZAClY2hhaW6QpnNjb3JlZBerbGFz"
+    "dF9zY29yZWTLQDMzMzMzMzWpYW5vbWFsb3Vzk5MUy0AwzMzMzMzOFJMVy0AxmZmZmZmbFZMWy0AyZmZmZmZoFqlxdWFsaXRpZXOW"
+    "AwMDAwMDqGxhc3RfZ2Fwy0AzMzMzMzM1"
+)
+"""A snapshot that version 0.1.0 wrote, when the rules were one module: four alerts are active."""
+
+
+def test_a_snapshot_of_an_earlier_release_is_read_and_written_back_byte_for_byte() -> None:
+    engine = AlertEngine.restore(FROM_BEFORE, AlertSettings())
+    assert [(alert.number, alert.kind, alert.start, alert.raised, alert.beats) for alert in engine.active] == [
+        (0, AlertKind.ANOMALOUS_EPISODE, 16.800000000000004, 18.400000000000006, (20, 21, 22)),
+        (1, AlertKind.BEATS_DROPPED, 19.200000000000006, 19.200000000000006, ()),
+        (2, AlertKind.LEAD_OFF, 19.0, 22.0, ()),
+        (3, AlertKind.STREAM_STALLED, 25.0, 25.0, ()),
+    ]
+    assert engine.snapshot() == FROM_BEFORE
+    cleared = only(engine.second(26.0, USABLE))
+    assert (cleared.number, cleared.end, cleared.message) == (3, 26.0, "nothing arrives from the stream")
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"not a snapshot"])

@@ -69,7 +69,7 @@ def test_another_model_scores_everything_that_was_not_taken_out() -> None:
     exchange.accept(make_lot(0, [BEAT] * 6))
     first, second, _ = exchange.assign(0.0)
     exchange.answer(second, *answer_of(second.windows(1)))
-    exchange.begin_anew()
+    exchange.reset()
     assert (exchange.queued, exchange.leased, exchange.redelivered) == (6, 0, 6)
     assert exchange.lease("w", first.batch) is None
     exchange.join("w", 3)
@@ -357,7 +357,7 @@ class Delivery(RuleBasedStateMachine):
         lots = list(self.exchange.completed())
         self.exchange.put_back(lots)
         if not lots:  # what is complete is stored first
-            self.exchange.begin_anew()
+            self.exchange.reset()
             self.held.clear()
 
     @rule(seconds=st.sampled_from([1.0, 11.0]))
