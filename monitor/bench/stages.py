@@ -143,7 +143,7 @@ def _lots(clock: Clock, record: Record, stream: str, scorer: Scorer) -> list[Lot
     lots, position, beat = [], 0, 0
     for own in arrived:
         lot = Lot(stream, position, own, np.zeros(len(own)), 0.0)
-        lot.errors[:] = errors[beat : beat + len(own.windows)]
+        lot.ax[:] = errors[beat : beat + len(own.windows)]
         lot.ticks[:] = ticks[beat : beat + len(own.windows)]
         lot.unscored = 0
         lots.append(lot)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MAX_PATIENCE: Final = 64  # leases
 
-_NO_ERRORS: Final = np.empty(0, np.float32)  # of the many lots that hold nothing but seconds
+_NO_AX: Final = np.empty(0, np.float32)  # of the many lots that hold nothing but seconds
 _NO_TICKS: Final = np.empty((0, LENGTH), np.float16)
 
 
@@ -50,7 +50,7 @@ class Lot:
         When the last sample of each arrived, in seconds on the monitor's monotonic clock.
     received : float
         When the lot reached the monitor, likewise.
-    errors : ndarray of float32, shape (beats,)
+    ax : ndarray of float32, shape (beats,)
         A(x); NaN until scored, and for good where no worker could score the beat.
     ticks : ndarray of float16, shape (beats, 320)
         Squared difference per tick.
@@ -61,13 +61,13 @@ class Lot:
     items: Items
     arrivals: NDArray[np.float64]
     received: float
-    errors: NDArray[np.float32] = field(init=False)
+    ax: NDArray[np.float32] = field(init=False)
     ticks: NDArray[np.float16] = field(init=False)
     unscored: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.unscored = beats = len(self.items.windows)
-        self.errors = np.full(beats, np.nan, np.float32) if beats else _NO_ERRORS
+        self.ax = np.full(beats, np.nan, np.float32) if beats else _NO_AX
         self.ticks = np.zeros((beats, LENGTH), np.float16) if beats else _NO_TICKS
 
 
@@ -253,14 +253,14 @@ class Exchange:
         state = self._workers.get(worker)
         return None if state is None else state.leases.get(batch)
 
-    def answer(self, lease: Lease, errors: NDArray[np.float32], ticks: NDArray[np.float16]) -> None:
+    def answer(self, lease: Lease, ax: NDArray[np.float32], ticks: NDArray[np.float16]) -> None:
         """Take the scores of a running lease.
 
         Parameters
         ----------
         lease : Lease
             As :meth:`lease` gave it.
-        errors : ndarray of float32, shape (beats,)
+        ax : ndarray of float32, shape (beats,)
         ticks : ndarray of float16, shape (beats, 320)
         """
         self._end(lease)
@@ -268,7 +268,7 @@ class Exchange:
         at = 0
         for piece in lease.pieces:
             n = len(piece)
-            piece.lot.errors[piece.start : piece.stop] = errors[at : at + n]
+            piece.lot.ax[piece.start : piece.stop] = ax[at : at + n]
             piece.lot.ticks[piece.start : piece.stop] = ticks[at : at + n]
             at += n
             self._scored(piece)
@@ -316,7 +316,7 @@ class Exchange:
             beats = len(lot.items.windows)
             self.redelivered += beats - lot.unscored
             lot.unscored = beats
-            lot.errors[:] = np.nan
+            lot.ax[:] = np.nan
         lots.sort(key=lambda lot: lot.received)  # stable: a stream's lots stay in order
         self._queue = deque(_Piece(lot, 0, lot.unscored) for lot in lots if lot.unscored)
         self.queued = sum(map(len, self._queue))

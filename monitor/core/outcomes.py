@@ -113,7 +113,7 @@ class Outcome:
 def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
     """Take the next lots of some streams, which must be complete, and in order within each, through the chain."""
     return chain.observe(
-        [(rules.chain, [Reconstructed(lot.items, lot.errors, lot.ticks) for lot in lots]) for rules, lots in arrived]
+        [(rules.chain, [Reconstructed(lot.items, lot.ax, lot.ticks) for lot in lots]) for rules, lots in arrived]
     )
 
 

@@ -179,7 +179,7 @@ class Commits:
     def _note_times(self, lots: list[Lot], done: float, began: float) -> None:
         latencies = done - np.concatenate([lot.arrivals[lot.items.table["kind"] == Kind.BEAT] for lot in lots])
         self.latency.add(latencies)
-        waited = began - np.array([lot.received for lot in lots if len(lot.errors)])
+        waited = began - np.array([lot.received for lot in lots if len(lot.ax)])
         self._context.instruments.committed(done - began, latencies, waited)
 
     def _tell(self, stream: Stream[Connection], entry: Entry) -> None:

@@ -76,7 +76,7 @@ def test_another_model_scores_everything_that_was_not_taken_out() -> None:
     for lease in exchange.assign(0.0):
         exchange.answer(lease, *answer_of(lease.windows(1) + 100))
     (lot,) = exchange.completed()
-    assert lot.errors.tolist() == [100.5, 101.5, 102.5, 103.5, 104.5, 105.5]
+    assert lot.ax.tolist() == [100.5, 101.5, 102.5, 103.5, 104.5, 105.5]
 
 
 def test_an_answer_after_the_lease_ran_out_changes_nothing() -> None:
@@ -171,8 +171,8 @@ def test_one_beat_that_no_worker_can_score_is_given_up_alone() -> None:
             else:
                 exchange.answer(lease, *answer_of(lease.windows(1)))
     (lot,) = exchange.completed()
-    assert lot.errors[[0, 2]].tolist() == [0.5, 2.5]
-    assert np.isnan(lot.errors[1])
+    assert lot.ax[[0, 2]].tolist() == [0.5, 2.5]
+    assert np.isnan(lot.ax[1])
     assert exchange.given_up == 1
 
 
@@ -373,7 +373,7 @@ class Delivery(RuleBasedStateMachine):
             return
         for lot in lots:
             assert lot.first == len(self.store[lot.stream])
-            scores = iter(lot.errors.tolist())
+            scores = iter(lot.ax.tolist())
             self.store[lot.stream] += [
                 (int(row["sample"]), int(row["kind"]), next(scores) if row["kind"] == BEAT else -1.0)
                 for row in lot.items.table

@@ -41,7 +41,7 @@ def lots(items: Items, cuts: list[int]) -> list[Lot]:
     for first, last in zip([0, *cuts], [*cuts, len(items)], strict=True):
         part = items[first:last]
         lot = Lot("a", first, part, np.zeros(len(part)), 0.0)
-        lot.errors[:] = np.where(part.windows[:, 0, 0] > 0, 5.0, 0.25)
+        lot.ax[:] = np.where(part.windows[:, 0, 0] > 0, 5.0, 0.25)
         lot.unscored = 0
         made.append(lot)
     return made
