@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ecgmon.models.score.evidence import NAMES, OUTLINE, Evidence
+from ecgmon.models.features import NAMES, OUTLINE
+from ecgmon.models.score.evidence import Evidence
 
 
 def normal_beats(n: int, seed: int) -> Evidence:

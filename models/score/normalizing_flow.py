@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ecgmon.models.score.evidence import OUTLINE
+from ecgmon.models.features import OUTLINE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -35,8 +35,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
+from ecgmon.models.features import NAMES, OWN, OWN_2, RHYTHM
 from ecgmon.models.score.calibration import LEAST_BEATS, Table
-from ecgmon.models.score.evidence import NAMES, OWN, OWN_2, RHYTHM, Evidence, log_error
+from ecgmon.models.score.evidence import Evidence, log_error
 from ecgmon.models.score.normalizing_flow import LEAST, Density
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ecgmon.models.score.evidence import BEATS
+from ecgmon.models.features import BEATS
 from ecgmon.models.windows import FILTER_HALF, FS, LENGTH
 from ecgmon.monitor.bench.segment import one_core
 from ecgmon.monitor.config.schema import AlertSettings

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from ecgmon.models.score.evidence import BEATS
+from ecgmon.models.features import BEATS
 from ecgmon.monitor.core.alerts import Alert, AlertEngine, End, Gap, Stalled
 from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
 from ecgmon.pipelines.items import Kind, Quality

@@ -14,7 +14,7 @@ import sqlite3
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from ecgmon.models.score.evidence import BEATS
+from ecgmon.models.features import BEATS
 from ecgmon.monitor.core.commit import Entry, StreamState
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ecgmon.models.score.evidence import OWN, OWN_2, RHYTHM
+from ecgmon.models.features import OWN, OWN_2, RHYTHM
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.evaluation import explanation
 from ecgmon.pipelines.evaluation.model_card import HEAVY, failure_cases

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ecgmon.models.score.evidence import NAMES
+from ecgmon.models.features import NAMES
 from ecgmon.pipelines.items import Items, Kind, Quality
 from ecgmon.pipelines.scoring.stream import StreamScorer
 from ecgmon.pipelines.segmentation.rhythm import RHYTHM, around

@@ -11,18 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ecgmon.models.features import BEATS, LEAST_BEATS, NAMES, OUTLINE, OUTLINE_TICKS, P_TICKS, QRS_TICKS
+from ecgmon.models.kernels import history as kernels
 from ecgmon.models.score import history
-from ecgmon.models.score.evidence import (
-    BEATS,
-    LEAST_BEATS,
-    NAMES,
-    OUTLINE,
-    OUTLINE_TICKS,
-    P_TICKS,
-    QRS_TICKS,
-    Evidence,
-    EvidenceError,
-)
+from ecgmon.models.score.evidence import Evidence, EvidenceError
 from ecgmon.models.score.history import History, row_type
 from ecgmon.models.windows import LENGTH, scale
 
@@ -258,5 +250,5 @@ def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start() ->
                 fresh = [history.History(leads) for _ in counts]
                 history.observe(fresh, counts, [windows], one, [ticks], one, one)
     assert (
-        signatures(history._compare) == signatures(history._look) == 1
+        signatures(kernels._compare) == signatures(kernels.look) == 1
     )  # a stream must not wait seconds for a compiler

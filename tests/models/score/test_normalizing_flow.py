@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgmon.models.features import OUTLINE
 from ecgmon.models.kernels import coupling
 from ecgmon.models.score import normalizing_flow as density
-from ecgmon.models.score.evidence import OUTLINE
 from ecgmon.models.score.normalizing_flow import COMPONENTS, Density, DensityError
 
 if TYPE_CHECKING:

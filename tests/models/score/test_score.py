@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgmon.models.features import NAMES, OUTLINE, OWN
 from ecgmon.models.score.calibration import CAP
-from ecgmon.models.score.evidence import NAMES, OUTLINE, OWN, Evidence
+from ecgmon.models.score.evidence import Evidence
 from ecgmon.models.score.score import KNOWN, Score, ScoreError
 from ecgmon.testing.evidence import normal_beats
 

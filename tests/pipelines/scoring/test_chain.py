@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ecgmon
-from ecgmon.models.score.evidence import BEATS, Evidence, EvidenceError
+from ecgmon.models.features import BEATS
+from ecgmon.models.score.evidence import Evidence, EvidenceError
 from ecgmon.models.weights.checkpoint import default_weights, read_info
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.items import ITEM, Items, Kind

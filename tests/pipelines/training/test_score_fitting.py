@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from ecgmon.models.features import NAMES
 from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
-from ecgmon.models.score.evidence import NAMES, log_error
+from ecgmon.models.score.evidence import log_error
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.training import score_fitting
 from ecgmon.pipelines.training.fitting import TrainingError
