@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models import windows
+from ecgmon.models.kernels.correlation import correlate
 from ecgmon.pipelines.evaluation.ec57 import (
     BeatCounts,
     RecordResult,
@@ -341,8 +342,8 @@ def draw_stages(db: Path, folder: Path) -> None:
     envelope = np.empty((len(raw), last - first), np.float32)
     even, odd = np.empty(last - first, np.float32), np.empty(last - first, np.float32)
     for lead in range(len(raw)):
-        qrs.correlate(raw[lead], qrs.gabor()[0], even)
-        qrs.correlate(raw[lead], qrs.gabor()[1], odd)
+        correlate(raw[lead], qrs.gabor()[0], even)
+        correlate(raw[lead], qrs.gabor()[1], odd)
         envelope[lead] = np.hypot(even, odd)
     figure, axes = _figure(len(raw), 1.9)
     for lead, axis in enumerate(axes):

@@ -27,20 +27,14 @@ from dataclasses import astuple, dataclass, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from ecgmon.models.kernels.compiled import Record, compiled
-from ecgmon.models.kernels.vectors import LANES, VECTOR, ZEROS, everywhere, load, store
-from ecgmon.models.windows import FS, MOST_LEADS, PHASES
+from ecgmon.models.kernels.correlation import correlate_both
+from ecgmon.models.windows import FS, MOST_LEADS
 from ecgmon.pipelines.items import Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 GABOR_CENTRE: Final = 15.0
@@ -126,13 +120,6 @@ BLOCK: Final = 8192
 
 TILE: Final = 512
 """Envelope values that are filtered together: they and what they need stay in the processor's nearest cache."""
-
-VECTORS: Final = (6, 4)
-"""Vector registers that the sums of one filter stay in, and those of each of two: with the signal and the taps they fill 16."""
-
-RUN: Final = LANES * VECTORS[0]
-RUN_OF_TWO: Final = LANES * VECTORS[1]
-"""Outputs of a filter that are worked out together."""
 
 LEAST_NOISE: Final = 0.01
 """Noise, as a share of an ordinary hump, that any lead is taken to have: keeps weights finite."""
@@ -306,113 +293,6 @@ def gabor() -> NDArray[np.float32]:
     return parts
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _correlate_run(
-    types: Any,  # noqa: ANN401 - numba ships no types
-    signal: Any,  # noqa: ANN401
-    filters: Any,  # noqa: ANN401
-    outs: Any,  # noqa: ANN401
-    start: Any,  # noqa: ANN401
-) -> tuple[Any, Callable[..., Any]]:
-    """Correlate with one filter or several of a length, for the outputs from ``start`` on: :data:`RUN`, or :data:`RUN_OF_TWO` of two.
-
-    The sums stay in vector registers until the last tap, and so does the stretch of signal under them: for a tap
-    :data:`LANES` further on it moves by one register, and one more is loaded.  A compiled loop over taps and outputs
-    cannot be brought to that: it keeps its sums in memory, and loads the signal anew for every tap.
-    The steps are multiplications and additions that are rounded one by one, in the order of :func:`correlate`.
-
-    Parameters
-    ----------
-    signal : contiguous array of float32
-        Has ``taps - 1`` values more than there are outputs up to the last, or still more.
-    filters : tuple of contiguous arrays of float32, shape (taps,)
-    outs : tuple of contiguous arrays of float32
-        Of each filter.
-    start : int
-    """
-    del types
-
-    def generate(context: Any, builder: Any, signature: Any, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
-        signal_type, filters_type, outs_type, start_type = signature.args
-        array = context.make_array(signal_type)(context, builder, values[0])
-        filter_arrays = [
-            context.make_array(filters_type.dtype)(context, builder, value)
-            for value in cgutils.unpack_tuple(builder, values[1])
-        ]
-        out_arrays = [
-            context.make_array(outs_type.dtype)(context, builder, value)
-            for value in cgutils.unpack_tuple(builder, values[2])
-        ]
-        index = context.get_value_type(start_type)
-        phases = ir.Constant(index, LANES)
-        vectors = range(VECTORS[len(filter_arrays) - 1])
-        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in vectors] for _ in filter_arrays]
-        under = [cgutils.alloca_once(builder, VECTOR) for _ in vectors]  # the signal under the sums
-        for row in sums:
-            for place in row:
-                builder.store(ZEROS, place)
-        taps = builder.extract_value(filter_arrays[0].shape, 0)
-        with cgutils.for_range(builder, phases) as phase:
-            for on, place in enumerate(under[1:]):
-                builder.store(load(builder, array.data, builder.add(values[3], phase.index), on), place)
-            with cgutils.for_range_slice(builder, phase.index, taps, phases, index) as (k, _):
-                for before, place in zip(under[1:], under[:-1], strict=True):
-                    builder.store(builder.load(before), place)
-                builder.store(load(builder, array.data, builder.add(values[3], k), len(vectors) - 1), under[-1])
-                for each, row in zip(filter_arrays, sums, strict=True):
-                    tap = everywhere(builder, each.data, k)
-                    for samples, place in zip(under, row, strict=True):
-                        product = builder.fmul(builder.load(samples), tap)
-                        builder.store(builder.fadd(builder.load(place), product), place)
-        for out, row in zip(out_arrays, sums, strict=True):
-            for on, place in enumerate(row):
-                store(builder, builder.load(place), out.data, values[3], on)
-        return context.get_dummy_value()
-
-    return numba.void(signal, filters, outs, start), generate
-
-
-@compiled
-def correlate(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Correlate ``signal`` with ``taps`` into ``out``; every output adds up in the order of :func:`ecgmon.models.windows.filter_raw`.
-
-    All three contiguous.
-    """
-    n = out.shape[0]
-    for start in range(0, n - RUN + 1, RUN):
-        _correlate_run(signal, (taps,), (out,), start)
-    if n >= RUN and n % RUN:
-        _correlate_run(signal, (taps,), (out,), n - RUN)  # gives some of the outputs before a second time
-    if n < RUN:
-        _correlate_few(signal, taps, out)
-
-
-@compiled
-def _correlate_few(signal: NDArray[np.float32], taps: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Correlate for fewer outputs than fill the vector registers."""
-    n = out.shape[0]
-    out[:] = 0
-    for phase in range(PHASES):
-        for k in range(phase, taps.shape[0], PHASES):
-            for i in range(n):
-                out[i] += signal[i + k] * taps[k]
-
-
-@compiled
-def _correlate_both(
-    signal: NDArray[np.float32], pair: NDArray[np.float32], even: NDArray[np.float32], odd: NDArray[np.float32]
-) -> None:
-    """Correlate with two filters of a length, shape (2, taps): :func:`correlate` twice, in less time."""
-    n = even.shape[0]
-    for start in range(0, n - RUN_OF_TWO + 1, RUN_OF_TWO):
-        _correlate_run(signal, (pair[0], pair[1]), (even, odd), start)
-    if n >= RUN_OF_TWO and n % RUN_OF_TWO:
-        _correlate_run(signal, (pair[0], pair[1]), (even, odd), n - RUN_OF_TWO)
-    if n < RUN_OF_TWO:
-        _correlate_few(signal, pair[0], even)
-        _correlate_few(signal, pair[1], odd)
-
-
 @compiled
 def extend(history: NDArray[Any], fresh: NDArray[Any], room: int) -> NDArray[Any]:
     """Join what is remembered and what is new, with ``room`` for values before both.
@@ -492,7 +372,7 @@ def _envelope(
         for start in range(0, n, TILE):
             size = min(TILE, n - start)
             even, odd = part[0, :size], part[1, :size]
-            _correlate_both(signal[lead, under + start :], gabor, even, odd)
+            correlate_both(signal[lead, under + start :], gabor, even, odd)
             for i in range(size):
                 envelope[lead, first + start + i] = np.sqrt(even[i] * even[i] + odd[i] * odd[i])
 

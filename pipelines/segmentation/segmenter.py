@@ -18,50 +18,29 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 import numpy as np
 
-from ecgmon.models.kernels.compiled import Record, compiled
-from ecgmon.models.windows import FS, LENGTH, MOST_LEADS, PREFERRED_LEADS, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, taps
+from ecgmon.models.windows import MOST_LEADS, PREFERRED_LEADS, taps
 from ecgmon.pipelines.items import ITEM, Items, Kind
-from ecgmon.pipelines.limits import FS_RANGE, RR_NEEDED, RR_REMEMBERED
-from ecgmon.pipelines.segmentation import qrs, quality
+from ecgmon.pipelines.limits import FS_RANGE
+from ecgmon.pipelines.segmentation import qrs
 from ecgmon.pipelines.segmentation.qrs import QrsSettings
 from ecgmon.pipelines.segmentation.resampling import Resampler
+from ecgmon.pipelines.segmentation.stages import (
+    ENVELOPE,
+    FLUSH_SECONDS,
+    MOST_KEPT,
+    OWN,
+    QRS,
+    QRS_INTERVALS,
+    STATE,
+    bytes_of_sample,
+    cut,
+    hold,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-SECOND_LOOK_AHEAD: Final = FS
-"""Samples at 360 Hz from the end of a second to its item: the beats of that second normally come first."""
-
-FLUSH_SECONDS: Final = 4
-"""Seconds for which the last value is held at the end, so that what was seen is also decided."""
-
-NEVER: Final = 2**62
-
-LARGEST: Final = 1e9
-"""Sample values beyond this, in any unit, are taken for missing; sums over them could overflow."""
-
-LONGEST_RUN: Final = 9000
-"""Samples without change that are counted at most, so that the count of a lead that stays off fits 16 bits at 360 Hz."""
-
-KEPT_STEP: Final = FS // 4
-"""The signal kept from one call to the next is a multiple of this long, so that its room seldom changes."""
-
-MOST_KEPT: Final = 6 * FS
-"""Bound of the signal kept, in samples.
-
-The detector waits for 2.4 s of signal to learn from and then searches 1.9 s back; the window of what it finds begins 0.8 s before.
-"""
-
-WAITING: Final = 16
-"""Beats that may wait for the end of their windows from one call to the next; no more than 6 can, at the shortest refractory time."""
-
-SECONDS_REMEMBERED: Final = 32
-"""Seconds whose noise is at hand in a call; a block has 23, and the detector may be behind the seconds or before them."""
-
-SECONDS_KEPT: Final = 4
-"""Those kept from one call to the next: the detector is at most two seconds before the seconds."""
 
 STREAMS_ALIKE: Final = 256
 """Kinds of streams (sampling frequency, leads, settings) whose constants are at hand; a stream keeps its own in any case."""
@@ -100,325 +79,6 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kept: int
     samples: int
     finished: bool
-
-
-_STATE: Final = np.dtype(
-    [
-        ("received", "i8"),  # samples at 360 Hz
-        ("pending", "i8"),  # detections that wait
-        ("beats", "i8"),
-        ("seconds", "i8"),
-        ("last_beat", "i8"),  # R peak at 360 Hz
-        ("intervals", "i8"),  # known RR intervals
-    ]
-)
-
-
-class _Places:
-    """Where everything of a fixed size that a segmenter remembers lies in the one array of bytes that holds it.
-
-    An array of numpy's own for each would take more room than what most of them hold.
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def take(self, kind: np.dtype[Any], count: int) -> slice:
-        """Give the next place; each begins at a multiple of eight bytes."""
-        start, end = self.size, self.size + kind.itemsize * count
-        self.size = -(-end // 8) * 8
-        return slice(start, end)
-
-
-_FLOAT: Final = np.dtype(np.float64)
-_PLACES: Final = _Places()
-_LAST: Final = _PLACES.take(np.dtype(np.float32), MOST_LEADS)
-_RUN: Final = _PLACES.take(np.dtype(np.int64), MOST_LEADS)
-_OWN: Final = _PLACES.take(_STATE, 1)
-_SEEN: Final = _PLACES.take(quality.RANGE, 1)
-_INTERVALS: Final = _PLACES.take(_FLOAT, RR_REMEMBERED)
-_WAITING: Final = _PLACES.take(qrs.DETECTION, WAITING)
-_NOISE: Final = _PLACES.take(qrs.NOISE, SECONDS_KEPT)
-_QRS: Final = _PLACES.take(qrs.STATE, 1)
-_QRS_LEVEL: Final = _PLACES.take(_FLOAT, MOST_LEADS)
-_QRS_NOISE: Final = _PLACES.take(_FLOAT, MOST_LEADS)
-_QRS_HEIGHTS: Final = _PLACES.take(_FLOAT, MOST_LEADS * qrs.REMEMBERED)
-_QRS_INTERVALS: Final = _PLACES.take(_FLOAT, qrs.REMEMBERED)
-_QRS_CANDIDATES: Final = _PLACES.take(qrs.CANDIDATE, qrs.CAPACITY)
-_ENVELOPE: Final = _PLACES.size
-"""From here on: float32, shape (leads, qrs.ENVELOPE_KEPT)."""
-
-
-@compiled
-def _hold(
-    samples: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    fixed: NDArray[np.uint8],
-    signal: NDArray[np.float32],
-    marks: NDArray[np.int32],
-) -> None:
-    """Pick leads, hold the last value over missing samples, and mark per sample: missing, samples without change."""
-    leads = columns.size
-    last = fixed[_LAST].view(np.float32)
-    run = fixed[_RUN].view(np.int64)
-    for lead in range(leads):
-        column, held, unchanged = columns[lead], last[lead], run[lead]
-        for i in range(samples.shape[0]):
-            value = samples[i, column]
-            missing = not abs(value) <= LARGEST  # also true of NaN
-            # Choices between two values compile without a jump: whether a sample repeats cannot be predicted
-            value = held if missing or value == held else value
-            unchanged = min(unchanged + 1, LONGEST_RUN) if value == held else 0
-            held = value
-            signal[lead, i] = held
-            marks[lead, i] = missing
-            marks[leads + lead, i] = unchanged
-        last[lead], run[lead] = held, unchanged
-
-
-@compiled
-def _emit(
-    states: Record,
-    ranges: Record,
-    pending: Record,
-    noise: Record,
-    intervals: NDArray[np.float64],
-    signals: NDArray[np.float32],
-    unchanged: NDArray[np.int16],
-    window_taps: NDArray[np.float32],
-    up: int,
-    down: int,
-    half: int,
-    limit: int,
-    ending: bool,  # noqa: FBT001 - compiled functions take no keyword-only arguments
-    table: Record,
-    windows: NDArray[np.float32],
-) -> tuple[int, int]:
-    """Write the items that the first ``limit`` samples at 360 Hz determine, in order; return how many, and the beats.
-
-    Where the stream is ``ending``, nothing waits for its look-ahead; what follows ``limit`` is a value that is held.
-    """
-    state = states[0]  # arrays of one go into a compiled function four times as fast as their records
-    seen = ranges[0]
-    signal = signals[0]  # the lead that is judged and scored; another is cut along
-    base = state.received - signal.size
-    items = 0
-    beats = 0
-    taken = 0
-    before = 0  # R peak of the window before
-    while True:
-        if taken < state.pending and pending[taken].sample < 0:
-            taken += 1  # the stream began in the middle of this beat: its R peak was not recorded
-            continue
-        second_ready = (state.seconds + 1) * FS - 1 + SECOND_LOOK_AHEAD
-        beat_ready = NEVER
-        if taken < state.pending:
-            beat_ready = max(pending[taken].ready, pending[taken].sample + RAW_AFTER - 1)
-        if ending:
-            if (state.seconds + 1) * FS > limit:
-                second_ready = NEVER
-            if taken < state.pending and pending[taken].sample + qrs.REFINE >= limit:
-                taken += 1  # its R peak may be still to come, in what was not recorded
-                continue
-        if min(beat_ready, second_ready) >= (NEVER if ending else limit):
-            break
-        item = table[items]
-        items += 1
-        item.flags = 0
-        item.rr = np.nan
-        item.rr_ratio = np.nan
-        if beat_ready <= second_ready:
-            beat = pending[taken]
-            taken += 1
-            peak = beat.sample
-            first = peak - RAW_BEFORE - base
-            last = first + RAW_LENGTH
-            # Where two windows overlap they have the same values, for each depends on the signal around it alone
-            shared = max(0, before + LENGTH - peak) if beats and peak > before else 0
-            for lead in range(signals.shape[0]):
-                for i in range(shared):
-                    windows[beats, lead, i] = windows[beats - 1, lead, LENGTH - shared + i]
-                qrs.correlate(signals[lead, first + shared : last], window_taps, windows[beats, lead, shared:])
-            before = peak
-            beats += 1
-            if beat.restart:
-                state.intervals = 0
-            elif state.beats > 0:
-                interval = (peak - state.last_beat) / FS
-                known = min(state.intervals, RR_REMEMBERED)
-                item.rr = interval
-                if known >= RR_NEEDED:
-                    item.rr_ratio = interval / intervals[:known].mean()
-                intervals[state.intervals % RR_REMEMBERED] = interval
-                state.intervals += 1
-            item.kind = Kind.BEAT.value
-            item.quality = quality.judge(seen, signal[first:last], unchanged[first:last], beat.noise)
-            item.flags = beat.flags
-            item.seq = state.beats
-            item.sample = (2 * peak * down + up) // (2 * up)
-            item.ready = beat_ready * down // up + half
-            state.last_beat = peak
-            state.beats += 1
-        else:
-            second = state.seconds
-            first = second * FS - base
-            stretch = signal[first : first + FS]
-            heard = noise[second % noise.size]
-            item.kind = Kind.SECOND.value
-            item.quality = quality.judge(
-                seen,
-                stretch,
-                unchanged[first : first + FS],
-                heard.noise if heard.second == second and heard.ready <= second_ready else 0.0,
-            )
-            quality.remember(seen, stretch, item.quality)
-            item.seq = second
-            item.sample = -(-second * FS * down // up)
-            item.ready = second_ready * down // up + half
-            state.seconds += 1
-    for i in range(taken, state.pending):
-        pending[i - taken] = pending[i]
-    state.pending -= taken
-    return items, beats
-
-
-@compiled
-def _oldest(states: Record, pending: Record, settings: Record, qrs_states: Record, candidates: Record) -> int:
-    """Give the first sample at 360 Hz that anything may still depend on, never one before the stream's first."""
-    state = states[0]
-    oldest: int = min(state.seconds * FS, qrs.looked_back_on(qrs_states))
-    oldest = min(oldest, qrs.undecided(settings, qrs_states, candidates) - qrs.REFINE - RAW_BEFORE)
-    for i in range(state.pending):
-        oldest = min(oldest, pending[i].sample - RAW_BEFORE)
-    return max(oldest, 0)
-
-
-@compiled
-def _bytes_of_sample(leads: int) -> int:
-    """Give the bytes that one instant takes among what is kept of every sample: see :func:`_parts`."""
-    return 4 * leads + 3
-
-
-@compiled
-def _parts(recent: NDArray[np.uint8], leads: int) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.uint8]]:
-    """Find what is kept of every sample: its values, shape (leads, h), one mark, shape (1, h), and whose it is dead, shape (h,)."""
-    kept = recent.size // _bytes_of_sample(leads)
-    signal = recent[: 4 * leads * kept].view(np.float32).reshape((leads, kept))
-    marks = recent[4 * leads * kept : (4 * leads + 2) * kept].view(np.int16).reshape((1, kept))
-    return signal, marks, recent[(4 * leads + 2) * kept :]
-
-
-@compiled
-def _cut(
-    fresh: NDArray[np.float32],
-    marks: NDArray[np.int32],
-    up: int,
-    down: int,
-    half: int,
-    end: int,
-    window_taps: NDArray[np.float32],
-    qrs_taps: NDArray[np.float32],
-    settings: Record,
-    fixed: NDArray[np.uint8],
-    recent: NDArray[np.uint8],
-) -> tuple[Record, NDArray[np.float32], NDArray[np.uint8]]:
-    """Take the next samples at 360 Hz through all stages; give the items, their windows, and ``recent`` as it is then.
-
-    One call, because a chunk of a quarter of a second is worked on in less time than it takes to call five functions.
-
-    Parameters
-    ----------
-    fresh : ndarray of float32, shape (leads, n)
-    marks : ndarray of int32, shape (2 * leads, n)
-        Of each lead whether a sample is missing, then of each lead for how many samples it has been the same.
-    end : int
-        Samples at 360 Hz in the stream, where it is at its end and what follows is a value that is held; else -1.
-    fixed : ndarray of uint8
-        What is remembered besides samples; brought up to date.
-    recent : ndarray of uint8
-        What is remembered of the last samples: see :func:`_parts`.
-    """
-    leads, n = fresh.shape
-    states = fixed[_OWN].view(_STATE)
-    waiting = fixed[_WAITING].view(qrs.DETECTION)
-    heard = fixed[_NOISE].view(qrs.NOISE)
-    qrs_states = fixed[_QRS].view(qrs.STATE)
-    candidates = fixed[_QRS_CANDIDATES].view(qrs.CANDIDATE)
-    signal, unchanged, deaths = _parts(recent, leads)
-    kept = deaths.size
-    state = states[0]
-    if state.received == 0 and n:
-        for lead in range(leads):
-            signal[lead, :] = fresh[lead, 0]
-    # What comes before a stream's first sample need not be kept: its value is that of the first
-    room = max(0, qrs.SIGNAL_KEPT + state.received - kept) if state.received <= kept else 0
-    state.received += n
-    whole = qrs.extend(signal, fresh, room)
-    newest = np.empty((1, n), np.int16)
-    for i in range(n):
-        run = marks[leads, i]
-        newest[0, i] = ~run if marks[0, i] else run
-    whole_unchanged = qrs.extend(unchanged, newest, room)
-    if room:
-        whole[:, :room] = signal[:, :1]
-        whole_unchanged[:, :room] = 0
-    detections, seconds, dead = qrs.detect(
-        settings,
-        qrs_states,
-        whole,
-        marks[leads:],
-        qrs_taps,
-        fixed[_ENVELOPE:].view(np.float32).reshape((leads, qrs.ENVELOPE_KEPT)),
-        deaths,
-        fixed[_QRS_LEVEL].view(np.float64)[:leads],
-        fixed[_QRS_NOISE].view(np.float64)[:leads],
-        fixed[_QRS_HEIGHTS].view(np.float64)[: leads * qrs.REMEMBERED].reshape((leads, qrs.REMEMBERED)),
-        fixed[_QRS_INTERVALS].view(np.float64),
-        candidates,
-    )
-    pending = np.empty(state.pending + detections.size, waiting.dtype)
-    for i in range(state.pending):
-        pending[i] = waiting[i]
-    for i in range(detections.size):
-        pending[state.pending + i] = detections[i]
-    state.pending = pending.size
-    noise = np.zeros(SECONDS_REMEMBERED, heard.dtype)
-    for i in range(heard.size):
-        if heard[i].ready > 0:  # else nothing was heard yet
-            noise[heard[i].second % noise.size] = heard[i]
-    for i in range(seconds.size):
-        noise[seconds[i].second % noise.size] = seconds[i]
-        heard[seconds[i].second % heard.size] = seconds[i]
-    table = np.empty(n // FS + state.pending + 2 + FLUSH_SECONDS, ITEM)
-    windows = np.empty((state.pending, leads, LENGTH), np.float32)
-    items, beats = _emit(
-        states,
-        fixed[_SEEN].view(quality.RANGE),
-        pending,
-        noise,
-        fixed[_INTERVALS].view(np.float64),
-        whole,
-        whole_unchanged[0],
-        window_taps,
-        up,
-        down,
-        half,
-        end if end >= 0 else state.received,
-        end >= 0,
-        table,
-        windows,
-    )
-    needed = state.received - _oldest(states, pending, settings, qrs_states, candidates)
-    needed = max(qrs.SIGNAL_KEPT, -(-needed // KEPT_STEP) * KEPT_STEP)
-    if needed != kept:
-        recent = np.empty(_bytes_of_sample(leads) * needed, np.uint8)
-        signal, unchanged, deaths = _parts(recent, leads)
-    qrs.remember(whole, signal)
-    qrs.remember(whole_unchanged, unchanged)
-    qrs.pack(dead, deaths)
-    for i in range(state.pending):
-        waiting[i] = pending[i]
-    return table[:items].copy(), windows[:beats].copy(), recent  # without the room that was left
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -545,9 +205,9 @@ class Segmenter:
         self._resampler = None if kind.up == kind.down else Resampler(fs, count, 2 * count)
         self._samples = 0  # taken, in the stream's own rate
         self._finished = False
-        self._fixed = np.zeros(_ENVELOPE + 4 * count * qrs.ENVELOPE_KEPT, np.uint8)
-        qrs.begin(self._fixed[_QRS].view(qrs.STATE), self._fixed[_QRS_INTERVALS].view(np.float64))
-        self._recent = np.zeros(_bytes_of_sample(count) * qrs.SIGNAL_KEPT, np.uint8)
+        self._fixed = np.zeros(ENVELOPE + 4 * count * qrs.ENVELOPE_KEPT, np.uint8)
+        qrs.begin(self._fixed[QRS].view(qrs.STATE), self._fixed[QRS_INTERVALS].view(np.float64))
+        self._recent = np.zeros(bytes_of_sample(count) * qrs.SIGNAL_KEPT, np.uint8)
 
     @property
     def lead(self) -> str:
@@ -613,7 +273,7 @@ class Segmenter:
         self._finished = True
         end = np.zeros(1, ITEM)
         end["kind"] = Kind.END
-        end["seq"] = self._fixed[_OWN].view(_STATE)["beats"]
+        end["seq"] = self._fixed[OWN].view(STATE)["beats"]
         end["sample"] = n
         end["ready"] = n - 1
         end["rr"] = end["rr_ratio"] = np.nan
@@ -627,12 +287,12 @@ class Segmenter:
         self._samples += len(samples)
         fresh = np.empty((leads, len(samples)), np.float32)
         marks = np.empty((2 * leads, len(samples)), np.int32)
-        _hold(samples, kind.columns, self._fixed, fresh, marks)
+        hold(samples, kind.columns, self._fixed, fresh, marks)
         if self._resampler is not None:
             fresh, marks = self._resampler.push(fresh, marks)
             marks[leads:] = marks[leads:].astype(np.int64) * up // down
         end = -(-before * up // down) if ending else -1
-        table, windows, self._recent = _cut(
+        table, windows, self._recent = cut(
             fresh,
             marks,
             up,
@@ -665,7 +325,7 @@ class Segmenter:
             Below 100 kB.
         """
         kind = self._kind
-        kept = self._recent.size // _bytes_of_sample(len(kind.columns))
+        kept = self._recent.size // bytes_of_sample(len(kind.columns))
         header = msgspec.msgpack.encode(
             _Header(kind.fs, list(kind.names), kind.settings, kept, self._samples, self._finished)
         )
@@ -710,7 +370,7 @@ class Segmenter:
             )
         segmenter = cls(header.fs, header.leads, settings=header.settings)
         segmenter._samples, segmenter._finished = header.samples, header.finished
-        segmenter._recent = np.zeros(_bytes_of_sample(len(segmenter.leads)) * header.kept, np.uint8)
+        segmenter._recent = np.zeros(bytes_of_sample(len(segmenter.leads)) * header.kept, np.uint8)
         arrays = segmenter._everything()
         expected = sum(array.nbytes for array in arrays)
         at = start + length

@@ -283,7 +283,7 @@ def _signal(record: Record) -> tuple[tuple[str, ...], NDArray[np.float32]]:
 
 def _held(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Replace missing samples by the value before them as the segmenter does, 0 before the first; tell which they are."""
-    from ecgmon.pipelines.segmentation.segmenter import LARGEST
+    from ecgmon.pipelines.segmentation.stages import LARGEST
 
     missing = ~(np.abs(signal) <= LARGEST)  # true of NaN, too
     if missing.any():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from ecgmon.models.features import (
     BEATS,
@@ -16,6 +17,9 @@ from ecgmon.models.features import (
     SPREAD_INTERVALS,
 )
 from ecgmon.models.kernels.history import TICKS, Compared, Kept, Memory, compare, look, put_back
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 P = len(P_TICKS)
 
@@ -80,6 +84,7 @@ def test_put_back_restores_the_memory_to_the_last_byte() -> None:
 def test_what_is_kept_of_windows_is_that_of_numpy() -> None:
     random = np.random.default_rng(3)
     windows = random.standard_normal((30, 2, 320)).astype(np.float32)
+    windows.flags.writeable = False  # as in a message; numba compiles a loop for every kind of array
     span, shapes = np.empty((32, 2), np.float32), np.empty((32, 2, len(TICKS)), np.float32)
     outline = np.empty((32, OUTLINE), np.float32)
     look(windows, 2, span, shapes, outline)

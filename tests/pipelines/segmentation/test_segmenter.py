@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecgmon.models import windows
+from ecgmon.models.kernels import correlation
 from ecgmon.pipelines.items import Flag, Items, Kind, Quality
-from ecgmon.pipelines.segmentation import qrs
 from ecgmon.pipelines.segmentation.qrs import SETTING_RANGES, QrsSettings, QrsSettingsError
 from ecgmon.pipelines.segmentation.segmenter import SegmentationError, Segmenter
 from ecgmon.testing import synthetic_ecg
@@ -376,11 +376,13 @@ def test_a_stream_that_begins_within_a_beat_has_no_sample_before_its_first() -> 
     assert cut > 200
 
 
-@pytest.mark.parametrize("n", [1, qrs.RUN - 1, qrs.RUN, qrs.RUN + 1, windows.LENGTH, 2 * windows.LENGTH + 3])
+@pytest.mark.parametrize(
+    "n", [1, correlation.RUN - 1, correlation.RUN, correlation.RUN + 1, windows.LENGTH, 2 * windows.LENGTH + 3]
+)
 def test_a_filter_adds_up_tap_by_tap_however_many_outputs_are_asked_for(n: int) -> None:
     signal = np.random.default_rng(n).normal(size=n + 2 * windows.FILTER_HALF).astype(np.float32)
     room = np.full(n + 2, 7, np.float32)
-    qrs.correlate(signal, windows.taps(), room[1:-1])
+    correlation.correlate(signal, windows.taps(), room[1:-1])
     np.testing.assert_array_equal(room[1:-1], windows.filter_raw(signal))
     assert room[0] == room[-1] == 7
 
