@@ -60,9 +60,7 @@ def source_of(
         raise SamplingRateError("samples were given without their sampling frequency; give fs in Hz, such as fs=360")
     samples = np.asarray(x)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise SignalFormatError(
-            f"the samples are {samples.dtype}, expected floats in mV; divide ADC units by the gain"
-        )
+        raise SignalFormatError(f"the samples are {samples.dtype}, expected floats in mV; divide ADC units by the gain")
     if samples.ndim not in _DIMENSIONS or (samples.ndim > 1 and not 1 <= samples.shape[1] <= MOST_LEADS):
         raise SignalFormatError(
             f"the samples have shape {samples.shape}, expected (samples,) or (samples, leads) with 1 or 2 leads; "

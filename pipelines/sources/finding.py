@@ -164,9 +164,7 @@ def _find(name: str, mitdb: Path | None) -> list[Path | None]:
     match = _DATABASE_RECORD.fullmatch(name)
     if match is None:
         if ".." in given.parts:
-            raise UnsafeNameError(
-                f"{name!r}: there is no record at this path, and a database name cannot contain '..'"
-            )
+            raise UnsafeNameError(f"{name!r}: there is no record at this path, and a database name cannot contain '..'")
         raise RecordNotFoundError(
             f"{name!r}: there is no header {_header(stem)} and no such folder; "
             "name a WFDB record, a folder of records, a record of a PhysioNet database (mitdb/208), or toy"
@@ -181,9 +179,7 @@ def _records_of(folder: Path) -> Iterable[Path]:
         names = listing.read_text(encoding="utf-8", errors="replace").split()
         for name in names:
             if _CONTROL.search(name) or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise UnsafeNameError(
-                    f"{listing}: {name!r} points outside the folder; list only records inside it"
-                )
+                raise UnsafeNameError(f"{listing}: {name!r} points outside the folder; list only records inside it")
     else:
         names = sorted(header.stem for header in folder.glob("*.hea"))
     if not names:

@@ -228,10 +228,7 @@ def _check_count(promised: int, found: int, label: str) -> None:
 def _checked(value: int, most: int, what: str, label: str, *, least: int = 0) -> int:
     if not least <= value <= most:
         shown = str(value) if abs(value) < 10**20 else f"{str(value)[:20]}..."
-        raise HeaderError(
-            f"{label} says {shown} {what}, expected {least} to {most}; "
-            "correct it, or fetch it again"
-        )
+        raise HeaderError(f"{label} says {shown} {what}, expected {least} to {most}; correct it, or fetch it again")
     return value
 
 

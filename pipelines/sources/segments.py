@@ -119,9 +119,7 @@ def readable_length(
             length += max(part.frames - part.skew, 0)  # a skewed signal lacks samples for the last frames
             break
         if part is not None and part.frames is not None and part.frames > wanted + _PADDING and len(segments) == 1:
-            notes.append(
-                f"the header says {wanted} samples, the signal file holds {part.frames}; the rest is not read"
-            )
+            notes.append(f"the header says {wanted} samples, the signal file holds {part.frames}; the rest is not read")
     window = LENGTH / FS
     if length / header.fs < window:
         raise RecordTooShortError(

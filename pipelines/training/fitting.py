@@ -172,65 +172,113 @@ def fit(
     """
     import torch
 
-    from ecgmon.models.networks.dense import DenseGenerator, principal_axes
-    from ecgmon.models.training.distillation import ResumeError, Training
+    from ecgmon.models.inference.device import DeviceError, check_device
+    from ecgmon.models.training.distillation import Training
 
     if threads < 1:
         raise TrainingError(f"{threads} threads cannot compute; give at least 1")
+    try:
+        check_device(device)
+    except DeviceError as error:
+        raise TrainingError(str(error)) from error
     torch.set_num_threads(threads)
     train = dataset.beats[used.train]
-    held_out = dataset.beats[used.held_out]
-    per_epoch = len(train) // settings.batch
-    if per_epoch == 0:
+    steps_per_epoch = len(train) // settings.batch
+    if steps_per_epoch == 0:
         raise TrainingError(
             f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
         )
-    about = {
+    about = _described(dataset, settings, used, only_confirmed=only_confirmed)
+    lessons = _lessons(teacher, dataset, settings, used, about, device)
+    training = Training(settings, leads=1, steps=steps_per_epoch * settings.epochs, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, about)
+    _set_axes(training, dataset, train)
+    _resume(out, training)
+    last = training.steps if stop_after is None else min(stop_after, training.steps)
+    _train_until(last, training, dataset, used, lessons, out, progress)
+    return training
+
+
+def _described(dataset: Dataset, settings: Settings, used: Split, *, only_confirmed: bool) -> dict[str, Any]:
+    """Describe a training, still without its teacher, as ``about.json`` stores it."""
+    return {
         "split": used.name,
         "only_confirmed": only_confirmed,
         "settings": asdict(settings),
         "data": dataset.about["sha256"],
-        "beats": len(train),
+        "beats": int(np.count_nonzero(used.train)),
         "selection": hashlib.sha256(np.flatnonzero(used.train).tobytes()).hexdigest(),
         "teacher": None,
     }
-    lessons = None
-    if settings.distils and not settings.self_teacher:
-        if teacher is None:
-            raise TrainingError(
-                "these settings distil from a teacher; name the folder of its run, or use a self-teacher"
-            )
-        network, theirs = trained(teacher)
-        if (
-            theirs["split"] != used.name
-            or theirs.get("selection") != about["selection"]
-            or theirs["data"] != about["data"]
-        ):
-            raise TrainingError(
-                f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
-                "and a teacher must not have seen what its student is tested on"
-            )
-        lessons = Lessons(network.to(device), dataset, train)
-        about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
-    elif teacher is not None:
-        raise TrainingError("these settings have no use for a teacher; give alpha or beta, and no self-teacher")
-    try:
-        training = Training(settings, leads=1, steps=per_epoch * settings.epochs, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch has no name for it
-        raise TrainingError(f"torch cannot compute on {device!r}: {error}") from error
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(out, about)
+
+
+def _lessons(
+    teacher: Path | None, dataset: Dataset, settings: Settings, used: Split, about: dict[str, Any], device: str
+) -> Lessons | None:
+    """Compute the teacher's outputs if the settings need them, and describe the teacher in ``about``.
+
+    Raises
+    ------
+    TrainingError
+        If the teacher is missing, is not needed, or was trained on another split or other data.
+    """
+    if not settings.distils or settings.self_teacher:
+        if teacher is not None:
+            raise TrainingError("these settings do not use a teacher; give alpha or beta, and no self-teacher")
+        return None
+    if teacher is None:
+        raise TrainingError("these settings distil from a teacher; name the folder of its run, or use a self-teacher")
+    network, theirs = trained(teacher)
+    if theirs["split"] != used.name or theirs.get("selection") != about["selection"] or theirs["data"] != about["data"]:
+        raise TrainingError(
+            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
+            "and a teacher must not have seen what its student is tested on"
+        )
+    lessons = Lessons(network.to(device), dataset, dataset.beats[used.train])
+    about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
+    return lessons
+
+
+def _set_axes(training: Training, dataset: Dataset, train: NDArray[np.void]) -> None:
+    """Set the principal axes of a dense generator from the training beats; other generators have none."""
+    import torch
+
+    from ecgmon.models.networks.dense import DenseGenerator, principal_axes
+
     if isinstance(training.generator, DenseGenerator):
         axes = principal_axes(map(torch.from_numpy, _scaled(dataset, train)))
         training.generator.axes.weight.data.copy_(axes)
+
+
+def _resume(out: Path, training: Training) -> None:
+    """Restore the stored state of a run, if there is one, and drop the log lines after it."""
+    from ecgmon.models.training.distillation import ResumeError
+
     if (out / "state.pt").exists():
         try:
             training.restore(_load_state(out))
         except ResumeError as error:
             raise TrainingError(f"{out}: {error}") from error
-    _forget_after(out / "log.jsonl", training.step)
+    _drop_lines_after(out / "log.jsonl", training.step)
+
+
+def _train_until(
+    last: int,
+    training: Training,
+    dataset: Dataset,
+    used: Split,
+    lessons: Lessons | None,
+    out: Path,
+    progress: Callable[[int, int, dict[str, float]], bool],
+) -> None:
+    """Train up to step ``last``, or until ``progress`` returns False; write the log and the state to ``out``."""
+    import torch
+
+    settings = training.settings
+    train, held_out = dataset.beats[used.train], dataset.beats[used.held_out]
+    steps_per_epoch = len(train) // settings.batch
     with (out / "log.jsonl").open("a") as log:
-        last = training.steps if stop_after is None else min(stop_after, training.steps)
         going = True
         while going and training.step < last:
             rate = training.rate
@@ -239,15 +287,14 @@ def fit(
             entry: dict[str, float] = {}
             if training.step % LOG_EVERY == 0:
                 entry |= {"rate": rate, **terms, "restarts": training.restarts}
-            if training.step % per_epoch == 0:
+            if training.step % steps_per_epoch == 0:
                 entry["held_out_reconstruction"] = float(np.mean(errors(training.generator, dataset, held_out)))
             if entry:
-                log.write(json.dumps({"step": training.step, "epoch": training.step / per_epoch} | entry) + "\n")
+                log.write(json.dumps({"step": training.step, "epoch": training.step / steps_per_epoch} | entry) + "\n")
                 log.flush()
             going = progress(training.step, training.steps, terms)
             if not going or training.step % SAVE_EVERY == 0 or training.step == last:
                 _save_state(out, training)
-    return training
 
 
 def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
@@ -362,7 +409,7 @@ def _save_state(out: Path, training: Training) -> None:
     part.replace(out / "state.pt")
 
 
-def _forget_after(log: Path, step: int) -> None:
+def _drop_lines_after(log: Path, step: int) -> None:
     """Drop what a training logged after the state that it is resumed from: it will log that again."""
     if log.exists():
         lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
