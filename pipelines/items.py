@@ -1,9 +1,9 @@
-"""What a stream is cut into: beats, seconds and its end, in one order.
+"""The items that a stream is cut into: beats, seconds, gaps and the end, in one order.
 
-A segmenter turns samples into a sequence of *items*.  The position of an item in that sequence is
-what delivery counts, acknowledges and deduplicates; it depends on the samples alone, never on how
-they were cut into chunks.  Beats carry a window and are scored; seconds carry the quality of one
-second of signal and move a stream's clock on where there are no beats (a pause, a lost lead).
+A segmenter turns samples into a sequence of *items*.  Delivery counts, acknowledges and deduplicates
+items by their position in that sequence.  The position depends on the samples only, not on how they
+were cut into chunks.  A beat has a window and is scored.  A second has the quality of one second of
+signal; it advances a stream's clock when there are no beats (a pause, a lost lead).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Kind(IntEnum):
-    """What an item is."""
+    """Kind of an item."""
 
     BEAT = 0
     """A detected heartbeat, with a window."""
     SECOND = 1
-    """One second of the stream has passed, with its signal quality."""
+    """One second of the stream, with its signal quality."""
     GAP = 2
-    """A live source could not be taken in time; ``seq`` beats were dropped before this point."""
+    """A live source was too fast for the monitor; ``seq`` beats were dropped before this point."""
     END = 3
     """The source has ended; nothing follows."""
 
 
 class Quality(IntEnum):
-    """What a second of signal, or the signal under a beat, can be used for.  Ordered by severity."""
+    """Quality of a second of signal, or of the signal under a beat.  Ordered by severity."""
 
     USABLE = 0
     NOISY = 1
@@ -47,9 +47,9 @@ class Flag(IntEnum):
     """Bits of an item's ``flags``."""
 
     SEARCHED_BACK = 1
-    """The beat was found by searching back with a lower threshold."""
+    """The beat was found by a search back with a lower threshold."""
     LEARNING = 2
-    """The detector was still learning the stream when it found the beat."""
+    """The detector was still adapting to the stream when it found the beat."""
 
 
 ITEM: Final = np.dtype(

@@ -1,6 +1,6 @@
-"""Limits that several modules hold to: each stands here, once.
+"""Limits that several modules share, each defined once.
 
-What a window is made of (its length, its sampling frequency, its leads) is said in :mod:`ecgmon.models.windows`.
+The properties of a window (length, sampling frequency, leads) are in :mod:`ecgmon.models.windows`.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from typing import Final
 
 FS_RANGE: Final = (100.0, 1000.0)
-"""Least and highest sampling frequency of a stream, in Hz; below the least, the windows' 45 Hz would be lost."""
+"""Lowest and highest sampling frequency of a stream, in Hz.  A lower one could not represent the windows' 45 Hz."""
 
 RR_REMEMBERED: Final = 8
 RR_NEEDED: Final = 4
-"""RR intervals that the recent rhythm is the mean of, and how many of them have to be known."""
+"""The recent rhythm is the mean of up to RR_REMEMBERED RR intervals; it is unknown with fewer than RR_NEEDED."""
 
 MATCH_SECONDS: Final = 0.15
-"""Farthest that a detected beat may be from an annotated one to be the same (ANSI/AAMI EC57), in seconds."""
+"""Largest distance in seconds at which a detected beat matches an annotated one (ANSI/AAMI EC57)."""
 
 MAX_ITEMS: Final = 65_536
-"""Most items in one message, and so beats in one batch."""
+"""Most items in one message, and therefore most beats in one batch."""
 
 MAX_STREAM_ID: Final = 64
-"""Longest stream id, in characters: ids become labels of metrics, file names and columns."""
+"""Longest stream id, in characters.  Ids are used as metric labels, file names and columns."""
 
 STREAM_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
-"""Pattern of a whole stream id, which is to be anchored where it is used."""
+"""Pattern of a whole stream id; the code that uses it must anchor it."""

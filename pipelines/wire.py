@@ -1,13 +1,13 @@
-"""The messages between producer, monitor and worker, and how they are read and written.
+"""The messages between producer, monitor and worker, and how to encode and decode them.
 
-A message is a list of ZeroMQ frames: a header (msgpack, one of the structs below, told apart by its
-``type``) and, for the three that carry beats, raw little-endian arrays.  Nothing is unpickled, every
-header is checked against its type and limits, and every array against the header that announces it,
-before anything else looks at them.
+A message is a list of ZeroMQ frames.  The first is a header: msgpack of one of the structs below,
+identified by its ``type``.  The three messages with beats also have raw little-endian arrays.
+Nothing is unpickled.  Before any other use, every header is checked against its type and limits,
+and every array against its header.
 
-Peers talk DEALER (producer, worker) to ROUTER (monitor).  The monitor draws a new *epoch* at every
-start; whoever speaks to it with another epoch, or without having said hello, is answered
-:class:`Unknown` and introduces itself again.  docs/architecture.md tells the conversation.
+Peers (producers, workers) use DEALER sockets, the monitor uses ROUTER sockets.  The monitor draws a
+new *epoch* at every start.  It answers :class:`Unknown` to a message with another epoch or from a
+peer that has not greeted; the peer then greets again.  docs/architecture.md describes the exchange.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROTOCOL: Final = 1
-"""Version of the protocol; peers that speak another one are refused."""
+"""Version of the protocol; peers with another version are refused."""
 
 MAX_FRAME: Final = 64 * 2**20
 """Longest frame in bytes that a socket accepts."""
 MAX_STREAMS: Final = 10_000
 """Most streams of one producer."""
 MAX_LEADS: Final = 16
-"""Most leads of a window, and of a stream as announced."""
+"""Most leads of a window and of an announced stream."""
 MAX_TEXT: Final = 256
 """Longest text in a header, in characters."""
 
@@ -46,7 +46,7 @@ StreamId = Annotated[
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Epoch = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
 Device = Literal["cpu", "cuda"]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: a sum that took infinity in never lets go of it
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: one infinity would spoil a sum for good
 Heartbeat = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
@@ -63,7 +63,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 class StreamInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a producer says of a stream that it is going to send."""
+    """A producer's description of a stream that it will send."""
 
     stream: StreamId
     fs: Annotated[float, msgspec.Meta(ge=FS_RANGE[0], le=FS_RANGE[1])]
@@ -76,14 +76,14 @@ class StreamInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hello(_Message, frozen=True, tag="hello"):
-    """A producer introduces itself and its streams; their order gives them their numbers."""
+    """A producer's greeting with its streams; their order defines their numbers."""
 
     protocol: int
     producer: Text
-    """Random and new for every process: two with the same streams are two producers."""
+    """Random name, new for every process, so that two processes with the same streams differ."""
     streams: Annotated[list[StreamInfo], msgspec.Meta(min_length=1, max_length=MAX_STREAMS)]
     greeting: Count = 0
-    """Number of this hello among the producer's; the answer has it, too."""
+    """Number of this hello among the producer's; the answer repeats it."""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -100,28 +100,28 @@ class Part(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class Deliver(_Message, frozen=True, tag="deliver"):
     """Items.  Frames: ITEM table, windows float32 (beats, leads, 320), ages float32 (items,).
 
-    An age is the time in seconds from the arrival of the last sample that an item depends on to
-    this sending: relative times need no common clock.
+    An age is the time in seconds from the arrival of the last sample that an item depends on to the
+    sending of this message.  Relative times need no common clock.
     """
 
     epoch: Epoch
     parts: Annotated[list[Part], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
     segment_seconds: Seconds
-    """Processor time in seconds that cutting these items took."""
+    """Processor time in seconds spent on cutting these items."""
 
 
 class ProducerPing(_Message, frozen=True, tag="producer-ping"):
-    """Still here."""
+    """A sign of life of a producer."""
 
     epoch: Epoch
     resent: Count
     """Beats sent more than once since the producer started."""
     dropped: Count = 0
-    """Beats that gave way to newer ones since the producer started, where its sources are live."""
+    """Beats of live sources that were dropped for newer ones since the producer started."""
 
 
 class Trouble(_Message, frozen=True, tag="trouble"):
-    """A source could not be read, or not to its end."""
+    """A source cannot be read, or not to its end."""
 
     epoch: Epoch
     stream: StreamId
@@ -132,25 +132,25 @@ class Trouble(_Message, frozen=True, tag="trouble"):
 
 
 class Welcome(_Message, frozen=True, tag="welcome"):
-    """Where each stream of the hello stands, in its order."""
+    """Positions of the streams of a hello, in its order."""
 
     epoch: Epoch
     received: list[Count]
-    """Send from this position on."""
+    """Position from which to send."""
     stored: list[Count]
-    """Everything before this position is safe."""
+    """Everything before this position is stored."""
     samples: list[Count]
-    """The monitor knows the stream up to this sample: where a live source that comes back goes on."""
+    """The monitor has the stream up to this sample; a live source that reconnects continues there."""
     window: Annotated[int, msgspec.Meta(ge=1)]
-    """Most items that the producer may have sent without their being stored."""
+    """Most items that may be sent and not stored yet."""
     heartbeat: Heartbeat
-    """Seconds between pings; the monitor is taken for dead after several."""
+    """Seconds between pings; after several without an answer, the monitor counts as gone."""
     greeting: Count = 0
-    """That of the hello which this answers: what answers an older one knows nothing of what was sent since."""
+    """Number of the hello that this answers; an answer to an older hello is out of date and is ignored."""
 
 
 class Stored(_Message, frozen=True, tag="stored"):
-    """Pairs of stream number and position: everything before it is safe."""
+    """Pairs of stream number and position: everything before the position is stored."""
 
     epoch: Epoch
     positions: list[tuple[Count, Count]]
@@ -160,18 +160,18 @@ class Stored(_Message, frozen=True, tag="stored"):
 
 
 class Ready(_Message, frozen=True, tag="ready"):
-    """A worker introduces itself."""
+    """A worker's greeting."""
 
     protocol: int
     worker: Text
     model: Text
-    """Fingerprint of its weights: all scores of a store come from one model."""
+    """Fingerprint of its weights; all scores of a store must come from one model."""
     device: Device
     leads: Annotated[int, msgspec.Meta(ge=1, le=MAX_LEADS)]
     credit: Annotated[int, msgspec.Meta(ge=1, le=64)]
-    """Batches that it takes at a time."""
+    """Number of batches that it accepts at a time."""
     degraded: Text = ""
-    """Why it does not compute where it should: its GPU has failed."""
+    """Why it computes on the CPU instead of its GPU; empty if it does not."""
 
 
 class Scores(_Message, frozen=True, tag="scores"):
@@ -180,11 +180,11 @@ class Scores(_Message, frozen=True, tag="scores"):
     epoch: Epoch
     batch: Count
     seconds: Seconds
-    """Time that the scoring took."""
+    """Time spent on scoring."""
 
 
 class Failed(_Message, frozen=True, tag="failed"):
-    """The worker could not score a batch, and says why."""
+    """The worker could not score a batch, with the reason."""
 
     epoch: Epoch
     batch: Count
@@ -192,7 +192,7 @@ class Failed(_Message, frozen=True, tag="failed"):
 
 
 class WorkerPing(_Message, frozen=True, tag="worker-ping"):
-    """Still here."""
+    """A sign of life of a worker."""
 
     epoch: Epoch
 
@@ -201,14 +201,14 @@ class WorkerPing(_Message, frozen=True, tag="worker-ping"):
 
 
 class Accepted(_Message, frozen=True, tag="accepted"):
-    """The worker may expect batches."""
+    """The monitor has accepted the worker and may send batches."""
 
     epoch: Epoch
     heartbeat: Heartbeat
 
 
 class Batch(_Message, frozen=True, tag="batch"):
-    """Work.  Frame: windows float32 (beats, leads, 320)."""
+    """Windows to score.  Frame: windows float32 (beats, leads, 320)."""
 
     epoch: Epoch
     batch: Count
@@ -220,7 +220,7 @@ class Batch(_Message, frozen=True, tag="batch"):
 
 
 class Bye(_Message, frozen=True, tag="bye"):
-    """The peer leaves: it sends nothing more and takes nothing more."""
+    """The peer leaves: it sends and accepts no more messages."""
 
     epoch: Epoch
 
@@ -232,13 +232,13 @@ class Pong(_Message, frozen=True, tag="pong"):
 
 
 class Unknown(_Message, frozen=True, tag="unknown"):
-    """The monitor does not know the sender, or not any more: introduce yourself again."""
+    """The monitor does not know the sender (any more); the sender must greet again."""
 
     epoch: Epoch
 
 
 class Refused(_Message, frozen=True, tag="refused"):
-    """The monitor will not work with this peer as it is; ``retry`` tells if waiting may help."""
+    """The monitor refuses this peer; ``retry`` says whether the peer may try again later."""
 
     reason: Text
     retry: bool
@@ -256,7 +256,7 @@ from_worker: Final = msgspec.msgpack.Decoder(FromWorker)
 to_worker: Final = msgspec.msgpack.Decoder(ToWorker)
 
 encode: Final = _encoder.encode
-"""Header struct to bytes."""
+"""Encode a header struct to bytes."""
 
 _T = TypeVar("_T")
 
@@ -264,7 +264,7 @@ _FRAMES: Final[dict[type, int]] = {Deliver: 4, Scores: 3, Batch: 2}
 
 
 def decode(decoder: msgspec.msgpack.Decoder[_T], frames: Sequence[bytes | memoryview]) -> _T:
-    """Read a header and check that as many frames came as it announces.
+    """Decode a header and check the number of frames.
 
     Raises
     ------
@@ -273,15 +273,15 @@ def decode(decoder: msgspec.msgpack.Decoder[_T], frames: Sequence[bytes | memory
         ``frames`` if the number of frames is not that of the message.
     """
     if not frames:
-        raise WireError("frames", "an empty message")
+        raise WireError("frames", "the message has no frames")
     try:
         header = decoder.decode(frames[0])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        # the decoder lets through what Python says of text that is not UTF-8 and of endless nesting
+        # msgspec does not convert Python's errors for text that is not UTF-8 and for too deep nesting.
         raise WireError("header", str(error)) from None
     expected = _FRAMES.get(type(header), 1)
     if len(frames) != expected:
-        raise WireError("frames", f"{type(header).__name__} takes {expected} frames and came with {len(frames)}")
+        raise WireError("frames", f"{type(header).__name__} has {len(frames)} frames, expected {expected}")
     return header
 
 
@@ -290,19 +290,19 @@ def _array(frame: bytes | memoryview, kind: np.dtype[Any] | str, shape: tuple[in
     expected = dtype.itemsize * int(np.prod(shape))
     size = len(frame) if isinstance(frame, bytes) else frame.nbytes
     if size != expected:
-        raise WireError("size", f"{what}: {size} bytes came where {shape} of {dtype.name} take {expected}")
+        raise WireError("size", f"{what}: {size} bytes, expected {expected} for {shape} of {dtype.name}")
     return np.frombuffer(frame, dtype).reshape(shape)
 
 
 def _bytes_of(array: NDArray[Any], kind: np.dtype[Any] | str) -> memoryview:
-    """Give the bytes of an array, not a copy of them."""
+    """Return the bytes of an array, without a copy if it already has this type and layout."""
     return np.ascontiguousarray(array, kind).data
 
 
 def pack_deliver(
     epoch: int, parts: Sequence[tuple[int, int, Items, NDArray[np.float32]]], segment_seconds: float
 ) -> list[bytes]:
-    """Frames of a :class:`Deliver`.
+    """Encode a :class:`Deliver` as frames.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def pack_deliver(
     parts : sequence of (stream number, first position, items, ages)
         Ages are float32 in seconds, one per item.
     segment_seconds : float
-        Processor time that cutting these items took.
+        Processor time in seconds spent on cutting these items.
     """
     header = Deliver(
         epoch=epoch,
@@ -329,12 +329,12 @@ def pack_deliver(
 def unpack_deliver(
     header: Deliver, frames: Sequence[bytes | memoryview], leads: Sequence[int]
 ) -> list[tuple[Items, NDArray[np.float32]]]:
-    """Items and ages of every part of a :class:`Deliver`, checked.
+    """Decode and check the items and ages of every part of a :class:`Deliver`.
 
     Parameters
     ----------
     header, frames
-        As :func:`decode` took them.
+        As passed to and returned by :func:`decode`.
     leads : sequence of int
         Number of leads in the windows of each stream of the sender, by stream number.
 
@@ -346,10 +346,10 @@ def unpack_deliver(
     """
     total = sum(part.items for part in header.parts)
     if total > MAX_ITEMS:
-        raise WireError("size", f"{total} items in one message; at most {MAX_ITEMS} are taken")
+        raise WireError("size", f"{total} items in one message; expected at most {MAX_ITEMS}")
     for part in header.parts:
         if part.stream >= len(leads):
-            raise WireError("stream", f"stream number {part.stream} was not announced; {len(leads)} were")
+            raise WireError("stream", f"stream number {part.stream} was not announced; expected 0 to {len(leads) - 1}")
     table = _array(frames[1], ITEM, (total,), "items")
     ages = _array(frames[3], "<f4", (total,), "ages")
     samples = _array(
@@ -368,7 +368,7 @@ def unpack_deliver(
     last = np.cumsum([part.items for part in header.parts])  # one past the last row of each part
     before = np.concatenate([[0], np.cumsum(table["kind"] == Kind.BEAT)])  # beats before each row
     beats = np.diff(before[last], prepend=0).tolist()
-    # the alert rules rely on there being none
+    # The alert rules rely on this: no items after an end.
     ends = table["kind"] == Kind.END
     if ends.any() and not np.isin(np.flatnonzero(ends), last - 1).all():
         raise WireError("ended", "items follow the end of their stream")
@@ -377,7 +377,7 @@ def unpack_deliver(
     for part, found in zip(header.parts, beats, strict=True):
         rows = slice(row, row + part.items)
         if found != part.beats:
-            raise WireError("item", f"a part says {part.beats} beats and holds {found}")
+            raise WireError("item", f"a part has {found} beats, but its header says {part.beats}")
         n_leads = leads[part.stream]
         size = part.beats * n_leads * LENGTH
         windows = samples[at : at + size].reshape(part.beats, n_leads, LENGTH)
@@ -388,13 +388,13 @@ def unpack_deliver(
 
 
 def pack_batch(epoch: int, batch: int, windows: NDArray[np.float32]) -> list[bytes | memoryview]:
-    """Frames of a :class:`Batch`; windows of shape (beats, leads, 320)."""
+    """Encode a :class:`Batch` as frames; windows of shape (beats, leads, 320)."""
     beats, leads, _ = windows.shape
     return [encode(Batch(epoch, batch, beats, leads)), _bytes_of(windows, "<f4")]
 
 
 def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray[np.float32]:
-    """Windows of a :class:`Batch`, float32 of shape (beats, leads, 320).
+    """Decode the windows of a :class:`Batch`, float32 of shape (beats, leads, 320).
 
     Raises
     ------
@@ -410,7 +410,7 @@ def unpack_batch(header: Batch, frames: Sequence[bytes | memoryview]) -> NDArray
 def pack_scores(
     epoch: int, batch: int, seconds: float, errors: NDArray[np.float32], ticks: NDArray[np.float16]
 ) -> list[bytes | memoryview]:
-    """Frames of a :class:`Scores`: errors of shape (beats,), ticks of shape (beats, 320)."""
+    """Encode a :class:`Scores` as frames: errors of shape (beats,), ticks of shape (beats, 320)."""
     return [
         encode(Scores(epoch, batch, seconds)),
         _bytes_of(errors, "<f4"),
@@ -419,12 +419,12 @@ def pack_scores(
 
 
 def unpack_scores(frames: Sequence[bytes | memoryview], beats: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    """Errors and ticks of a :class:`Scores` that answers a batch of ``beats``.
+    """Decode the errors and ticks of a :class:`Scores` that answers a batch of ``beats``.
 
     Raises
     ------
     WireError
-        ``size`` if they are not one each per beat, ``score`` for an A(x) below zero.
+        ``size`` if their number is not that of the beats, ``score`` for an A(x) below zero.
     """
     errors = _array(frames[1], "<f4", (beats,), "errors")
     ticks = _array(frames[2], "<f2", (beats, LENGTH), "ticks")

@@ -1,1 +1,1 @@
-"""The networks: BeatGAN's, the dense student, the self-teacher, and the shapes that they are made from."""
+"""The networks: BeatGAN, the dense student and the self-teacher, and their shapes."""

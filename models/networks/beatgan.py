@@ -1,9 +1,9 @@
 """The networks of BeatGAN (Zhou et al., IJCAI 2019), for any number of leads and any width.
 
-A convolution that halves the time axis and doubles the channels is repeated from 320 samples down
-to 10; one last convolution over those 10 gives the latent vector.  The decoder is its mirror image.
+The encoder repeats a convolution that halves the time axis and doubles the channels, from 320 samples
+to 10.  A last convolution over those 10 gives the latent vector.  The decoder is the mirror image.
 Both follow DCGAN (Radford et al., ICLR 2016): kernel 4, stride 2, no bias, batch norm everywhere
-but at the ends.
+except at the ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ecgmon.models.networks.shape import ENDS, KERNEL, STAGE_TICKS, BeatGanShape
 
 _LEAK: Final = 0.2  # slope of the leaky ReLU, as in DCGAN
-_WEIGHT_STD: Final = 0.02  # of convolution weights and, around 1, of batch-norm scales, as in DCGAN
+_WEIGHT_STD: Final = 0.02  # initial spread of convolution weights and batch-norm scales, as in DCGAN
 
 
 def _down(channels_in: int, channels_out: int) -> nn.Conv1d:
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
     Attributes
     ----------
     stages : nn.Sequential
-        All layers but the last: (n, leads, 320) to features (n, 16 * width, 10).
+        All layers except the last: (n, leads, 320) to features (n, 16 * width, 10).
     last : nn.Conv1d
         Features to (n, out, 1).
     """
@@ -63,7 +63,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector to window, the encoder's mirror image.
+    """Latent vector to window: the mirror image of the encoder.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ class Reconstructing(nn.Module, ABC):
 
     @abstractmethod
     def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Reconstruct, and show what the stages made on the way.
+        """Reconstruct, and return the features of the stages, too.
 
         Returns
         -------
         reconstruction, z : Tensor
-            As :meth:`forward`.
+            As in :meth:`forward`.
         features : list of Tensor of float32, shape (n, channels, ticks)
             Of the encoder's stages of 20 and 10 ticks, then of the decoder's of 10 and 20.
         """
@@ -137,7 +137,7 @@ class Generator(Reconstructing):
         self.decoder = Decoder(shape)
 
     def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Reconstruct, and show what the stages made on the way: see :meth:`Reconstructing.observed`."""
+        """Reconstruct, and return the features of the stages: see :meth:`Reconstructing.observed`."""
         features: list[Tensor] = []
         z = self.encoder.last(_through(self.encoder.stages, x, features))
         x_hat: Tensor = self.decoder.last(_through(self.decoder.stages, z, features))
@@ -149,7 +149,7 @@ class Generator(Reconstructing):
 
 
 def _through(stages: nn.Sequential, x: Tensor, kept: list[Tensor]) -> Tensor:
-    """Run through stages; append the activations that have one of :data:`STAGE_TICKS` to ``kept``."""
+    """Apply the stages; append activations with a length in :data:`STAGE_TICKS` to ``kept``."""
     for layer in stages:
         x = layer(x)
         if isinstance(layer, nn.LeakyReLU | nn.ReLU) and x.shape[-1] in STAGE_TICKS:
@@ -158,7 +158,7 @@ def _through(stages: nn.Sequential, x: Tensor, kept: list[Tensor]) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """Tells windows from reconstructions; its features are what the generator has to match.
+    """Distinguishes windows from reconstructions; the generator is trained to match its features.
 
     Parameters
     ----------
@@ -171,12 +171,12 @@ class Discriminator(nn.Module):
         self.encoder = Encoder(shape, 1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Activations of all layers but the last, shape (n, 16 * width, 10)."""
+        """Activations of all layers except the last, shape (n, 16 * width, 10)."""
         features: Tensor = self.encoder.stages(x)
         return features
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge windows.
+        """Classify windows as real or reconstructed.
 
         Returns
         -------
@@ -197,7 +197,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     network : nn.Module
         Changed in place, every module in it.
     random : torch.Generator
-        The only source of randomness, so that a seed decides the weights.
+        The only source of randomness, so that a seed determines the weights.
     """
 
     def draw(weight: Tensor, mean: float, std: float = _WEIGHT_STD) -> None:
@@ -207,7 +207,7 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
             draw(module.weight, 0.0)
-        elif isinstance(module, nn.Linear):  # not of DCGAN: keeps the variance (LeCun et al., 1998)
+        elif isinstance(module, nn.Linear):  # DCGAN has none; this keeps the variance (LeCun et al., 1998)
             draw(module.weight, 0.0, module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -1,9 +1,9 @@
 """A generator of dense layers: the student that is deployed.
 
-An encoder-decoder like BeatGAN's generator, with one bottleneck and A(x) from its reconstruction,
-made for speed where it runs: eight small matrix products a batch.  It sees a window along the
-principal axes of the windows that it was trained on, and reconstructs it along them.  What lies
-outside them, of which a normal beat has next to nothing, is never reconstructed and so is error.
+An encoder-decoder like BeatGAN's generator, with one bottleneck and A(x) from its reconstruction.
+It is fast: eight small matrix products per batch.  It projects a window onto the principal axes of
+the training windows and reconstructs it from them.  Everything outside these axes is never
+reconstructed and adds to A(x); a normal beat has almost nothing there.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _LEAK: Final = 0.2  # slope of the leaky ReLU, as in BeatGAN's encoder
 
 
 class Half(nn.Module):
-    """An encoder or a decoder: dense layers with batch norm and leaky ReLU, the last one bare.
+    """An encoder or a decoder: dense layers with batch norm and leaky ReLU, the last layer without them.
 
     Parameters
     ----------
     sizes : sequence of int
-        Numbers in each layer, the input included.
+        Size of each layer, including the input.
 
     Attributes
     ----------
     stages : nn.ModuleList
-        All layers but the last.
+        All layers except the last.
     last : nn.Linear
     """
 
@@ -53,7 +53,7 @@ class Half(nn.Module):
         self.last = nn.Linear(*end)
 
     def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:
-        """Map (n, first size) to (n, last size); append what each stage makes to ``kept``."""
+        """Map (n, first size) to (n, last size); append the output of each stage to ``kept``."""
         for stage in self.stages:
             x = stage(x)
             kept.append(x)
@@ -83,11 +83,11 @@ class DenseGenerator(Reconstructing):
         self.decoder = Half(shape.sizes[::-1])
 
     def observed(self, x: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Reconstruct, and show what the stages made on the way: see :meth:`Reconstructing.observed`."""
+        """Reconstruct, and return the features of the stages: see :meth:`Reconstructing.observed`."""
         flat: list[Tensor] = []
         z = self.encoder(self.axes(x.flatten(1)), flat)
         x_hat = (self.decoder(z, flat) @ self.axes.weight).unflatten(1, (self.shape.leads, LENGTH))
-        # The layout of channels and ticks is a convention; what is distilled into it gives it a meaning.
+        # The layout in channels and ticks is a convention; distillation gives it a meaning.
         return x_hat, z.unsqueeze(-1), [feature.view(len(x), self.shape.width, -1) for feature in flat]
 
     def layers(self) -> list[nn.Module]:
@@ -103,14 +103,14 @@ class DenseGenerator(Reconstructing):
 
 
 def principal_axes(blocks: Iterable[Tensor]) -> Tensor:
-    """Find the axes along which windows are largest, about zero: the axes of a principal component analysis.
+    """Compute the axes of a principal component analysis about zero.
 
-    About zero and not about their mean: what all windows have in common then lies within the axes.
+    It is about zero and not about the mean, so that the common part of all windows lies within the axes.
 
     Parameters
     ----------
     blocks : iterable of Tensor of float32, shape (n, leads, 320)
-        Scaled windows, some at a time.
+        Scaled windows in blocks.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def principal_axes(blocks: Iterable[Tensor]) -> Tensor:
         flat = block.flatten(1).double()
         moments = flat.t() @ flat if moments is None else moments.addmm_(flat.t(), flat)
     if moments is None:
-        raise ValueError("principal axes of no window")
+        raise ValueError("there are no windows to compute principal axes from; give at least one")
     axes: Tensor = torch.linalg.eigh(moments).eigenvectors.t().flip(0)[: leads * AXES]
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     return (axes * largest.sign()).float()

@@ -1,4 +1,4 @@
-"""The generators that there are, and the one of a shape."""
+"""Make the generator of a shape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generator_of(shape: Shape) -> AnyGenerator:
     Raises
     ------
     TypeError
-        If there is no network of that kind.
+        If there is no network for this shape.
     """
     if isinstance(shape, BeatGanShape):
         return Generator(shape)

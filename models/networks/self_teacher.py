@@ -1,10 +1,9 @@
-"""A teacher that grows on its student: a two-way feature pyramid over the generator's stages.
+"""A self-teacher: a two-way feature pyramid over the stages of its student, the generator.
 
-After FRSKD (Ji et al., CVPR 2021), in one dimension.  The stages of 20 and 10 ticks of encoder and
-decoder are refined from coarse to fine and back; from the finest a window is reconstructed.  The
-pyramid sees around the bottleneck, so its reconstruction and its attention are better than the
-student's, and the student learns to match them through the bottleneck.  After training it is
-thrown away.
+It follows FRSKD (Ji et al., CVPR 2021), in one dimension.  The pyramid refines the encoder's and
+decoder's stages of 20 and 10 ticks from coarse to fine and back, and reconstructs a window from the
+finest level.  Its input bypasses the bottleneck, so its reconstruction and attention are better than
+the student's, and the student learns to match them.  After training the pyramid is discarded.
 """
 
 from __future__ import annotations
@@ -53,13 +52,13 @@ class FeaturePyramid(nn.Module):
         Parameters
         ----------
         features : sequence of Tensor of float32, shape (n, channels, ticks)
-            The student's; they are detached, so that the pyramid's own loss trains the pyramid alone.
+            Features of the student.  They are detached, so that the pyramid's loss trains only the pyramid.
 
         Returns
         -------
         reconstruction : Tensor of float32, shape (n, leads, 320)
         refined : list of Tensor of float32, shape (n, CHANNELS, ticks)
-            One for every stage given, in the same order.
+            One for every given stage, in the same order.
         """
         fine_in, coarse_in, coarse_out, fine_out = (
             lateral(feature.detach()) for lateral, feature in zip(self.lateral, features, strict=True)

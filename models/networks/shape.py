@@ -1,7 +1,7 @@
-"""What a generator is made from, and what follows from it, without loading torch.
+"""Shapes of generators, with their tensors and costs, without loading torch.
 
-Whoever reads a checkpoint (the monitor, ``ecgmon --help``) has to know whether its tensors fit,
-but not how to run them.
+Code that only reads a checkpoint (the monitor, ``ecgmon --help``) must check whether its tensors
+fit, but does not run them.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import ClassVar, Final, Protocol
 from ecgmon.models.windows import LENGTH
 
 KERNEL: Final = 4
-"""Taps of every convolution but those at the latent vector, as in DCGAN."""
+"""Taps of every convolution except those at the latent vector, as in DCGAN."""
 
 _DOUBLINGS: Final = 4  # halvings of the time axis after the first one, each doubling the channels
 
 ENDS: Final = LENGTH >> (_DOUBLINGS + 1)
-"""Samples that are left between the encoder's stages and the latent vector: 10."""
+"""Length of the time axis after the encoder's stages, before the latent vector: 10."""
 
 
 STAGE_TICKS: Final = (2 * ENDS, ENDS)
-"""Ticks of the stages whose features a teacher and a student of another architecture have in common."""
+"""Ticks of the stages whose features teacher and student share, even with different architectures."""
 
 AXES: Final = 48
-"""Principal axes, of each lead, that a dense generator sees a window along: see :func:`ecgmon.models.networks.dense.principal_axes`."""
+"""Principal axes per lead in a dense generator: see :func:`ecgmon.models.networks.dense.principal_axes`."""
 
 
 class Shape(Protocol):
-    """What a generator is made from, and what that costs."""
+    """The shape of a generator, and its costs."""
 
     @property
     def architecture(self) -> str:
@@ -42,7 +42,7 @@ class Shape(Protocol):
 
     @property
     def width(self) -> int:
-        """Channels; of which stage, the architecture says."""
+        """Channels of a stage; the architecture defines which stage."""
 
     @property
     def latent(self) -> int:
@@ -70,7 +70,7 @@ def _check(shape: Shape) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BeatGanShape:
-    """What a network of BeatGAN's family is made from.
+    """Shape of a network of BeatGAN's family.
 
     Attributes
     ----------
@@ -100,8 +100,8 @@ class BeatGanShape:
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of a generator, as torch names them in its state.
 
-        The counters of batches that torch keeps beside batch-norm statistics are left out: they say
-        something about the training and nothing about the network.
+        Without the batch counters that torch keeps with the batch-norm statistics: inference does not
+        use them.
         """
         up = self.widths
         down = up[::-1]
@@ -125,7 +125,7 @@ class BeatGanShape:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds that reconstructing one window takes.
+        """Multiply-adds to reconstruct one window.
 
         Only convolutions count: for inference, batch norm is folded into them.
         """
@@ -141,19 +141,19 @@ class BeatGanShape:
 
 @dataclass(frozen=True, slots=True)
 class DenseShape:
-    """What a dense generator is made from: principal axes, three matrices down, three up, and the axes again.
+    """Shape of a dense generator: principal axes, three matrices down, three up, and the axes again.
 
-    A window is a few hundred numbers with everything at its fixed place around the R peak, so a
-    matrix over the whole window needs fewer multiply-adds than convolutions that look for the same
-    shape everywhere, and runs at the speed of the processor's matrix product.  Most of those numbers
-    follow from the others, so the matrices need only what a window is along its principal axes.
+    A window has a few hundred samples, and every wave has a fixed place relative to the R peak.  A
+    matrix over the whole window therefore needs fewer multiply-adds than convolutions, which search for
+    the same shape everywhere, and it runs at the speed of the processor's matrix product.  The samples
+    are strongly correlated, so the matrices only need the projection on the principal axes.
 
     Attributes
     ----------
     leads : int
         Leads of a window.
     width : int
-        Channels of the hidden layers, which are laid out as 20 and 10 ticks.
+        Channels of the hidden layers, which have 20 and 10 ticks.
     latent : int
         Length of the latent vector.
     """
@@ -169,7 +169,7 @@ class DenseShape:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Numbers in each layer, from a window along its axes to the latent vector."""
+        """Size of each layer, from the projection on the axes to the latent vector."""
         return (self.leads * AXES, *(self.width * ticks for ticks in STAGE_TICKS), self.latent)
 
     @property
@@ -199,7 +199,7 @@ class DenseShape:
 _SHAPES: Final[dict[str, type[BeatGanShape | DenseShape]]] = {"beatgan": BeatGanShape, "dense": DenseShape}
 
 ARCHITECTURES: Final = tuple(_SHAPES)
-"""The kinds of generator that there are."""
+"""The kinds of generator."""
 
 
 def shape_of(architecture: str, *, leads: int, width: int, latent: int) -> BeatGanShape | DenseShape:

@@ -1,12 +1,12 @@
-"""Training a generator on the unified loss, one step at a time.
+"""Train a generator on the unified loss, one step at a time.
 
     L = err_rec + w_adv * err_adv + alpha * L_KD + beta * L_F
 
-A term whose weight is zero is not computed, and what only it needs is not made: without ``w_adv``
-there is no discriminator, without ``alpha`` and ``beta`` no teacher.  BeatGAN's own training is the
-case with ``w_adv`` alone.
+A term with weight zero is not computed, and the networks that only it needs are not made: without
+``w_adv`` there is no discriminator, without ``alpha`` and ``beta`` no teacher.  BeatGAN's own
+training uses ``w_adv`` only.
 
-Knows nothing of files, data sets or clocks: windows in, losses out.
+This module uses no files, data sets or clocks.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from ecgmon.models.training.settings import Settings
 
 ADVERSARIAL_BETAS: Final = (0.5, 0.999)
-"""Adam's where there is a discriminator, for both networks, as in DCGAN and BeatGAN."""
+"""Adam's betas for generator and discriminator in adversarial training, as in DCGAN and BeatGAN."""
 
 BETAS: Final = (0.9, 0.999)
-"""Adam's where there is none: its own defaults (Kingma and Ba, 2015)."""
+"""Adam's betas without a discriminator: its defaults (Kingma and Ba, 2015)."""
 
 COLLAPSE: Final = 5e-6
-"""Loss of the discriminator under which it has won for good and starts again from fresh weights, as in BeatGAN."""
+"""If the discriminator's loss is lower, its weights are drawn again, as in BeatGAN: the generator cannot recover."""
 
 WARM_UP: Final = 0.1
 """Share of the steps in which the generator's learning rate rises, before it falls along a cosine."""
 
 
 class ResumeError(Exception):
-    """A stored training that is not this one."""
+    """The stored state belongs to another training."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutput:
-    """What a teacher has to say about some windows.
+    """The outputs of a teacher for some windows.
 
     Attributes
     ----------
     reconstruction : Tensor of float32, shape (n, leads, 320)
     maps : list of Tensor of float32, shape (n, ticks)
-        Attention maps of the stages that ``observed`` shows.
+        Attention maps of the stages that ``observed`` returns.
     """
 
     reconstruction: Tensor
@@ -63,20 +63,20 @@ class TeacherOutput:
 
 @torch.no_grad()
 def teacher_output(teacher: AnyGenerator, x: Tensor) -> TeacherOutput:
-    """Ask a finished teacher about windows; it is left in evaluation mode and gets no gradient.
+    """Run a finished teacher on windows, without gradients; it stays in evaluation mode.
 
     Parameters
     ----------
     teacher : Generator or DenseGenerator
     x : Tensor of float32, shape (n, leads, 320)
-        Scaled windows, where the teacher computes.
+        Scaled windows on the teacher's device.
     """
     x_hat, _, features = teacher.eval().observed(x)
     return TeacherOutput(x_hat, [losses.attention_map(feature) for feature in features])
 
 
 class Training:
-    """A generator, what it is trained with and against, and how far it is.
+    """The state of a training: the generator, the networks and optimisers that train it, and the step.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Training:
     steps : int
         Steps of the whole training: the learning rate depends on it.
     device : str
-        Where torch computes.
+        Device of torch.
     """
 
     def __init__(self, settings: Settings, *, leads: int, steps: int, device: str = "cpu") -> None:
@@ -119,7 +119,7 @@ class Training:
         ----------
         x : Tensor of float32, shape (batch, leads, 320)
             Scaled windows of normal beats.
-        taught : Lesson, optional
+        taught : TeacherOutput, optional
             What the teacher says about the first windows of the batch; needed where the settings
             distil and there is no self-teacher.
 
@@ -144,7 +144,7 @@ class Training:
             taught = TeacherOutput(refined_hat, [losses.attention_map(feature) for feature in refined])
         if self.settings.distils:
             if taught is None:
-                raise ValueError("these settings distil from a teacher; give what it says about the windows")
+                raise ValueError("these settings distil from a teacher; give its output for the windows")
             terms |= self._taught(x_hat, features, taught)
 
         for group in self._generator_adam.param_groups:
@@ -170,7 +170,7 @@ class Training:
         }
 
     def _taught(self, x_hat: Tensor, features: list[Tensor], taught: TeacherOutput) -> dict[str, tuple[float, Tensor]]:
-        """Weights and values of the terms that compare with a teacher."""
+        """Compute the weights and values of the terms that compare with a teacher."""
         settings = self.settings
         n = len(taught.reconstruction)
         theirs = taught.reconstruction.to(self.device)
@@ -186,7 +186,7 @@ class Training:
         return terms
 
     def _against_discriminator(self, discriminator: Discriminator, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Train the discriminator one step; then look through it, frozen, for the generator's term."""
+        """Train the discriminator by one step; then compute the generator's term with it frozen."""
         discriminator.train()
         with self._autocast():
             logit_real, features_real = discriminator(x)
@@ -195,8 +195,8 @@ class Training:
         self._discriminator_adam.zero_grad()
         discrimination.backward()  # type: ignore[no-untyped-call]
         self._discriminator_adam.step()
-        # Gradients of its weights would be thrown away.  The real features are those from before its
-        # step: computing them again would change little.
+        # The generator's term needs no gradients of the discriminator's weights.  The real features are
+        # from before its step: computing them again would change little.
         discriminator.requires_grad_(requires_grad=False)
         with self._autocast():
             return discrimination, losses.feature_matching(features_real, discriminator.features(x_hat))
@@ -216,7 +216,7 @@ class Training:
         return self.settings.rate * 0.5 * (1 + math.cos(math.pi * part))
 
     def state(self) -> dict[str, Any]:
-        """All that :meth:`restore` needs to go on from here, but for the teacher."""
+        """Return the state that :meth:`restore` needs to continue, without the teacher."""
         state: dict[str, Any] = {
             "settings": asdict(self.settings),
             "leads": self.generator.shape.leads,
@@ -228,12 +228,12 @@ class Training:
         return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> Self:
-        """Go on from a stored state.
+        """Continue from a stored state.
 
         Raises
         ------
         ResumeError
-            If the state is that of a training with other settings.
+            If the state is from a training with other settings.
         """
         differing = [
             f"{name} was {state['settings'].get(name)}, is {value}"
@@ -253,7 +253,7 @@ class Training:
         return self
 
     def _parts(self) -> dict[str, Any]:
-        """Everything with a state of its own."""
+        """Return all parts that have a state."""
         parts: dict[str, Any] = {"generator": self.generator, "generator_adam": self._generator_adam}
         if self.discriminator is not None:
             parts |= {"discriminator": self.discriminator, "discriminator_adam": self._discriminator_adam}
@@ -268,7 +268,7 @@ class Training:
             _, _, features = self.generator.observed(torch.zeros(1, leads, LENGTH, device=self.device))
         pyramid = FeaturePyramid([feature.shape[1] for feature in features], leads)
         for layer in pyramid.modules():
-            if isinstance(layer, torch.nn.Conv1d):  # torch's own default draws from its global generator
+            if isinstance(layer, torch.nn.Conv1d):  # torch's default would draw from its global generator
                 std = (2 / layer.weight[0].numel()) ** 0.5  # He et al. (2015)
                 layer.weight.data = torch.empty(layer.weight.shape).normal_(0, std, generator=self.random)
                 assert layer.bias is not None

@@ -1,4 +1,4 @@
-"""The terms of the losses, one small function each.
+"""The terms of the losses, one function each.
 
 A generator minimises the unified loss::
 
@@ -7,8 +7,8 @@ A generator minimises the unified loss::
 with :func:`reconstruction`, :func:`feature_matching`, :func:`softened_outputs` and
 :func:`attention_transfer`; BeatGAN (Zhou et al., IJCAI 2019) is the case alpha = beta = 0, and the
 last two come from FRSKD (Ji et al., CVPR 2021).  A discriminator minimises :func:`discrimination`.
-Every term is a mean over the batch.  Targets (the discriminator's features of real windows, whatever
-a teacher says) are detached here, so that no term can reach what it is measured against.
+Every term is a mean over the batch.  Targets (the discriminator's features of real windows, a
+teacher's outputs) are detached here, so that no term trains its own target.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def feature_matching(features_real: Tensor, features_fake: Tensor) -> Tensor:
 
 
 def discrimination(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
-    """Binary cross-entropy of taking windows for real and reconstructions for not: the discriminator's loss.
+    """Binary cross-entropy of classifying windows as real and reconstructions as fake: the discriminator's loss.
 
-    Computed from logits: the cross-entropy of a saturated sigmoid would be infinite.
+    It is computed from logits, because the cross-entropy of a saturated sigmoid would be infinite.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What decides the weights of a trained generator, beside the data.
+"""The settings of a training, which together with the data determine the weights.
 
-Apart from the training itself, so that a command line can offer the settings without loading torch.
+They are separate from the training code, so that a command line can offer them without loading torch.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ecgmon.models.networks.shape import ARCHITECTURES, Shape, shape_of
 from ecgmon.models.windows import BEFORE
 
 
-def _setting(default: Any, what: str) -> Any:  # noqa: ANN401 - dataclasses' own field() is no better
+def _setting(default: Any, what: str) -> Any:  # noqa: ANN401 - dataclasses.field() returns Any, too
     return field(default=default, metadata={"help": what})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that decides the weights, with the data.  What each one is, is said beside it and in ``--help``.
+    """All settings that determine the weights.  Each has a description, which ``--help`` shows.
 
-    The defaults are BeatGAN's own (Zhou et al., IJCAI 2019) wherever the paper gives one.
+    The defaults are BeatGAN's (Zhou et al., IJCAI 2019) where the paper gives one.
     """
 
     architecture: str = _setting("beatgan", f"kind of generator: {' or '.join(ARCHITECTURES)}")
@@ -75,14 +75,14 @@ class Settings:
         return self.alpha > 0 or self.beta > 0 or self.w_output > 0
 
     def shape(self, leads: int) -> Shape:
-        """Shape of the generator for windows of so many leads."""
+        """Shape of the generator for windows with ``leads`` leads."""
         return shape_of(self.architecture, leads=leads, width=self.width, latent=self.latent)
 
 
 TEACHER: Final = Settings(
     width=16, discriminator_width=8, epochs=20, batch=128, rate=1e-3, discriminator_rate=2e-4, w_adv=0.05
 )
-"""A BeatGAN of half the width, which two cores can train; the paper's own is ``Settings()``."""
+"""A BeatGAN of half the width, which two cores can train; the paper's settings are ``Settings()``."""
 
 STUDENT: Final = Settings(
     architecture="dense",
@@ -96,4 +96,4 @@ STUDENT: Final = Settings(
     self_teacher=True,
     shift=3,
 )
-"""The generator that is deployed; it needs no other to be trained first."""
+"""The deployed generator; its training needs no other trained generator."""

@@ -34,19 +34,19 @@ NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and m
 
 _METADATA: Final = "ecgmon"  # key of the metadata, a JSON object
 _CHECKSUM: Final = "sha256"  # key of the checksum over metadata and tensors
-_OF_SCORE: Final = "score/"  # prefix of the score's arrays among the tensors
+_SCORE_PREFIX: Final = "score/"  # prefix of the score's arrays among the tensors
 _USUAL: Final = "usual"  # name of the usual errors among the tensors
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, or made for something else."""
+    """A checkpoint that is missing, is damaged or does not fit this version."""
 
     __module__ = "ecgmon.errors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelInfo:
-    """What a checkpoint says about its generator.
+    """The metadata of a checkpoint.
 
     Attributes
     ----------
@@ -121,13 +121,13 @@ class _Metadata:
     score: dict[str, Any]
     command: str
     data: dict[str, str]
-    architecture: str = "beatgan"  # of files from before there was another
+    architecture: str = "beatgan"  # old files do not have this field
 
     @classmethod
     def parse(cls, plain: dict[str, Any]) -> Self:
-        """Check names and types; ValueError says what does not fit.
+        """Check names and types; raise ValueError for the first that does not fit.
 
-        Without a library for it: a bare GPU machine, with torch, numpy and safetensors alone, can load a model.
+        It uses no validation library: a GPU machine with only torch, numpy and safetensors can load a model.
         """
         known = {one.name: one for one in fields(cls)}
         if unknown := plain.keys() - known.keys():
@@ -150,12 +150,12 @@ _KINDS: Final = {"int": int, "str": str, "dict[str, Any]": dict, "dict[str, str]
 
 
 def shipped(name: str, suffix: str = ".safetensors") -> Path:
-    """Path of a file that is shipped with ecgmon: a checkpoint, where nothing else is said.
+    """Path of a file that is installed with ecgmon: a checkpoint by default.
 
     Raises
     ------
     CheckpointError
-        If the file is none of those that are installed.
+        If the file is not installed.
     """
     path = Path(__file__).with_name(f"{name}{suffix}")
     if not path.is_file():
@@ -167,12 +167,12 @@ def shipped(name: str, suffix: str = ".safetensors") -> Path:
 
 
 def default_weights() -> Path:
-    """Path of the checkpoint that the daemon runs where no other is named."""
+    """Path of the checkpoint that the daemon uses by default."""
     return shipped("default")
 
 
 def read_info(path: Path) -> ModelInfo:
-    """Read what a checkpoint says, and check all of it, its tensors included.
+    """Read the metadata of a checkpoint, and check all of the file, including its tensors.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, Model
     ----------
     path : Path
     device : str
-        Where torch is to put it.
+        Device of torch.
 
     Returns
     -------
@@ -208,7 +208,7 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, Model
     Raises
     ------
     CheckpointError
-        As :func:`read_info`.
+        As in :func:`read_info`.
     """
     import torch
 
@@ -216,7 +216,7 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, Model
 
     info, tensors = _read(path)
     generator = generator_of(info.shape)
-    state = generator.state_dict()  # with the counters of batches, which are not stored
+    state = generator.state_dict()  # includes the batch counters, which are not stored
     state |= {name: torch.from_numpy(tensor.astype(np.float32)) for name, tensor in tensors.items()}
     generator.load_state_dict(state)
     return generator.to(device).eval(), info
@@ -225,13 +225,13 @@ def load_generator(path: Path, device: str = "cpu") -> tuple[AnyGenerator, Model
 def round_weights(generator: AnyGenerator) -> None:
     """Round the matrices of a trained generator to half precision, so that its checkpoint is half as large.
 
-    It goes before all that is measured with the generator; it changes A(x) by a few parts in ten thousand.
+    Round before measuring anything with the generator: rounding changes A(x) by a few parts in ten thousand.
     """
     import torch
 
     with torch.no_grad():
         for parameter in generator.parameters():
-            if parameter.ndim > 1:  # what is left is small, and may be too small for half precision
+            if parameter.ndim > 1:  # other parameters need little space and may underflow in half precision
                 parameter.copy_(parameter.half().float())
 
 
@@ -245,12 +245,12 @@ def save(
     command: str,
     data: dict[str, str],
 ) -> ModelInfo:
-    """Store a generator with all that is needed to use it, whole or not at all.
+    """Store a generator with everything needed to use it; the file is replaced as a whole.
 
     Parameters
     ----------
     path : Path
-        Replaced where it exists.
+        Replaced if it exists.
     generator : Generator or DenseGenerator
     name : str
         Of the model, for people.
@@ -278,7 +278,7 @@ def save(
 
     state = generator.state_dict()
     tensors = {key: _compact(state[key].detach().cpu().numpy()) for key in generator.shape.tensors}
-    tensors |= {_OF_SCORE + key: array for key, array in score.to_arrays().items()} | {_USUAL: usual}
+    tensors |= {_SCORE_PREFIX + key: array for key, array in score.to_arrays().items()} | {_USUAL: usual}
     metadata = {
         "format": FORMAT,
         "name": name,
@@ -305,14 +305,14 @@ def save(
 
 
 def _compact(tensor: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-    """Give a tensor in half precision, where that loses nothing."""
+    """Return a tensor in half precision if that is exact, else unchanged."""
     with np.errstate(over="ignore"):
         half = tensor.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), tensor) else tensor
 
 
 def _window() -> dict[str, Any]:
-    """Describe the window that this version of ecgmon cuts as a checkpoint does."""
+    """Return this version's window properties in the form of a checkpoint's metadata."""
     return {"fs": windows.FS, "length": windows.LENGTH, "before": windows.BEFORE, "band": list(windows.BAND)}
 
 
@@ -352,12 +352,14 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
     try:
         plain = json.loads(stored[_METADATA])
         if not isinstance(plain, dict):
-            raise ValueError("they are no object")  # noqa: TRY301, TRY004 - it is explained below
-        _check_value(path, "format", plain.get("format"), FORMAT)  # first: another version may have other fields
+            raise ValueError("expected a JSON object")  # noqa: TRY301, TRY004 - wrapped below
+        _check_value(path, "format", plain.get("format"), FORMAT)  # first: another format may have other fields
         metadata = _Metadata.parse(plain)
         shape = shape_of(metadata.architecture, leads=metadata.leads, width=metadata.width, latent=metadata.latent)
         _check_purpose(path, metadata)
-        arrays = {key.removeprefix(_OF_SCORE): tensors.pop(key) for key in list(tensors) if key.startswith(_OF_SCORE)}
+        arrays = {
+            key.removeprefix(_SCORE_PREFIX): tensors.pop(key) for key in list(tensors) if key.startswith(_SCORE_PREFIX)
+        }
         score = Score.restore(metadata.score, arrays)
     except (ValueError, RecursionError, CalibrationError, DensityError, ScoreError) as error:
         raise CheckpointError(f"{path} has metadata that do not fit: {error}") from error
@@ -386,7 +388,7 @@ def _read(path: Path) -> tuple[ModelInfo, dict[str, NDArray[np.float32]]]:
 
 
 def _check_purpose(path: Path, metadata: _Metadata) -> None:
-    """Refuse a model that was made for other windows than :mod:`ecgmon.models.windows` cuts."""
+    """Refuse a model for other windows than those of :mod:`ecgmon.models.windows`."""
     for key, value in {**_window(), "normalisation": NORMALISATION}.items():
         found = getattr(metadata, key)
         _check_value(path, key, list(found) if isinstance(found, tuple) else found, value)
@@ -400,7 +402,7 @@ def _check_value(path: Path, key: str, found: object, expected: object) -> None:
 
 
 def _checked_usual(path: Path, usual: NDArray[Any] | None) -> NDArray[np.float32]:
-    """Refuse usual errors that nothing can be divided by."""
+    """Refuse usual errors that cannot be divisors."""
     if usual is None or usual.shape != (windows.LENGTH,) or usual.dtype != np.float32:
         found = "nothing" if usual is None else f"{usual.dtype} {usual.shape}"
         raise CheckpointError(f"{path} has {found} for the usual errors; expected float32 ({windows.LENGTH},)")
@@ -410,7 +412,7 @@ def _checked_usual(path: Path, usual: NDArray[Any] | None) -> NDArray[np.float32
 
 
 def _check_tensors(path: Path, shape: BeatGanShape | DenseShape, tensors: dict[str, NDArray[np.float32]]) -> None:
-    """Refuse tensors that are not those of a generator of this shape."""
+    """Refuse tensors that do not fit a generator of this shape."""
     expected = shape.tensors
     if differing := sorted(tensors.keys() ^ expected.keys()):
         raise CheckpointError(

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Generic
 
 from ecgmon.monitor.core.peers import Peer
 from ecgmon.pipelines.items import Kind
+from ecgmon.pipelines.limits import RR_REMEMBERED
 
 if TYPE_CHECKING:
     from ecgmon.monitor.core.exchange import Lot
     from ecgmon.monitor.core.outcomes import Outcome, StreamRules
-
-_RATE_INTERVALS: Final = 8  # RR intervals in the heart rate, as in the segmenter's rr_ratio
 
 
 @dataclass(slots=True)
@@ -80,8 +79,8 @@ class Stream(Generic[Peer]):
         known = [score for score in outcome.scores if not math.isnan(score)]
         if known:
             self.last_score = known[-1]
-        rhythm = [beat.rr for beat in outcome.entry.beats[-_RATE_INTERVALS:] if not math.isnan(beat.rr)]
-        self.recent_rr = [*self.recent_rr, *rhythm][-_RATE_INTERVALS:]
+        rhythm = [beat.rr for beat in outcome.entry.beats[-RR_REMEMBERED:] if not math.isnan(beat.rr)]
+        self.recent_rr = [*self.recent_rr, *rhythm][-RR_REMEMBERED:]
 
 
 class Streams(dict[str, "Stream[Peer]"], Generic[Peer]):

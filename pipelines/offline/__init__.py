@@ -1,1 +1,1 @@
-"""The daemon's chain over a record at once: score, explain, pictures."""
+"""Process a whole record with the daemon's chain: score, explain, draw."""

@@ -28,7 +28,7 @@ _QUALITIES = np.array([quality.name.lower() for quality in Quality], np.str_)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beats:
-    """The beats that :func:`ecgmon.segment` found; every array has one row a beat.
+    """The beats that :func:`ecgmon.segment` found; every array has one row per beat.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Beats:
         return f"<ecgmon.Beats: {len(self)} beats in {self.duration:g} s of {lead_list(self.leads)} at {self.fs:g} Hz>"
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with one row a beat.
+        """Return a table with one row per beat.
 
         Returns
         -------
@@ -87,12 +87,12 @@ class Beats:
 
 
 def lead_list(leads: Sequence[str]) -> str:
-    """Write leads out: ``lead MLII``, ``leads MLII, V1``."""
+    """Format leads as text: ``lead MLII``, ``leads MLII, V1``."""
     return f"{'lead' if len(leads) == 1 else 'leads'} {', '.join(leads)}"
 
 
 def quality_names(quality: NDArray[np.uint8]) -> NDArray[np.str_]:
-    """Write qualities out: ``usable``, ``noisy``, ``saturated``, ``flat`` or ``missing``; same shape."""
+    """Return the names of qualities (``usable``, ``noisy``, ``saturated``, ``flat``, ``missing``), in the same shape."""
     names: NDArray[np.str_] = _QUALITIES[quality]
     return names
 
@@ -109,15 +109,15 @@ def segment(
     Parameters
     ----------
     x : array_like of float, shape (samples,) or (samples, leads), or str or Path
-        One or two leads in mV, NaN where there is nothing.  Or a record: a path to a WFDB record, a name such as
+        One or two leads in mV, NaN where missing.  Or a record: a path to a WFDB record, a name such as
         ``mitdb/208``, or ``toy``, the built-in one.
     fs : float, optional
-        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record, which says its own.
+        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record, whose header has it.
     leads : sequence of str, optional
         Names of the columns.  Of a record: the leads wanted, all by default.  Where one is called MLII, else II, windows
         are of it; else of the first.
     settings : SegmentSettings
-        Figures of the detector; the daemon's by default.
+        Settings of the detector; the daemon's by default.
 
     Returns
     -------
@@ -126,12 +126,12 @@ def segment(
     Raises
     ------
     ecgmon.errors.SourceError
-        If the samples or the record cannot be used: the message says why and what to do.
+        If the samples or the record cannot be used; the message says why and what to do.
 
     Warns
     -----
     UserWarning
-        If a record breaks off before its end; the beats up to there are returned.
+        If a record is truncated; the beats up to that point are returned.
 
     Examples
     --------

@@ -29,14 +29,14 @@ STRIP_SECONDS: Final = 5.0
 """Signal on either side of an explained beat, in seconds."""
 
 NEAREST_SECONDS: Final = 2.0
-"""Farthest R peak from the time asked for that is still taken for the beat that was meant, in seconds."""
+"""Largest distance between the requested time and the R peak of the explained beat, in seconds."""
 
-_LOOK_AHEAD_SECONDS: Final = 4.0  # longest wait for a beat: search-back, window and filter
+_LOOK_AHEAD_SECONDS: Final = 4.0  # most signal needed after a beat: search-back, window and filter
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One beat, what the generator makes of it, and the signal around it.
+    """One beat, its reconstruction, and the signal around it.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Explanation:
         As in :meth:`ecgmon.pipelines.offline.record.ScoredRecord.table`.
     quality : Quality
     window, reconstruction : ndarray of float32, shape (LENGTH,)
-        What the generator saw and what it made of it, both in mV (filtered, without offset).
+        Input and output of the generator, both in mV (filtered, without offset).
     ticks : ndarray of float32, shape (LENGTH,)
         Squared difference of both per tick, with the window scaled to [-1, 1]; their mean is ``ax``.
     relative_error : ndarray of float32, shape (LENGTH,)
@@ -94,7 +94,7 @@ class Explanation:
 
     @property
     def drawn(self) -> tuple[Strip, Beat]:
-        """What :func:`ecgmon.pipelines.offline.pictures.strip_figure` draws of it."""
+        """The parts that :func:`ecgmon.pipelines.offline.pictures.strip_figure` draws."""
         strip = Strip(
             stream=self.stream, lead=self.lead, fs=self.fs, start=self.start, signal=self.signal,
             beat_seconds=self.beat_seconds, beat_scores=self.beat_scores,
@@ -114,10 +114,10 @@ def explain_beat(
     settings: SegmentSettings | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Explanation:
-    """Explain the beat next to a time.
+    """Explain the beat nearest to a time.
 
-    The record is segmented from its beginning, so that the beat is the one that the daemon would
-    have cut and has the score that the daemon would have given.
+    The record is segmented from its beginning, so that the beat and its score are the same as in the
+    daemon.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def explain_beat(
 
 
 def explanation_of(source: RecordSource, scored: ScoredRecord, scorer: Scorer, index: int) -> Explanation:
-    """Explain a beat of a record that was scored.
+    """Explain a beat of a scored record.
 
     Parameters
     ----------
@@ -172,9 +172,9 @@ def explanation_of(source: RecordSource, scored: ScoredRecord, scorer: Scorer, i
     scored : ScoredRecord
         With its windows.
     scorer : ecgmon.models.inference.reconstruction.Scorer
-        That scored it.
+        The scorer that scored it.
     index : int
-        Place of the beat among those of ``scored``.
+        Index of the beat in ``scored``.
     """
     beat_seconds = scored.seconds
     seconds = float(beat_seconds[index])

@@ -18,17 +18,17 @@ ANNOTATOR: Final = "ecg"
 """Suffix of the annotation files written here."""
 
 NORMAL_SYMBOL: Final = "N"
-"""WFDB symbol of a beat that scores under the threshold: normal."""
+"""WFDB symbol of a beat with a score under the threshold: normal."""
 
 ANOMALOUS_SYMBOL: Final = "Q"
-"""WFDB symbol of a beat at or over the threshold: unclassifiable, since a score says how odd, not why."""
+"""WFDB symbol of a beat at or over the threshold: unclassifiable, because a score does not give a class."""
 
 UNSCORED_SYMBOL: Final = "?"
 """WFDB symbol of a beat that could not be scored: not classified."""
 
 
 class OutputError(Exception):
-    """Results that cannot be written; the message says where and why."""
+    """The results cannot be written; the message says where and why."""
 
 
 def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> Path:
@@ -55,7 +55,7 @@ def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> P
         If it cannot be written, or there is no beat: WFDB has no empty annotation files.
     """
     if not len(scored.beats):
-        raise OutputError(f"{scored.stream}: there are no beats to write annotations of; choose another format")
+        raise OutputError(f"{scored.stream}: there are no beats to annotate; choose another format")
     table = scored.table(threshold)
     unscored = np.isnan(scored.score)
     symbol = np.where(unscored, UNSCORED_SYMBOL, np.where(table["anomalous"], ANOMALOUS_SYMBOL, NORMAL_SYMBOL))
@@ -64,7 +64,7 @@ def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> P
     def write(path: Path) -> None:
         import wfdb
 
-        # the R peak of a complex that the record's beginning cuts through may lie before it; WFDB has no such times
+        # The R peak of a complex cut by the record's beginning may lie before sample 0, which WFDB cannot store.
         samples = np.maximum(table["sample"], 0)
         wfdb.wrann(
             path.stem, ANNOTATOR, samples, symbol.tolist(), aux_note=note, fs=scored.fs, write_dir=str(path.parent)
@@ -145,12 +145,12 @@ def write_parquet(folder: Path, scored: ScoredRecord, threshold: float, model: s
 
 
 def _write(folder: Path, stream: str, suffix: str, write: Callable[[Path], None]) -> Path:
-    """Write a file beside its place and move it there whole, so that nobody ever reads half of one."""
+    """Write a temporary file and move it to its place, so that no reader sees an incomplete file."""
     target = folder / f"{stream}.{suffix}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as own:
-            unfinished = Path(own, f"beats.{suffix}")  # wfdb takes fewer names than a stream may have
+            unfinished = Path(own, f"beats.{suffix}")  # wfdb accepts fewer names than a stream may have
             write(unfinished)
             unfinished.replace(target)
     except OSError as error:

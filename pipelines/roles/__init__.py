@@ -1,1 +1,1 @@
-"""The producer and the worker."""
+"""The roles that connect to the monitor: producer and worker."""

@@ -1,4 +1,4 @@
-"""Memory that a burst took and no longer needs, given back to the system."""
+"""Return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SECONDS: Final = 10.0
-"""From one time to the next: it takes a millisecond, and what is taken again has to be cleared by the system first."""
+"""Seconds between two trims.  A trim takes a millisecond, and the system must clear memory that is allocated again."""
 
 
 class Freed:
-    """Gives freed memory back now and then.
+    """Returns freed memory to the system at regular intervals.
 
-    The C library keeps what is freed between things that are still in use, for what comes next.  Streams that begin
-    together have their first beats, and the heights of them, all at once: what that took would stay with the process.
+    The C library keeps freed memory that lies between blocks still in use.  Streams that start together need much
+    memory at once for their first beats; without a trim the process would keep it.
 
     Parameters
     ----------
     seconds : float
-        From one time to the next.
+        Time between two trims.
     clock : callable
         Monotonic time in seconds.
 
     Notes
     -----
-    Where the C library has no ``malloc_trim``, which is glibc's, nothing is done.
+    Does nothing if the C library has no ``malloc_trim``, a function of glibc.
     """
 
     def __init__(self, seconds: float = SECONDS, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class Freed:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def turned(self) -> None:
-        """Take note of a turn of the loop; memory is given back if it is time."""
+        """Return memory if it is time; called at every turn of a loop."""
         now = self._clock()
         if self._trim is not None and now >= self._next:
             self._next = now + self._seconds

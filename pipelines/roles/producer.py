@@ -1,7 +1,7 @@
-"""The producer: reads sources, cuts them into items, and keeps each until it is stored.
+"""The producer: reads sources, cuts them into items, and keeps each item until it is stored.
 
-A record is deterministic, so a producer that starts again cuts it from the beginning and passes
-over what the monitor holds already: nothing about a stream has to be kept on the producer's side.
+Cutting a record is deterministic.  A producer that restarts cuts it again from the beginning and
+skips the items that the monitor already has, so the producer stores no state.
 """
 
 from __future__ import annotations
@@ -37,40 +37,40 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("producer")
 
-_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds; also the longest delay of a signal
 UNPACED_CHUNK_SECONDS: Final = 60.0
-"""Signal read at a time where nobody waits for the clock, in s: what is done once for a chunk, here and in the monitor, hardly counts."""
+"""Signal per chunk without a pace, in s: long, so that the cost per chunk, here and in the monitor, is negligible."""
 
 _LEAST_UNPACED_SECONDS: Final = 10.0
-_UNPACED_TURN_SECONDS: Final = 30_000.0  # of signal in a turn of many streams: a second's work for one core
+_UNPACED_TURN_SECONDS: Final = 30_000.0  # signal in one turn over many streams: one second of work for one core
 
-_MESSAGE_ITEMS: Final = 1024  # most items in a message: 1.4 MB of windows of two leads, so that acknowledgements flow
-_READ_SECONDS: Final = 0.1  # of reading before what was cut is sent
-_TURN_SECONDS: Final = 0.025  # between two groups of paced streams: many in one message cost less, and none waits long
-_LATE_SECONDS: Final = 1.0  # a pace that fell behind by more than this does not catch up
+_MESSAGE_ITEMS: Final = 1024  # most items in a message: 1.4 MB of two-lead windows, small enough for prompt answers
+_READ_SECONDS: Final = 0.1  # longest reading before the cut items are sent
+_TURN_SECONDS: Final = 0.025  # between two groups of paced streams: groups save messages, and no stream waits long
+_LATE_SECONDS: Final = 1.0  # a stream that is later than this skips ahead instead of catching up
 
 
 class ProducerError(Exception):
-    """The monitor will not work with this producer; the message says why."""
+    """The monitor refuses this producer, or it cannot start; the message says why."""
 
 
 @dataclass(slots=True, eq=False)
 class Feed:
-    """One stream being read, cut and offered.
+    """One stream that is read, cut and sent.
 
     Parameters
     ----------
     source : RecordSource
     speed : float
-        Multiple of real time; 0 is as fast as possible.
+        Multiple of real time; 0 means as fast as possible.
     chunk_seconds : float
-        Signal read at a time, in s, where there is a pace.
+        Signal per chunk in s, if the stream has a pace.
     unpaced_seconds : float
-        The same where there is none.
+        Signal per chunk in s, if it has none.
     live : bool
-        Whether it does not wait: what the daemon cannot follow is dropped, and nothing is read twice.
+        Whether the source cannot wait: items that the monitor cannot take are dropped, and nothing is read twice.
     phase : int
-        Number among the streams of a producer, so that they take turns at the disk, too.
+        Number among the streams of a producer, so that they read from the disk in turns.
     """
 
     source: RecordSource
@@ -97,12 +97,12 @@ class Feed:
         self._begin(self.source)
 
     def go_on(self, sample: int) -> None:
-        """Read a live source from the next whole second on; what came before has been dealt with by another process.
+        """Read a live source from the next whole second on; an earlier process has sent everything before it.
 
         Raises
         ------
         ecgmon.pipelines.sources.errors.SourceError
-            If the source does not reach so far.
+            If the sample is outside the source.
         """
         seconds = math.ceil(sample / self.source.fs)
         start = round(seconds * self.source.fs)
@@ -120,12 +120,12 @@ class Feed:
         self.done = False
 
     def advance(self) -> Items:
-        """Cut the next chunk into items; the last ones come with :attr:`done`.
+        """Cut the next chunk into items; sets :attr:`done` with the last ones.
 
         Raises
         ------
         SourceError
-            If the source ends before its end; :meth:`finish` still gives what can be said.
+            If the source is truncated; :meth:`finish` still returns the remaining items.
         """
         chunk = next(self.chunks, None)
         if chunk is None:
@@ -134,12 +134,12 @@ class Feed:
         return self._placed(self.segmenter.push(chunk))
 
     def finish(self) -> Items:
-        """Give the last items."""
+        """Return the last items."""
         self.done = True
         return self._placed(self.segmenter.finish())
 
     def _placed(self, items: Items) -> Items:
-        """Count samples and seconds from the stream's beginning, where the segmenter began later."""
+        """Count samples and seconds from the stream's beginning if the segmenter started later."""
         if self.offset:
             table = items.table.copy()
             table["sample"] += self.offset
@@ -149,33 +149,33 @@ class Feed:
         return items
 
     def pace(self, now: float) -> None:
-        """Set when the next chunk is due, in the stream's own time."""
+        """Set the time at which the next chunk is due."""
         if not self.speed:
             return
         step = self.chunk_seconds / self.speed
         late = now - self.due
-        # whole steps, so that it keeps its turn among the others
+        # Whole steps keep the stream in its group.
         self.due += step if late < _LATE_SECONDS else step * math.ceil(late / step)
 
 
 def unpaced_chunk(streams: int) -> float:
-    """How much signal, in s, to read at a time of each of so many streams without a pace.
+    """Length of a chunk in s for each of ``streams`` streams without a pace.
 
-    A minute; less of thousands, which take turns: one whose turn comes after ten seconds only would be called stalled.
+    A minute; less for thousands of streams, because a stream that waits ten seconds for its turn is reported as stalled.
     """
     return max(_LEAST_UNPACED_SECONDS, min(UNPACED_CHUNK_SECONDS, _UNPACED_TURN_SECONDS / max(1, streams)))
 
 
 def warm_up() -> None:
-    """Have what reads and cuts ready, which is compiled, before the first stream is announced.
+    """Compile the code that reads and cuts, before the first stream is announced.
 
-    Compiling them takes seconds the first time on a machine; a stream that is announced and then
-    silent for so long would raise an alert.
+    The first compilation on a machine takes seconds.  A stream that is silent for so long after its
+    announcement would raise an alert.
     """
     segmenter = Segmenter(FS, ["MLII", "V1"])
     segmenter.push(np.zeros((2 * FS, 2), np.float32))
     segmenter.finish()
-    Segmenter(FS / 2, ["MLII"]).push(np.zeros((FS, 1), np.float32))  # resampled
+    Segmenter(FS / 2, ["MLII"]).push(np.zeros((FS, 1), np.float32))  # with resampling
     signal_files.warm_up()
 
 
@@ -188,20 +188,20 @@ class Producer:
         ZeroMQ address of the monitor's socket for producers.
     feeds : sequence of Feed
     buffer_items : int
-        Items that are kept unstored, over all streams, before reading waits.
+        Unstored items, over all streams, at which reading waits.
     drain_seconds : float
-        Longest time to wait for the store when asked to stop.
+        Longest time to wait for the store after a request to stop.
     keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     troubles : sequence of (stream, reason)
-        Sources that could not be opened, to tell the monitor.
+        Sources that could not be opened; they are reported to the monitor.
     clock : callable
         Monotonic time in seconds.
 
     Attributes
     ----------
     failed : dict
-        Streams that did not come to their proper end, and why.
+        Streams that could not be read to their end, and why.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Producer:
         self._drain_seconds = drain_seconds
         self._live = any(feed.live for feed in self._feeds)
         if self._live and not all(feed.live for feed in self._feeds):
-            raise ProducerError("live and waiting sources need a producer each: they would take each other's room")
+            raise ProducerError("live and other sources share one buffer here; give them separate producers")
         try:
             self._outbox = Outbox(len(self._feeds), buffer_items, live=self._live)
         except OutboxError as error:
@@ -231,8 +231,8 @@ class Producer:
         self._segmented = 0
         self._spent = 0.0
         self._greetings = 0
-        self._met = False  # whether a monitor has told where the streams stand
-        self._untold = list(troubles)
+        self._positioned = False  # whether a monitor has sent the positions of the streams
+        self._unreported = list(troubles)
         self.failed = dict(troubles)
         self._schedule: list[tuple[float, int]] = []
         self._peer = Peer(address, keys=keys, greeting=self._hello, ping=self._ping, clock=clock)
@@ -260,7 +260,7 @@ class Producer:
         ----------
         stopping : callable
         turned : callable
-            Called at every turn of the loop with a function that says how things stand.
+            Called at every turn of the loop with a function that returns a status line.
 
         Raises
         ------
@@ -277,7 +277,7 @@ class Producer:
                 _log.warning(
                     "drain-ended",
                     unstored=self._outbox.held,
-                    advice="they are cut again from the source at the next start",
+                    advice="the next start cuts them again from the source",
                 )
                 break
             self._peer.tick()
@@ -286,22 +286,22 @@ class Producer:
                 self._handle(frames)
                 frames = self._peer.receive(0)
             if self._peer.epoch:
-                self._tell()
+                self._report_troubles()
                 if give_up is None:
                     self._read()
                 self._send()
             elif self._live and give_up is None:
-                self._read()  # time does not wait for a monitor that is away
+                self._read()  # a live source goes on while the monitor is away
             self._freed.turned()
-            turned(self._said)
+            turned(self._status)
         if self._outbox.dropped:
             _log.warning("beats-dropped", beats=self._outbox.dropped)
         if self._peer.epoch:
-            self._peer.send(self._ping(self._peer.epoch))  # the last word on what was sent again
+            self._peer.send(self._ping(self._peer.epoch))  # the final number of resent beats
         self._peer.leave()
         _log.info("stopped", segmented=self._segmented, unstored=self._outbox.held)
 
-    def _said(self) -> str:
+    def _status(self) -> str:
         reading = sum(not feed.done for feed in self._feeds)
         away = "" if self._peer.epoch else ", waiting for the monitor"
         return f"{reading} of {len(self._feeds)} streams, {self._segmented} beats, {self._outbox.held} items not stored{away}"
@@ -312,7 +312,7 @@ class Producer:
 
     def _finished(self, *, stopped: bool) -> bool:
         read = stopped or all(feed.done for feed in self._feeds)
-        return read and not self._outbox.held and not self._untold
+        return read and not self._outbox.held and not self._unreported
 
     def _wait_ms(self, now: float, *, reading: bool) -> int:
         if not reading or not self._schedule:
@@ -345,26 +345,26 @@ class Producer:
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         if self._peer.epoch or welcome.greeting != self._greetings:
-            return  # the answer to an older greeting: it knows nothing of what was sent since
+            return  # an answer to an older greeting is out of date
         self._peer.welcomed(welcome.epoch, welcome.heartbeat)
         self._outbox.credit = welcome.window
         for number, (feed, received, stored) in enumerate(
             zip(self._feeds, welcome.received, welcome.stored, strict=True)
         ):
-            if feed.live and not self._met:
-                feed.go_on(welcome.samples[number])  # only now, because a former process may have sent some
+            if feed.live and not self._positioned:
+                feed.go_on(welcome.samples[number])  # an earlier process may have sent the samples before
             if not self._outbox.resume(number, received, stored):
                 _log.warning("stream-restarted", stream=feed.source.stream, reason="the monitor has lost its store")
                 feed.restart()
-        if not self._met:
+        if not self._positioned:
             self._spread()
-        self._met = True
+        self._positioned = True
         self._schedule = [(feed.due, number) for number, feed in enumerate(self._feeds) if not feed.done]
         heapq.heapify(self._schedule)
         _log.info("joined", streams=len(self._feeds), credit=welcome.window)
 
     def _spread(self) -> None:
-        """Give paced streams their turns, a group at a time: all at once they would wait for one another."""
+        """Spread paced streams over time in groups, so that they do not wait for each other."""
         now = self._clock()
         for number, feed in enumerate(self._feeds):
             if feed.speed:
@@ -372,13 +372,13 @@ class Producer:
                 turns = max(1, int(step / _TURN_SECONDS))
                 feed.due = now + step * (number * turns // len(self._feeds)) / turns
 
-    def _tell(self) -> None:
-        for stream, reason in self._untold:
+    def _report_troubles(self) -> None:
+        for stream, reason in self._unreported:
             self._peer.send([wire.encode(wire.Trouble(self._peer.epoch, stream, reason[: 4 * wire.MAX_TEXT]))])
-        self._untold.clear()
+        self._unreported.clear()
 
     def _read(self) -> None:
-        """Give every stream that is due one chunk, as long as there is room, and not so long that the monitor hears nothing."""
+        """Read one chunk of every stream that is due, while there is room, and stop after ``_READ_SECONDS`` to send."""
         until = self._clock() + _READ_SECONDS
         for _ in range(len(self._schedule)):
             now = self._clock()
@@ -391,7 +391,7 @@ class Producer:
             began = time.thread_time()
             items = self._advance(feed)
             self._spent += time.thread_time() - began
-            # what a live source gave had been there since it was due: that it waited counts as latency
+            # Samples of a live source arrived when they were due; the wait since then counts as latency.
             due = max(feed.due, now - _LATE_SECONDS) if feed.live and feed.due else self._clock()
             arrived = np.full(len(items), due)
             if feed.live:
@@ -403,8 +403,8 @@ class Producer:
             if feed.done:
                 continue
             if feed.live or feed.position >= self._outbox.stored(number):
-                feed.pace(now)  # what is stored already is passed over without keeping time
-            # an unpaced stream goes behind the others that are due
+                feed.pace(now)  # chunks that are already stored are skipped without a pace
+            # An unpaced stream queues behind the others that are due.
             heapq.heappush(self._schedule, (feed.due if feed.speed else now, number))
 
     def _advance(self, feed: Feed) -> Items:
@@ -414,7 +414,7 @@ class Producer:
             stream, reason = feed.source.stream, str(error)
             _log.error("source-failed", stream=stream, reason=reason)
             self.failed[stream] = reason
-            self._untold.append((stream, reason))
+            self._unreported.append((stream, reason))
             return feed.finish()
 
     def _send(self) -> None:

@@ -1,6 +1,6 @@
-"""The worker: says how much it can take, gets batches, scores them, answers.
+"""The worker: announces how many batches it accepts, scores them and answers.
 
-Holds no state of any stream: any worker can score any batch, and gives the same answer.
+It holds no state of any stream.  Any worker can score any batch and gives the same answer.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("worker")
 
-_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds; also the longest delay of a signal
 
 
 class WorkerError(Exception):
-    """The monitor will not work with this worker; the message says why."""
+    """The monitor refuses this worker, or it cannot start; the message says why."""
 
 
 class Worker:
-    """Scores what the monitor sends.
+    """Scores the batches that the monitor sends.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ class Worker:
         ZeroMQ address of the monitor's socket for workers.
     scorer : Scorer
     device : str
-        Kind of the device that it computes on, ``cpu`` or ``cuda``, for the metrics.
+        Kind of the device of the scorer, ``cpu`` or ``cuda``, for the metrics.
     credit : int
-        Batches to hold at a time: one to work on, the rest so that it need not wait.
+        Batches to hold at a time: one in work, the others queued so that the worker does not wait.
     keys : ConnectionKeys or None
         Keys, for a monitor on tcp.
     spare : callable or None
-        Makes what to score with from then on if the device fails: the same model on the CPU.
+        Makes the scorer to use after the device has failed: the same model on the CPU.
     clock : callable
         Monotonic time in seconds.
     """
@@ -94,13 +94,13 @@ class Worker:
         return [wire.encode(wire.WorkerPing(epoch))]
 
     def run(self, stopping: Callable[[], bool], turned: Callable[[Callable[[], str]], None] = lambda _: None) -> None:
-        """Serve until ``stopping()`` is true; what is held then is left to others.
+        """Serve until ``stopping()`` is true; the monitor gives unanswered batches to other workers.
 
         Parameters
         ----------
         stopping : callable
         turned : callable
-            Called at every turn of the loop with a function that says how things stand.
+            Called at every turn of the loop with a function that returns a status line.
 
         Raises
         ------
@@ -112,22 +112,22 @@ class Worker:
             frames = self._peer.receive(_IDLE_MS)
             if frames is not None:
                 self._handle(frames)
-            turned(self._said)
+            turned(self._status)
         self._peer.leave()
         _log.info("stopped", scored=self.scored)
 
-    def _said(self) -> str:
+    def _status(self) -> str:
         away = "" if self._peer.epoch else ", waiting for the monitor"
         degraded = f", degraded: {self._degraded}" if self._degraded else ""
         return f"{self._device}, {self.scored} beats scored{away}{degraded}"
 
     @property
     def fingerprint(self) -> str:
-        """Of the model that it scores with."""
+        """Fingerprint of the current model."""
         return self._scorer.info.fingerprint
 
     def renew(self, model: Model, *, credit: int) -> None:
-        """Go on with another model; batches that the monitor gave for the old one are given again."""
+        """Switch to another model; the monitor sends the batches of the old one again."""
         self._scorer, self._device, self._spare = model.scorer, model.device, model.spare
         self._degraded = ""
         self._credit = credit
@@ -163,38 +163,38 @@ class Worker:
         try:
             windows = wire.unpack_batch(message, frames)
             raw = self._scored(windows)
-        except Exception as error:  # noqa: BLE001 - whatever a batch does to the model, the worker lives on
+        except Exception as error:  # noqa: BLE001 - no batch may end the worker
             if (more := self._rate_limit.due("batch-failed")) is not None:
                 _log.exception("batch-failed", beats=message.beats, reason=str(error), others_since=more)
-            self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _said(error)))])
+            self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _short(error)))])
             return
         self.scored += message.beats
         self._peer.send(wire.pack_scores(message.epoch, message.batch, self._clock() - began, raw.error, raw.ticks))
         if self._degraded and self._spare is not None:
             self._spare = None
-            self._peer.send(self._greeting())  # after the answer: what it has not answered is given to others
+            self._peer.send(self._greeting())  # after the answer: the monitor gives unanswered batches to others
 
     def _scored(self, windows: NDArray[np.float32]) -> Raw:
-        """Score windows, on the spare if the device fails: what a GPU has failed at is not the batch's fault."""
+        """Score windows; switch to the spare if the device fails, because the fault may lie in the GPU."""
         try:
             return self._scorer.score(windows)
         except Exception as error:
             if self._spare is None or self._degraded:
                 raise
             _log.exception("device-failed", device=self._device)
-            self._degraded, self._device = _said(error), "cpu"
-            self._failed = self._scorer  # kept: to let go of what is on a GPU that fails may end the process
+            self._degraded, self._device = _short(error), "cpu"
+            self._failed = self._scorer  # keep a reference: freeing memory of a failed GPU may end the process
             self._scorer = self._spare()
             return self._scorer.score(windows)
 
 
-def _said(error: Exception) -> str:
+def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[: wire.MAX_TEXT]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a worker computes with.
+    """The model and device of a worker.
 
     Attributes
     ----------
@@ -202,7 +202,7 @@ class Model:
     device : str
         Kind of the device, ``cpu`` or ``cuda``.
     spare : callable or None
-        Makes what to score with if the device fails.
+        Makes the scorer to use if the device fails.
     """
 
     scorer: Scorer
@@ -211,12 +211,12 @@ class Model:
 
 
 def load_model(weights: Path | None, device: str, threads: int) -> Model:
-    """Load a model; the device ``auto`` is a GPU where there is one.
+    """Load a model; the device ``auto`` means a GPU if there is one.
 
     Raises
     ------
     WorkerError
-        If there is no such device.
+        If the device is not available.
     ecgmon.models.weights.checkpoint.CheckpointError
         If the weights cannot be used.
     """
@@ -227,7 +227,7 @@ def load_model(weights: Path | None, device: str, threads: int) -> Model:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device == "cuda" and not torch.cuda.is_available():
-        raise WorkerError('no CUDA device can be used here; set [worker] device to "auto" or "cpu"')
+        raise WorkerError('no CUDA device is available; set [worker] device to "auto" or "cpu"')
     scorer = Scorer(weights, device=device, threads=threads)
     _log.info("ready", model=scorer.info.name, device=device, captured=scorer.captured)
     if device == "cpu":

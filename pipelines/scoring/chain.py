@@ -1,12 +1,12 @@
-"""The scoring chain: from the items of a stream, and what a generator makes of their windows, to scores.
+"""The scoring chain: from the items of a stream and the reconstructions of their windows to scores.
 
-A beat passes four steps.  A generator reconstructs its window (:func:`reconstruct`), which gives A(x) and its ticks.
-The stream's last beats are looked back on (:meth:`Chain.observe`, or :func:`observe` for many streams at once), which
-gives the evidence.  A model turns the evidence into a score (:meth:`Observed.score`).  The daemon has workers do the
-first step and waits for their answers; everywhere else :meth:`Chain.score` takes all steps in one call.
+A beat passes three steps.  A generator reconstructs its window (:func:`reconstruct`), which gives A(x) and its ticks.
+A comparison with the stream's last beats gives the evidence (:meth:`Chain.observe`, or :func:`observe` for many streams
+at once).  A model turns the evidence into a score (:meth:`Observed.score`).  In the daemon, workers do the first step;
+elsewhere :meth:`Chain.score` does all steps in one call.
 
-What a beat scores is the same to the last bit however the items of its stream were cut, and with whichever streams they
-were taken together.
+All bits of a beat's score are independent of how the items of its stream were cut and of the streams that were
+processed together with it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Reconstructed(NamedTuple):
-    """Consecutive items of one stream, with what a generator makes of their windows.
+    """Consecutive items of one stream, with A(x) and ticks of their windows.
 
     Attributes
     ----------
@@ -50,28 +50,28 @@ class Reconstructed(NamedTuple):
 
 
 def reconstruct(items: Items, generator: Reconstructor, leads: int = 1) -> Reconstructed:
-    """Have a generator that takes so many leads reconstruct the windows of some items."""
+    """Reconstruct the first ``leads`` leads of the windows of some items."""
     raw = generator.score(items.windows[:, :leads])
     return Reconstructed(items, raw.error, raw.ticks)
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The next items of some streams with what is known of their beats, ready to be scored.
+    """The next items of some streams with the evidence of their beats, ready to be scored.
 
     Attributes
     ----------
     order : list of int
-        Which of the streams that were asked about comes first, second, ... in all that follows.
+        Indices of the given streams in the order in which all other attributes have them.
     ends : list of (int, int)
-        Of each stream in that order: one past its last item, one past its last beat.
+        For each stream in that order: one past its last item, one past its last beat.
     table : ndarray of ITEM, shape (items,)
     ax : ndarray of float32, shape (beats,)
         A(x); NaN where a beat could not be scored.
     parts : list of Reconstructed
-        That hold the windows and ticks of the beats.
+        The parts that hold the windows and ticks of the beats.
     before : list of int
-        Of each part, beats that come before it.
+        For each part, the number of beats before it.
     evidence : Evidence
         Of the beats.
     remembered : list of bytes
@@ -100,7 +100,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class ScoredItems:
-    """Consecutive items of one stream with all that the chain says of their beats.
+    """Consecutive items of one stream with all results of the chain for their beats.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class ScoredItems:
     score : ndarray of float32, shape (beats,)
         NaN where a beat could not be scored.
     remembered : list of bytes
-        Of each beat, what its stream remembers of it: a :class:`Chain` goes on from the last ones.
+        For each beat, the row that its stream remembers; a :class:`Chain` can continue from the last ones.
     """
 
     items: Items
@@ -132,13 +132,13 @@ class Chain:
     leads : int
         Leads of the stream's windows.
     remembered : iterable of bytes
-        Rows to go on from, oldest first, as :attr:`Observed.remembered` or :meth:`snapshot` has them: a chain that
-        starts from those of the last beats scores the next one exactly as the one that was interrupted would have.
+        Rows to continue from, oldest first, from :attr:`Observed.remembered` or :meth:`snapshot`.  A chain that starts
+        from the rows of the last beats scores the next beat exactly as the interrupted chain would have.
 
     Raises
     ------
     ecgmon.models.score.evidence.EvidenceError
-        If there are no leads, or the rows are not those of a stream of so many leads.
+        If there are no leads, or the rows are from a stream with another number of leads.
     """
 
     __slots__ = ("history",)
@@ -148,34 +148,34 @@ class Chain:
 
     @property
     def leads(self) -> int:
-        """Leads that are looked at: 1 or 2."""
+        """Number of leads used: 1 or 2."""
         return self.history.leads
 
     def score(self, items: Items, scorer: Scorer) -> ScoredItems:
-        """Take the stream's next items through all steps, the reconstruction included."""
+        """Process the stream's next items in all steps, including the reconstruction."""
         part = reconstruct(items, scorer, scorer.info.leads)
         observed = self.observe(part)
         return ScoredItems(*part, observed.evidence, observed.score(scorer.info.score), remembered=observed.remembered)
 
     def observe(self, part: Reconstructed) -> Observed:
-        """Take the stream's next items, which are reconstructed, up to their evidence."""
+        """Compute the evidence of the stream's next items, which are already reconstructed."""
         return observe([(self, [part])])
 
     def snapshot(self) -> bytes:
-        """Return the rows that are remembered, oldest first."""
+        """Return the remembered rows, oldest first."""
         return self.history.snapshot()
 
     def keep(self) -> None:
-        """Keep the beats that were taken last for good; what :meth:`forget` would need is let go of."""
+        """Keep the last observed beats for good, and free what :meth:`forget` would need."""
         self.history.keep()
 
     def forget(self) -> None:
-        """Go back to before the beats that were taken last, unless they were kept or forgotten already."""
+        """Return to the state before the last observed beats, unless they were already kept or forgotten."""
         self.history.forget()
 
 
 def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observed:
-    """Take the next items of some streams up to their evidence: all together costs less.
+    """Compute the evidence of the next items of some streams; one call for all costs less than one for each.
 
     Parameters
     ----------
@@ -186,11 +186,11 @@ def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observe
     def leads(number: int) -> int:
         return arrived[number][0].leads
 
-    order = sorted(range(len(arrived)), key=leads)  # streams of as many leads are compared in one go
+    order = sorted(range(len(arrived)), key=leads)  # streams with the same number of leads are observed together
     parts = [part for number in order for part in arrived[number][1]]
     if len(parts) == 1:
         table = parts[0].items.table
-    else:  # numpy's own way to join tables of named columns takes ten times as long
+    else:  # np.concatenate takes ten times as long for structured arrays
         table = np.frombuffer(b"".join([part.items.table.data for part in parts]), ITEM)
     beats = table[table["kind"] == Kind.BEAT]
     rr, rr_ratio = np.ascontiguousarray(beats["rr"]), np.ascontiguousarray(beats["rr_ratio"])
@@ -199,8 +199,8 @@ def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observe
     evidence: list[Evidence] = []
     remembered: list[bytes] = []
     items = done = 0
-    for _, alike in groupby(order, key=leads):
-        of_these = [arrived[number] for number in alike]
+    for _, same_leads in groupby(order, key=leads):
+        of_these = [arrived[number] for number in same_leads]
         counts = [sum(len(part.ax) for part in own) for _, own in of_these]
         for (_, own), count in zip(of_these, counts, strict=True):
             items += sum(len(part.items.table) for part in own)
@@ -219,6 +219,6 @@ def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observe
 
 
 def warm_up() -> None:
-    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
+    """Compile the kernels before the first beat arrives; the first compilation on a machine takes seconds."""
     normalizing_flow.warm_up()
     history.warm_up()

@@ -1,4 +1,4 @@
-"""Samples in, scored items out: segmenter and chain of one stream, with the reconstruction done on the spot."""
+"""Score the samples of one stream: a segmenter and a scoring chain, with the reconstruction in the same process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StreamScorer:
     fs : float
         Sampling frequency in Hz.
     leads : sequence of str
-        Names of the columns of the samples that will come.
+        Names of the columns of the samples.
     scorer : ecgmon.models.inference.reconstruction.Scorer
     settings : SegmentSettings
         The daemon's by default.
@@ -33,7 +33,7 @@ class StreamScorer:
     Raises
     ------
     ecgmon.pipelines.segmentation.segmenter.SegmentationError
-        If the segmenter refuses such a stream.
+        If the segmenter does not support the stream.
     """
 
     __slots__ = ("_chain", "_scorer", "_segmenter")
@@ -57,13 +57,13 @@ class StreamScorer:
 
     @property
     def substituted(self) -> bool:
-        """Whether that lead is neither MLII nor II, which the model knows."""
+        """Whether the scored lead is neither MLII nor II, which the model was trained on."""
         return self._segmenter.substituted
 
     def push(self, samples: NDArray[np.float32]) -> ScoredItems:
-        """Take the stream's next samples in mV, shape (samples, leads); return the items that are now known."""
+        """Add the stream's next samples in mV, shape (samples, leads), and return the items that are complete."""
         return self._chain.score(self._segmenter.push(samples), self._scorer)
 
     def finish(self) -> ScoredItems:
-        """End the stream; return the items that are left."""
+        """End the stream and return the remaining items."""
         return self._chain.score(self._segmenter.finish(), self._scorer)

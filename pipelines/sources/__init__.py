@@ -1,1 +1,1 @@
-"""Where samples come from: records and files, all read as blocks of samples."""
+"""Sources of samples: records and files of every supported format, read as blocks of samples."""

@@ -1,4 +1,4 @@
-"""Reading the annotations of a record, and refusing those of another one."""
+"""Read the annotations of a record, and refuse annotations that belong to another record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from ecgmon.pipelines.sources.finding import RecordRef
 
-_SKIP: Final = 59  # codes of a word's upper six bits (ANNOT(5)); from 60 on they add to the annotation before
+# Codes in the upper six bits of a word (ANNOT(5)). Codes of 60 and above add to the annotation before them.
+_SKIP: Final = 59
 _NOTE: Final = 63
 
 _RATE: Final = re.compile(r"## time resolution: \d+\.?\d*")
@@ -27,12 +28,12 @@ _DEFINITIONS: Final = "## annotation type definitions"
 _DEFINITIONS_END: Final = "## end of definitions"
 
 _PARSER_ERRORS: Final = (ValueError, IndexError)
-"""What wfdb 4.3 raises for definitions of annotation types that do not end, or have no number, symbol and text."""
+"""What wfdb 4.3 raises if the definitions of annotation types have no end, or lack a number, symbol or text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Annotations of a record, in order of time.
+    """Annotations of a record, in order of their samples.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Annotations:
     symbol : ndarray of str, shape (n,)
         WFDB annotation symbols, such as ``N`` and ``V``.
     note : tuple of str
-        Auxiliary text of each annotation, mostly empty.
+        Auxiliary text of each annotation; usually empty.
     """
 
     sample: NDArray[np.int64]
@@ -56,14 +57,14 @@ def read_annotations(ref: RecordRef, extension: str = "atr") -> Annotations:
     ----------
     ref : RecordRef
     extension : str
-        Suffix of the annotation file, which WFDB calls the annotator: ``atr`` for reference
-        annotations, ``ecg`` for those that ``ecgmon score`` writes.
+        Suffix of the annotation file (WFDB: the annotator): ``atr`` for reference annotations,
+        ``ecg`` for those that ``ecgmon score`` writes.
 
     Raises
     ------
     AnnotationError
-        If there is no such file, it cannot be read, was made for another sampling frequency, or
-        reaches beyond the record.
+        If the file does not exist, cannot be read, has another sampling frequency than the record, or
+        has annotations outside the record.
     SourceError
         If the record's header cannot be read.
     """
@@ -101,17 +102,18 @@ def _contents(file: Path, label: str) -> bytes:
     if not data:
         raise AnnotationError(f"{label} is empty; fetch it again")
     if len(data) % 2:
-        raise AnnotationError(f"{label} has {len(data)} bytes, but it consists of words of two; fetch it again")
+        raise AnnotationError(f"{label} has {len(data)} bytes, expected an even number; fetch it again")
     return data
 
 
 def _notes(data: bytes, label: str) -> Iterator[str]:
-    """Go through the words of an annotation file and give the note of each annotation, empty where it has none.
+    """Yield the note of each annotation in a file, or an empty string for an annotation without one.
 
     Raises
     ------
     AnnotationError
-        If the file ends inside an annotation, or one has two notes; wfdb would give the second to another.
+        If the file ends inside an annotation, or an annotation has two notes: wfdb would add the second note
+        to another annotation.
     """
     at = 0
 
@@ -120,7 +122,7 @@ def _notes(data: bytes, label: str) -> Iterator[str]:
             raise AnnotationError(f"{label} has {len(data)} bytes and ends inside an annotation; fetch it again")
         return data[at + 1] >> 2
 
-    while at < len(data) - 2:  # the last word says that it is the last
+    while at < len(data) - 2:  # the last word marks the end
         while code() == _SKIP:
             at += 6
         code()
@@ -137,7 +139,7 @@ def _notes(data: bytes, label: str) -> Iterator[str]:
 
 
 def _check_definitions(notes: Sequence[str], label: str) -> None:
-    """Refuse notes that look like definitions and are none: wfdb 4.3 would wait for their end for ever."""
+    """Refuse notes that only look like definitions: wfdb 4.3 would search for their end in an endless loop."""
     rate, defining = False, False
     for note in notes:
         if defining:
@@ -150,5 +152,5 @@ def _check_definitions(notes: Sequence[str], label: str) -> None:
             defining = True
         else:
             raise AnnotationError(
-                f"{label} cannot be read (the note {note[:40]!r} begins as a definition and is none); fetch it again"
+                f"{label} cannot be read (the note {note[:40]!r} starts like a definition but is not one); fetch it again"
             )

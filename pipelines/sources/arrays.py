@@ -1,4 +1,4 @@
-"""Arrays as a source: what a notebook holds, read in the same way as a record."""
+"""Arrays as a source: samples in memory, read in the same way as a record."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 ARRAY_STREAM: Final = "array"
-"""Stream id of samples that came without a name."""
+"""Stream id of samples without a name."""
 
 MOST_LEADS: Final = 2
-"""Leads that an array may have: more are not looked at, and many columns most often mean a transposed array."""
+"""Most leads of an array. More are not used, and many columns usually mean a transposed array."""
 
 _DIMENSIONS: Final = (1, 2)
 
@@ -36,11 +36,11 @@ def source_of(
     Parameters
     ----------
     x : array_like of float, shape (samples,) or (samples, leads), or str or Path
-        In mV, NaN where there is nothing; or a record as :mod:`ecgmon.pipelines.sources.finding` finds it.
+        Samples in mV, NaN where missing; or the name of a record, see :mod:`ecgmon.pipelines.sources.finding`.
     fs : float, optional
-        Sampling frequency in Hz; needed for samples, and not taken for a record, which says its own.
+        Sampling frequency in Hz.  Required for samples; refused for a record, whose header has it.
     leads : sequence of str, optional
-        Samples: the name of each column, ``1``, ``2`` by default.  A record: the leads wanted.
+        For samples: the name of each column, ``1``, ``2`` by default.  For a record: the leads to read.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def source_of(
     if isinstance(x, str | Path):
         if fs is not None:
             raise SamplingRateError(
-                f"{x}: fs={fs:g} was given, but a record says its own sampling frequency; leave fs out"
+                f"{x}: fs={fs:g} was given, but the record's header has the sampling frequency; leave fs out"
             )
         refs = resolve([str(x)])
         if len(refs) != 1:
@@ -60,9 +60,7 @@ def source_of(
         raise SamplingRateError("samples were given without their sampling frequency; give fs in Hz, such as fs=360")
     samples = np.asarray(x)
     if not np.issubdtype(samples.dtype, np.floating):
-        raise SignalFormatError(
-            f"the samples are {samples.dtype}, expected floats in mV; divide the units of a converter by its gain"
-        )
+        raise SignalFormatError(f"the samples are {samples.dtype}, expected floats in mV; divide ADC units by the gain")
     if samples.ndim not in _DIMENSIONS or (samples.ndim > 1 and not 1 <= samples.shape[1] <= MOST_LEADS):
         raise SignalFormatError(
             f"the samples have shape {samples.shape}, expected (samples,) or (samples, leads) with 1 or 2 leads; "

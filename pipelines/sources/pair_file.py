@@ -1,4 +1,4 @@
-"""Signal files of format 212: twelve bits a sample, two samples in three bytes."""
+"""Signal files of format 212: twelve bits per sample, two samples in three bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PairFile:
-    """A signal file of format 212, in which no signal is shifted.
+    """A signal file of format 212 without skewed signals.
 
-    The first sample of a pair is the first byte and, above it, the lower half of the second; the second sample is the
-    third byte and, above it, the upper half of the second.  Both are in two's complement (SIGNAL(5)).
+    The lower eight bits of a pair's first sample are the first byte, its upper four are the lower half of the second
+    byte.  The lower eight bits of the second sample are the third byte, its upper four are the upper half of the second
+    byte.  Both are in two's complement (SIGNAL(5)).
 
     Attributes
     ----------
@@ -28,9 +29,9 @@ class PairFile:
     offset : int
         Bytes before the first pair.
     frame : int
-        Samples in a frame, of all signals of the file.
+        Samples in a frame, over all signals of the file.
     columns : ndarray of int64, shape (n,)
-        Which samples of a frame are wanted.
+        Indices of the samples to read from each frame.
     """
 
     path: Path
@@ -39,7 +40,7 @@ class PairFile:
     columns: NDArray[np.int64]
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Read frames ``start`` to ``stop``, the same as wfdb in less than half of its time.
+        """Read frames ``start`` to ``stop``: the same samples as wfdb, in less than half the time.
 
         Returns
         -------
@@ -70,7 +71,10 @@ def _unpack_pairs(
     columns: NDArray[np.int64],
     samples: NDArray[np.int16],
 ) -> None:
-    """Take some samples of each frame out of pairs; ``first`` is the number, in the first pair, of the first frame's first sample."""
+    """Unpack the chosen samples of each frame.
+
+    ``first`` is 0 or 1: the position of the first frame's first sample in the first pair.
+    """
     for column in range(columns.size):
         k = first + columns[column]
         for i in range(samples.shape[0]):
@@ -84,5 +88,5 @@ def _unpack_pairs(
 
 
 def warm_up() -> None:
-    """Compile what unpacks pairs, before a stream that is read in real time has to wait for it."""
+    """Compile the unpacking loop now, so that no stream in real time has to wait for the compiler."""
     compiled_loop(_unpack_pairs)(np.zeros(3, np.uint8), 0, 1, np.array([0]), np.zeros((2, 1), np.int16))

@@ -1,7 +1,7 @@
-"""Sources of samples: what a producer streams and the offline commands read.
+"""Sources of samples for producers and for the offline commands.
 
-A source is a record with a part of it chosen, cut into chunks; it knows nothing of clocks.  Whoever
-replays at a speed waits between the chunks.
+A source is a part of a record, cut into chunks.  It uses no clock: a caller that replays at a given
+speed waits between the chunks.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 CHUNK_SECONDS: Final = 0.25
-"""How much signal a chunk holds by default, in seconds: what a monitor's frontend sends at once."""
+"""Default length of a chunk in seconds: a typical packet of a bedside monitor."""
 
 BLOCK_SECONDS: Final = 120.0
-"""Most signal that is read from disk at once, in seconds: a day of twelve leads is never in memory."""
+"""Most signal in one read from disk, in seconds, so that a day of twelve leads is never in memory."""
 
 BLOCK_CHUNKS: Final = 8
-"""Most chunks that are read from disk at once: of a thousand streams in real time, 2 s each are in memory."""
+"""Most chunks in one read from disk: a thousand streams in real time hold 2 s each in memory."""
 
 _TIME: Final = re.compile(r"((?P<hours>\d+):(?=\d+:))?((?P<minutes>\d+):)?(?P<seconds>\d+(\.\d*)?)")
 
@@ -54,13 +54,13 @@ class Source(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Samples in the whole stream; None where it does not end by itself."""
+        """Samples in the whole stream; None for an endless stream."""
 
     def chunks(self, seconds: float = CHUNK_SECONDS) -> Iterator[NDArray[np.float32]]:
-        """Give the samples in order, shape (n, leads), in mV, NaN where missing."""
+        """Yield the samples in order, shape (n, leads), in mV, NaN where missing."""
 
     def at(self, sample: int) -> Self:
-        """Return the same stream, whose chunks begin at a sample index."""
+        """Return the same stream with its chunks starting at a sample index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class RecordSource:
         The part that is streamed, as sample indices into the record.  Sample 0 of the stream is
         sample ``first`` of the record.
     loop : int
-        How many times the part is streamed, one after the other without a gap; 0: for ever.
+        How many times the part is streamed, without a gap between; 0 means forever.
     position : int
         Sample index in the stream at which :meth:`chunks` begins.
     """
@@ -99,41 +99,41 @@ class RecordSource:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know about the record, one line each."""
+        """Notes for the user about the record, one line each."""
         return self.record.notes
 
     @property
     def length(self) -> int | None:
-        """Samples in the whole stream, whatever ``position``; None for an endless one."""
+        """Samples in the whole stream, independent of ``position``; None for an endless stream."""
         return (self.stop - self.first) * self.loop or None
 
     def at(self, sample: int) -> Self:
-        """Return the same stream, whose chunks begin at a sample index; nothing is read.
+        """Return the same stream with its chunks starting at a sample index; reads nothing.
 
         Parameters
         ----------
         sample : int
-            From 0 to ``length``, both included.
+            From 0 to ``length``, inclusive.
 
         Raises
         ------
         RangeError
-            If the stream does not reach so far.
+            If the index is outside the stream.
         """
         if sample < 0 or (self.length is not None and sample > self.length):
-            raise RangeError(f"{self.stream}: cannot begin at sample {sample}; the stream has 0 to {self.length}")
+            raise RangeError(f"{self.stream}: cannot start at sample {sample}; the stream has 0 to {self.length}")
         return replace(self, position=sample)
 
     def chunks(self, seconds: float = CHUNK_SECONDS, *, phase: int = 0) -> Iterator[NDArray[np.float32]]:
-        """Give the samples from ``position`` on.
+        """Yield the samples from ``position`` on.
 
         Parameters
         ----------
         seconds : float
-            Longest stretch in a chunk; a chunk has at least one sample.
+            Longest chunk; a chunk has at least one sample.
         phase : int
-            Makes the first block shorter by so many chunks, modulo its length: streams with different ones do not
-            all go to the disk at the same moment.
+            Number of chunks by which the first block is shorter, modulo its length.  Streams with different phases
+            read from the disk at different times.
 
         Yields
         ------
@@ -143,12 +143,12 @@ class RecordSource:
         Raises
         ------
         RecordTruncatedError
-            After the last whole sample of a record whose header promised more.
+            After the last available sample of a record whose header promises more.
         SignalFileError
             If samples cannot be read.
         """
         step = max(1, round(seconds * self.fs))
-        # whole chunks in a block, so that only the last chunk of a pass is shorter
+        # A block holds whole chunks, so that only the last chunk of a pass is shorter.
         block = step * max(1, min(BLOCK_CHUNKS, math.floor(BLOCK_SECONDS * self.fs / step)))
         part = self.stop - self.first
         done, offset = divmod(self.position, part)
@@ -165,12 +165,12 @@ class RecordSource:
             done, offset = done + 1, 0
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Read a stretch of the stream's first pass, for a picture.
+        """Read a part of the stream's first pass, for a picture.
 
         Parameters
         ----------
         start, stop : int
-            Sample indices into the stream; what lies outside it is left away.
+            Sample indices into the stream; clipped to the stream.
 
         Returns
         -------
@@ -198,11 +198,11 @@ def open_source(
     ref : RecordRef
         From :func:`ecgmon.pipelines.sources.finding.resolve`.
     leads : sequence of str, optional
-        Names or numbers (from 0) of the leads wanted; all that hold a voltage by default.
+        Names or numbers (from 0) of the leads to read; all that hold a voltage by default.
     start, stop : float
-        Part of the record in seconds; a ``stop`` beyond the end means the end.
+        Part of the record in seconds; ``stop`` may be beyond the end.
     loop : int
-        How many times to stream the part; 0: for ever.
+        How many times to stream the part; 0 means forever.
 
     Raises
     ------
@@ -211,35 +211,35 @@ def open_source(
     """
     try:
         record = open_record(ref, leads=leads)
-    except OSError as error:  # a folder that may not be entered, a disk that fails
+    except OSError as error:  # a folder without permission, a failing disk
         raise SignalFileError(
             f"{ref.stream}: its files cannot be read ({error.strerror or error}); check their permissions"
         ) from error
     fs, seconds = record.fs, record.length / record.fs
     if loop < 0:
-        raise RangeError(f"{ref.stream}: cannot be repeated {loop} times; expected 1 or more, or 0 for ever")
+        raise RangeError(f"{ref.stream}: cannot be repeated {loop} times; expected 1 or more, or 0 for forever")
     if not (0 <= start < seconds) or (stop is not None and not stop > start):
         raise RangeError(
-            f"{ref.stream}: there is nothing from {start:g} s to {'its end' if stop is None else f'{stop:g} s'}; "
+            f"{ref.stream}: no samples from {start:g} s to {'the end' if stop is None else f'{stop:g} s'}; "
             f"the record has 0 to {seconds:.2f} s"
         )
     first = round(start * fs)
     last = record.length if stop is None else min(round(stop * fs), record.length)
     if (last - first) * FS < LENGTH * fs:
         raise RecordTooShortError(
-            f"{ref.stream}: {(last - first) / fs:.2f} s from {start:g} s on are too short; "
+            f"{ref.stream}: {(last - first) / fs:.2f} s from {start:g} s on is too short; "
             f"one window needs {LENGTH / FS:.2f} s, so choose a longer part"
         )
     return RecordSource(ref.stream, record, first, last, loop)
 
 
 def parse_time(text: str) -> float:
-    """Read a time that a user typed.
+    """Parse a time that a user typed.
 
     Parameters
     ----------
     text : str
-        Seconds, ``MM:SS`` or ``HH:MM:SS``, the seconds with or without a fraction.
+        Seconds, ``MM:SS`` or ``HH:MM:SS``; the seconds may have a fraction.
 
     Returns
     -------
@@ -249,7 +249,7 @@ def parse_time(text: str) -> float:
     Raises
     ------
     RangeError
-        If the text is none of these.
+        If the text has none of these forms.
 
     Examples
     --------
@@ -266,7 +266,7 @@ def parse_time(text: str) -> float:
 
 
 def format_time(seconds: float) -> str:
-    """Write a time as ``M:SS.hh`` or ``H:MM:SS.hh``, which :func:`parse_time` reads.
+    """Format a time as ``M:SS.hh`` or ``H:MM:SS.hh``, which :func:`parse_time` reads.
 
     Parameters
     ----------

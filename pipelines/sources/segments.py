@@ -1,4 +1,4 @@
-"""The segments of a record, and how many of the samples that its header promises are there."""
+"""The segments of a record, and how many of the promised samples the files hold."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-_NO_FORMAT: Final = "0"  # of a layout's signals, which have no samples
-_PADDING: Final = 2  # samples by which a file may be longer than its record, to fill the last block
+_NO_FORMAT: Final = "0"  # format of a layout's signals, which have no samples
+_PADDING: Final = 2  # a file may be this many samples longer than its record, to fill the last block
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One segment of a record with signals in it; a plain record is one such part.
+    """One segment of a record that has signals; a record of one segment is one part.
 
     Attributes
     ----------
     header : Header
     frames : int or None
-        Whole frames in its signal files; None where only reading shows.
+        Whole frames in its signal files; None if the number is not known before reading.
     is_layout : bool
-        Describes a variable record's leads and has no samples.
+        Whether it only describes the leads of a variable record and has no samples.
     """
 
     header: Header
@@ -44,26 +44,26 @@ class Part:
 
     @property
     def skew(self) -> int:
-        """Frames by which its latest signal lies behind in its file."""
+        """Frames by which its most delayed signal is behind the others."""
         return max(signal.skew for signal in self.header.signals)
 
 
 def read_parts(header: Header, stem: Path, name: str) -> list[Part | None]:
-    """Read the headers of a record's segments; None stands for a stretch without signal.
+    """Read the headers of a record's segments; None stands for a segment without signal.
 
     Parameters
     ----------
     header : Header
-        Of the record.
+        Header of the record.
     stem : Path
-        The record's files without suffix.
+        Path of the record's files without suffix.
     name : str
-        What messages call the record.
+        Name of the record in messages.
 
     Raises
     ------
     SourceError
-        If a segment's header or signal file is not there or is none, or does not fit the record.
+        If the header or a signal file of a segment is missing, is invalid or does not fit the record.
     """
     if not header.segments:
         return [_part(header, stem.parent, name)]
@@ -76,10 +76,10 @@ def read_parts(header: Header, stem: Path, name: str) -> list[Part | None]:
         None if segment.name == NO_FILE else _segment(segment, header, stem, f"{name}, segment {segment.name}")
         for segment in header.segments
     ]
-    there = [part for part in parts if part is not None]
-    if not there:
-        raise LeadError(f"{name}: none of its {len(parts)} segments holds a signal")
-    fewest, first = min(len(part.header.signals) for part in there), len(there[0].header.signals)
+    with_signals = [part for part in parts if part is not None]
+    if not with_signals:
+        raise LeadError(f"{name}: none of its {len(parts)} segments has a signal")
+    fewest, first = min(len(part.header.signals) for part in with_signals), len(with_signals[0].header.signals)
     if is_fixed and fewest < first:
         raise HeaderError(f"{name}: its first segment has {first} signals, another {fewest}; they must agree")
     return parts
@@ -93,21 +93,21 @@ def readable_length(
     Returns
     -------
     length : int
-        Samples that can be read from the beginning.
+        Number of samples that can be read from the beginning.
     truncated : RecordTruncatedError or None
     notes : list of str
 
     Raises
     ------
     HeaderError
-        If the header does not say how many samples there are.
+        If the header does not give the number of samples.
     RecordTooShortError
-        If there are fewer than a window needs.
+        If there are fewer samples than a window needs.
     """
     promised = header.length
     if not promised:
         raise HeaderError(
-            f"{name}: the header does not say how many samples there are; "
+            f"{name}: the header does not give the number of samples; "
             "write the number as the fourth field of its first line"
         )
     length, notes = 0, []
@@ -116,12 +116,10 @@ def readable_length(
         if part is None or part.frames is None or part.frames >= wanted:
             length += wanted
         else:
-            length += max(part.frames - part.skew, 0)  # the last frames of a skewed signal lie behind the others'
+            length += max(part.frames - part.skew, 0)  # a skewed signal lacks samples for the last frames
             break
         if part is not None and part.frames is not None and part.frames > wanted + _PADDING and len(segments) == 1:
-            notes.append(
-                f"the header says {wanted} samples, the signal file holds {part.frames}; the rest is left alone"
-            )
+            notes.append(f"the header says {wanted} samples, the signal file holds {part.frames}; the rest is not read")
     window = LENGTH / FS
     if length / header.fs < window:
         raise RecordTooShortError(
@@ -132,21 +130,21 @@ def readable_length(
         return promised, None, notes
     truncated = RecordTruncatedError(
         f"{name}: the header promises {promised} samples, but the signal files hold {length}; "
-        "those were read, the rest is missing: fetch the signal file again, or correct the header"
+        "the rest is missing: fetch the signal file again, or correct the header"
     )
     return length, truncated, notes
 
 
 def _segment(segment: Segment, header: Header, stem: Path, name: str) -> Part:
-    """Read the header of a segment and check that it fits the record's."""
+    """Read the header of a segment and check that it fits the record."""
     inner = read_header(stem.with_name(segment.name), name)
     if inner.segments:
-        raise HeaderError(f"{name}: a segment cannot itself have segments; write the record out as one")
+        raise HeaderError(f"{name}: a segment cannot have segments; write the record as one segment")
     if segment.length and abs(inner.fs - header.fs) > 1e-6 * header.fs:
         raise HeaderError(f"{name}: sampled at {inner.fs} Hz, the record at {header.fs} Hz; they must agree")
     if segment.length and inner.length is None:
         raise HeaderError(
-            f"{name}: its header does not say how many samples there are; the record says {segment.length}, write that"
+            f"{name}: its header does not give the number of samples; write {segment.length}, as the record says"
         )
     return _part(inner, stem.parent, name)
 
@@ -161,7 +159,7 @@ def _part(header: Header, folder: Path, name: str) -> Part:
 def _check_format(file: str, fmt: str, name: str, *, is_layout: bool) -> None:
     if fmt == DIFFERENCES:
         raise SignalFormatError(
-            f"{name}: {file} is in format 8, which can only be read from its beginning; convert it (xform -f)"
+            f"{name}: {file} is in format 8, which can only be read from the beginning; convert it (xform -f)"
         )
     if fmt not in BLOCK_BYTES and fmt not in COMPRESSED and not (is_layout and fmt == _NO_FORMAT):
         known = ", ".join([*BLOCK_BYTES, *COMPRESSED])
@@ -169,16 +167,16 @@ def _check_format(file: str, fmt: str, name: str, *, is_layout: bool) -> None:
 
 
 def _whole_frames(header: Header, folder: Path, name: str) -> int | None:
-    """Count the frames that all signal files hold wholly; None where only reading shows."""
+    """Count the whole frames in the signal files; None if the number is not known before reading."""
     frames: list[int] = []
     for file in _distinct(signal.file for signal in header.signals):
         inside = [signal for signal in header.signals if signal.file == file]
         formats = _distinct(signal.fmt for signal in inside)
         if len(formats) > 1:
-            raise SignalFormatError(f"{name}: {file} is in several formats, {' and '.join(formats)}; a file has one")
+            raise SignalFormatError(f"{name}: {file} has several formats, {' and '.join(formats)}; expected one")
         path = folder / file
         if not is_file(path):
-            raise SignalFileError(f"{name}: signal file {file!r} is not in {folder}; fetch it beside its header")
+            raise SignalFileError(f"{name}: signal file {file!r} is not in {folder}; put it beside its header")
         if formats[0] in COMPRESSED:
             continue
         block_bytes, block_samples = BLOCK_BYTES[formats[0]]

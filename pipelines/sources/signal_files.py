@@ -1,8 +1,8 @@
-"""Blocks of samples out of signal files whose samples fit into 16 bits.
+"""Read blocks of samples from signal files whose samples fit into 16 bits.
 
-These are read here and not by wfdb, whose ``rdrecord`` reads the header again for each block, which takes it several
-times as long as a quarter of a minute of samples.  Formats that are rare or compressed, and signals that are shifted
-or have several samples in a frame, are left to wfdb.
+wfdb's ``rdrecord`` reads the header again for each block, which takes several times as long as reading 15 s of
+samples.  This module therefore reads the common formats itself.  wfdb reads rare and compressed formats, and signals
+that are skewed or have several samples per frame.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ COMPRESSED: Final = ("508", "516", "524")
 """Formats of which only reading shows how many samples there are: FLAC."""
 
 DIFFERENCES: Final = "8"
-"""The format of first differences: no block but the first can be read on its own."""
+"""The format of first differences: a block can only be read together with all blocks before it."""
 
 _PAIRS: Final = "212"
-_WORDS: Final = {"16": "<i2", "61": ">i2", "160": "<u2"}  # numpy's types; the last has 2**15 added
-_MISSING: Final = {"16": -(2**15), "61": -(2**15), "160": -(2**15), "212": -(2**11)}  # what stands for a missing sample
+_WORDS: Final = {"16": "<i2", "61": ">i2", "160": "<u2"}  # numpy types; format 160 adds 2**15 to each sample
+_MISSING: Final = {"16": -(2**15), "61": -(2**15), "160": -(2**15), "212": -(2**11)}  # value of a missing sample
 
 
 class _File(Protocol):
-    """A signal file, some of whose signals are wanted."""
+    """A signal file from which some signals are read."""
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Read frames, shape (stop - start, signals wanted), in ADC units."""
+        """Read frames, shape (stop - start, signals), in ADC units."""
 
 
 @dataclass(frozen=True, slots=True)
 class WordFile:
-    """A signal file of 16 bits a sample, in which no signal is shifted; as :class:`PairFile`."""
+    """A signal file with 16 bits per sample and without skewed signals; attributes as in :class:`PairFile`."""
 
     path: Path
     fmt: str
@@ -87,16 +87,16 @@ class WordFile:
 
 @dataclass(frozen=True, slots=True)
 class SignalFiles:
-    """The signal files of a record of one segment, which :func:`signal_files` makes.
+    """The signal files of a record of one segment; made by :func:`signal_files`.
 
     Attributes
     ----------
     files : tuple of WordFile or PairFile
     places : tuple of list of int
-        For each file, the columns of a block that its samples fill.
+        For each file, the columns of its samples in a block.
     missing : ndarray of int16, shape (leads,)
     baseline, gain, millivolts : ndarray of float64, shape (leads,)
-        As of :class:`ecgmon.pipelines.sources.units.AdcUnits`.
+        As in :class:`ecgmon.pipelines.sources.units.AdcUnits`.
     """
 
     files: tuple[_File, ...]
@@ -128,23 +128,23 @@ class SignalFiles:
 def signal_files(
     header: Header, folder: Path, channels: Sequence[int], millivolts: NDArray[np.float64]
 ) -> SignalFiles | None:
-    """Find out how the samples of some signals lie in their files.
+    """Locate the samples of some signals in their files.
 
     Parameters
     ----------
     header : Header
-        Of one segment; all signals of a file have the same format.
+        Header of one segment; all signals of a file have the same format.
     folder : Path
-        Where the files are.
+        Folder of the files.
     channels : sequence of int
-        Numbers of the signals wanted, in order.
+        Numbers of the signals to read, in order.
     millivolts : ndarray of float64, shape (len(channels),)
-        Millivolts in one of each signal's unit.
+        Millivolts per unit of each signal.
 
     Returns
     -------
     SignalFiles or None
-        None where wfdb has to read them.
+        None if wfdb has to read them.
     """
     if header.segments or any(signal.skew for signal in header.signals):
         return None
@@ -178,7 +178,7 @@ def signal_files(
 
 
 def _begins(signals: Sequence[Signal], inside: Sequence[int]) -> dict[int, int]:
-    """Give for each signal of a file the number of its first sample in a frame."""
+    """Return, for each signal of a file, the index of its first sample in a frame."""
     begins, begin = {}, 0
     for number in inside:
         begins[number] = begin
@@ -187,6 +187,6 @@ def _begins(signals: Sequence[Signal], inside: Sequence[int]) -> dict[int, int]:
 
 
 def warm_up() -> None:
-    """Compile what reads samples, before a stream that is read in real time has to wait for it."""
+    """Compile the reading loops now, so that no stream in real time has to wait for the compiler."""
     pair_file.warm_up()
     units.warm_up()

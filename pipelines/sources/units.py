@@ -1,4 +1,4 @@
-"""Physical units of signals, and blocks of samples in the units of their converter."""
+"""Physical units of signals, and blocks of samples in ADC units."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MILLIVOLTS: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
-"""Millivolts in one of a unit; the unit in lower case (both signs that pass for micro)."""
+"""Millivolts per unit, by the unit in lower case (with both Unicode signs for micro)."""
 
 
 def millivolts(unit: str | None) -> float | None:
-    """Millivolts in one of a unit; None where it is not a voltage.  No unit means mV, says HEADER(5).
+    """Millivolts per unit; None if the unit is not a voltage.  By HEADER(5), no unit means mV.
 
     Examples
     --------
@@ -30,17 +30,17 @@ def millivolts(unit: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class AdcUnits:
-    """A stretch of a record as its converter gave it: a :class:`Block` of a quarter of the size of wfdb's millivolts.
+    """A part of a record in ADC units: a :class:`Block` with a quarter of the size of wfdb's millivolts.
 
     Attributes
     ----------
     samples : ndarray of int16, shape (n, leads)
     missing : ndarray of int16, shape (leads,)
-        The value that stands for a missing sample.
+        The value of a missing sample.
     baseline, gain : ndarray of float64, shape (leads,)
-        ADC units at 0 V, and ADC units in one of the physical unit.
+        ADC units at 0 V, and ADC units per physical unit.
     millivolts : ndarray of float64, shape (leads,)
-        Millivolts in one of the physical unit.
+        Millivolts per physical unit.
     """
 
     samples: NDArray[np.int16]
@@ -61,7 +61,7 @@ class AdcUnits:
 
 @cache
 def compiled_loop(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop when first samples are read: those who only look at headers need not wait for the compiler."""
+    """Compile a loop at its first use, so that code that only reads headers does not wait for the compiler."""
     from ecgmon.models.kernels.compiled import compiled
 
     return compiled(function)
@@ -75,7 +75,7 @@ def _to_millivolts(
     millivolts: NDArray[np.float64],
     signal: NDArray[np.float32],
 ) -> None:
-    """Make millivolts of a converter's units as wfdb does, step by step: the same to the last bit."""
+    """Convert ADC units to millivolts in the same steps as wfdb, so that all bits of the result agree."""
     for i in range(adc_units.shape[0]):
         for lead in range(adc_units.shape[1]):
             value = (adc_units[i, lead] - baseline[lead]) / gain[lead] * millivolts[lead]
@@ -83,6 +83,6 @@ def _to_millivolts(
 
 
 def warm_up() -> None:
-    """Compile what makes millivolts, before a stream that is read in real time has to wait for it."""
+    """Compile the conversion loop now, so that no stream in real time has to wait for the compiler."""
     one = np.ones(1)
     AdcUnits(np.zeros((2, 1), np.int16), np.zeros(1, np.int16), one, one, one)[:]

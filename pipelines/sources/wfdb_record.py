@@ -1,7 +1,7 @@
-"""Opening a WFDB record: its header checked against its signal files, its leads chosen.
+"""Open a WFDB record: check its header against its signal files and choose its leads.
 
-wfdb takes a gain of zero for 200, trusts a header that promises more samples than its file holds, and raises whatever
-its parsers stumble over; here each of these is an error of its own.
+wfdb reads a gain of zero as 200, trusts a header that promises more samples than its file holds, and raises the
+exceptions of its parsers.  This module raises a specific error for each of these cases.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.signal_files import SignalFiles
 
 _FILE_ERRORS: Final = (OSError, EOFError)
-"""What reading here raises for signal files that are not there any more, or shorter than they were."""
+"""What :mod:`ecgmon.pipelines.sources.signal_files` raises if a file has been removed or has become shorter."""
 
 _WFDB_ERRORS: Final = (OSError, ValueError, RuntimeError)
-"""What ``wfdb.rdrecord`` of wfdb 4.3 raises for damaged signal files: of the system; of its own, for samples that do not
-fill their frames and FLAC of another resolution; of soundfile, for damaged FLAC."""
+"""What ``wfdb.rdrecord`` of wfdb 4.3 raises for damaged signal files: OSError from the system, ValueError for samples that
+do not fill their frames or FLAC of another resolution, RuntimeError from soundfile for damaged FLAC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class WfdbRecord:
     _channels: tuple[int, ...] = field(repr=False)
     _millivolts: NDArray[np.float64] = field(repr=False)
     _files: SignalFiles | None = field(repr=False)
-    """Where its samples are, if they are there as 16-bit numbers."""
+    """Location of the samples if they fit into 16 bits; None if wfdb reads them."""
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read samples from disk.
@@ -75,7 +75,7 @@ class WfdbRecord:
         return self.block(start, stop)[:]
 
     def block(self, start: int, stop: int) -> Block:
-        """Read samples from disk and keep them small.
+        """Read samples from disk in the form that needs the least memory.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class WfdbRecord:
         return (physical * self._millivolts).astype(np.float32)
 
     def _physical(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Have wfdb read samples, shape (stop - start, leads), in the physical unit of each lead."""
+        """Read samples with wfdb, shape (stop - start, leads), in the physical unit of each lead."""
         import wfdb
 
         channels = list(self._channels)
@@ -122,7 +122,7 @@ def open_record(ref: RecordRef, *, leads: Sequence[str] | None = None) -> Record
     ref : RecordRef
         From :func:`ecgmon.pipelines.sources.finding.resolve`.
     leads : sequence of str, optional
-        Names or numbers (from 0) of the leads wanted, in that order; all that hold a voltage by default.
+        Names or numbers (from 0) of the leads to read, in order; all that hold a voltage by default.
 
     Returns
     -------
@@ -135,9 +135,9 @@ def open_record(ref: RecordRef, *, leads: Sequence[str] | None = None) -> Record
 
     Notes
     -----
-    A lead that cannot be used (no voltage, no gain) is left out with a note; it is an error only
-    where it was asked for or no other is left.  Signals with several samples a frame are read at the
-    frame rate, as the mean of each frame.  Records of several segments are read as one.
+    A lead that cannot be used (no voltage, no gain) is left out with a note.  It is an error if no
+    other lead is left.  Signals with several samples per frame are read at the frame rate, as the mean
+    of each frame.  Records of several segments are read as one.
     """
     if ref.path is None:
         choose_leads(["MLII"], [None], leads, "toy")  # refuses any other lead

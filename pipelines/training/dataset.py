@@ -234,29 +234,19 @@ def prepare(
         none of, there are too many, or the counts are not those that there have to be.
     """
     request = asked(records=records, annotator=annotator, beats=beats, patients=patients, confirm=confirm, seed=seed)
-    if request["records"] == []:
-        raise DatasetError("no record was named; expected at least one, as a path inside the folder, such as 100")
-    names = request["records"] or annotated.find(db)
-    if len(names) != len(set(names)):
-        raise DatasetError("a record is named twice; once is enough")
+    names = _names(db, request["records"])
     whose = (beats.patients if beats is not None else {}) | dict(patients or {})
     _check_known(names, whose, beats)
     read, left_out = _read_all(
+        db,
         names,
         lambda name: _read(db, name, annotator, beats, confirm=confirm),
         done,
         named=request["records"] is not None,
     )
-    if not read:
-        raise DatasetError(
-            f"none of the {len(names)} records of {db} can be used ({next(iter(left_out.values()))}); "
-            "expected records with annotated beats"
-        )
     joined, table, spans = _joined(read)
-    table["fold"], table["tenth"] = np.divmod(_deal(table["aami"], seed), TENTHS)
-    found = {aami: int(np.count_nonzero(table["aami"] == aami)) for aami in BeatClass}
-    if counts is not None and found != counts:
-        raise DatasetError(f"the records hold {_listing(found)} beats; the published protocol finds {_listing(counts)}")
+    table["fold"], table["tenth"] = np.divmod(_random_parts(table["aami"], seed), TENTHS)
+    found = _checked_counts(table["aami"], counts)
     about = {
         "format": FORMAT,
         "asked": request,
@@ -272,6 +262,24 @@ def prepare(
     return load(out)
 
 
+def _names(db: Path, named: list[str] | None) -> list[str]:
+    """Return the records to read: those that were named, or else all in the folder."""
+    if named == []:
+        raise DatasetError("no record was named; expected at least one, as a path inside the folder, such as 100")
+    names = named or annotated.find(db)
+    if len(names) != len(set(names)):
+        raise DatasetError("a record is named twice; name it once")
+    return names
+
+
+def _checked_counts(aami: NDArray[np.uint8], expected: Mapping[BeatClass, int] | None) -> dict[BeatClass, int]:
+    """Count the beats of each class, and refuse other counts than the expected ones."""
+    found = {kind: int(np.count_nonzero(aami == kind)) for kind in BeatClass}
+    if expected is not None and found != expected:
+        raise DatasetError(f"the records hold {_listing(found)} beats; the published protocol has {_listing(expected)}")
+    return found
+
+
 def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "signal.npy", signal)
@@ -280,13 +288,14 @@ def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about:
 
 
 def _read_all(
-    names: Iterable[str],
+    db: Path,
+    names: Collection[str],
     read: Callable[[str], annotated.AnnotatedRecord],
     done: Callable[[str], None],
     *,
     named: bool,
 ) -> tuple[dict[str, annotated.AnnotatedRecord], dict[str, str]]:
-    """Read records, and say of those that cannot be used why; of records that were ``named`` none may be left out."""
+    """Read records; return them, and why the others cannot be used.  None of the ``named`` records may be left out."""
     found: dict[str, annotated.AnnotatedRecord] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -297,6 +306,11 @@ def _read_all(
                 raise
             left_out[name] = str(error)
         done(name)
+    if not found:
+        raise DatasetError(
+            f"none of the {len(names)} records of {db} can be used ({next(iter(left_out.values()))}); "
+            "expected records with annotated beats"
+        )
     return found, left_out
 
 
@@ -406,8 +420,8 @@ def _hashes(db: Path, names: Iterable[str], annotator: str | None) -> dict[str, 
     return {path: _sha256((db / path).read_bytes()) for path in paths if (db / path).is_file()}
 
 
-def _deal(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Deal the beats of each class into random fiftieths of equal size (to one beat)."""
+def _random_parts(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Assign the beats of each class to random fiftieths, whose sizes differ by at most one beat."""
     random = np.random.default_rng(seed)
     part = np.empty(len(aami), np.uint8)
     for kind in BeatClass:

@@ -1,14 +1,14 @@
-"""Train a generator on the normal beats of a split, and see what its A(x) tells apart.
+"""Train a generator on the normal beats of a split, and measure how well its A(x) separates classes.
 
-A training depends on its settings, the seed among them, the split, the data and the teacher alone.
-What is random at a step is drawn from (seed, step), so that one that was interrupted and resumed
-ends in the same weights, bit for bit, as one that was not.  On another processor or number of
-threads sums round differently, and the weights drift apart.
+A training depends only on its settings with the seed, the split, the data and the teacher.  Random
+numbers of a step are drawn from (seed, step).  A training that was interrupted and resumed therefore
+has bit for bit the same weights as an uninterrupted one.  On another processor or with another number
+of threads, sums round differently and the weights differ.
 
-A run is a folder: ``about.json`` (what is trained), ``state.pt`` (to go on from), ``log.jsonl``
-(losses as it went) and, once it is finished, ``result.json``.
+A run is a folder: ``about.json`` (what is trained), ``state.pt`` (the state to resume from),
+``log.jsonl`` (losses) and, once it is finished, ``result.json``.
 
-torch takes seconds to import, and the command line mounts this package: functions import it.
+Functions import torch themselves: the import takes seconds, and the command line loads this package.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ LOG_EVERY: Final = 50
 """Steps between two lines of the log."""
 
 SAVE_EVERY: Final = 500
-"""Steps between two savings of the state: about a minute on one core."""
+"""Steps between two saves of the state: about a minute on one core."""
 
-_BLOCK: Final = 256  # beats at a time where no gradient is kept
+_BLOCK: Final = 256  # beats in a batch without gradients
 
 _DEALING, _AUGMENTING = 0, 1  # independent random sequences under one seed
 
@@ -56,23 +56,23 @@ class TrainingError(Exception):
 def batch(
     dataset: Dataset, beats: NDArray[np.void], settings: Settings, step: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Make the batch of a step: which beats, in which order, how augmented.
+    """Make the batch of a step: choose and augment its beats.
 
     Parameters
     ----------
     dataset : Dataset
     beats : ndarray of BEAT, shape (n,)
-        The training beats, all of which make up an epoch but for a last part of a batch.
+        The training beats; an epoch uses all of them except a last incomplete batch.
     settings : Settings
     step : int
-        From 0; decides the batch together with the seed.
+        From 0; determines the batch together with the seed.
 
     Returns
     -------
     x : ndarray of float32, shape (batch, 1, 320)
         Scaled windows of the first lead; the augmented ones come last.
     plain : ndarray of int64, shape (m,)
-        Which of ``beats`` the first windows are, which are not augmented.
+        Indices into ``beats`` of the first windows, which are not augmented.
     """
     size = settings.batch
     epoch, place = divmod(step, len(beats) // size)
@@ -91,7 +91,7 @@ def batch(
 
 
 class Lessons:
-    """What a finished teacher says about every training beat, asked once.
+    """The outputs of a finished teacher for all training beats, computed once.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class Lessons:
         self._maps = [torch.cat([part.maps[k].cpu() for part in parts]) for k in range(len(parts[0].maps))]
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> TeacherOutput:
-        """Look up what it says about some of the beats."""
+        """Return the outputs for some of the beats."""
         import torch
 
         index = torch.from_numpy(chosen)
@@ -133,27 +133,27 @@ def fit(
     stop_after: int | None = None,
     progress: Callable[[int, int, dict[str, float]], bool] = lambda *_: True,
 ) -> Training:
-    """Train on the normal beats of a split, going on from what ``out`` holds.
+    """Train on the normal beats of a split; resume from the state in ``out``, if there is one.
 
     Parameters
     ----------
     dataset : Dataset
     out : Path
-        Folder of the run: see the module's head.  The log has losses every :data:`LOG_EVERY` steps
+        Folder of the run: see the module's docstring.  The log has losses every :data:`LOG_EVERY` steps
         and the reconstruction of the held-out normal beats after every epoch.
     settings : Settings
     used : Split
-        Whose ``train`` to train on.
+        The split; ``train`` selects the beats.
     teacher : Path, optional
-        Folder of the teacher's run, finished, of the same split.
+        Folder of the teacher's finished run on the same split.
     only_confirmed : bool
-        Whether the split leaves out normal beats that a second detector does not confirm, to be written down.
+        Whether the split leaves out normal beats that a second detector does not confirm; stored in ``about.json``.
     device : str
         Where torch computes.
     threads : int
         Threads that torch computes with.
     stop_after : int, optional
-        Steps after which to stop, though the learning rate is planned for all epochs.
+        Step at which to stop; the learning rate is still planned for all epochs.
     progress : callable
         Called after every step with the steps done, the steps in all and the step's losses; returns
         False to stop there, with the state stored.
@@ -172,65 +172,113 @@ def fit(
     """
     import torch
 
-    from ecgmon.models.networks.dense import DenseGenerator, principal_axes
-    from ecgmon.models.training.distillation import ResumeError, Training
+    from ecgmon.models.inference.device import DeviceError, check_device
+    from ecgmon.models.training.distillation import Training
 
     if threads < 1:
         raise TrainingError(f"{threads} threads cannot compute; give at least 1")
+    try:
+        check_device(device)
+    except DeviceError as error:
+        raise TrainingError(str(error)) from error
     torch.set_num_threads(threads)
     train = dataset.beats[used.train]
-    held_out = dataset.beats[used.held_out]
-    per_epoch = len(train) // settings.batch
-    if per_epoch == 0:
+    steps_per_epoch = len(train) // settings.batch
+    if steps_per_epoch == 0:
         raise TrainingError(
             f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
         )
-    about = {
+    about = _described(dataset, settings, used, only_confirmed=only_confirmed)
+    lessons = _lessons(teacher, dataset, settings, used, about, device)
+    training = Training(settings, leads=1, steps=steps_per_epoch * settings.epochs, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, about)
+    _set_axes(training, dataset, train)
+    _resume(out, training)
+    last = training.steps if stop_after is None else min(stop_after, training.steps)
+    _train_until(last, training, dataset, used, lessons, out, progress)
+    return training
+
+
+def _described(dataset: Dataset, settings: Settings, used: Split, *, only_confirmed: bool) -> dict[str, Any]:
+    """Describe a training, still without its teacher, as ``about.json`` stores it."""
+    return {
         "split": used.name,
         "only_confirmed": only_confirmed,
         "settings": asdict(settings),
         "data": dataset.about["sha256"],
-        "beats": len(train),
+        "beats": int(np.count_nonzero(used.train)),
         "selection": hashlib.sha256(np.flatnonzero(used.train).tobytes()).hexdigest(),
         "teacher": None,
     }
-    lessons = None
-    if settings.distils and not settings.self_teacher:
-        if teacher is None:
-            raise TrainingError(
-                "these settings distil from a teacher; name the folder of its run, or use a self-teacher"
-            )
-        network, theirs = trained(teacher)
-        if (
-            theirs["split"] != used.name
-            or theirs.get("selection") != about["selection"]
-            or theirs["data"] != about["data"]
-        ):
-            raise TrainingError(
-                f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
-                "and a teacher must not have seen what its student is tested on"
-            )
-        lessons = Lessons(network.to(device), dataset, train)
-        about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
-    elif teacher is not None:
-        raise TrainingError("these settings have no use for a teacher; give alpha or beta, and no self-teacher")
-    try:
-        training = Training(settings, leads=1, steps=per_epoch * settings.epochs, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch has no name for it
-        raise TrainingError(f"torch cannot compute on {device!r}: {error}") from error
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(out, about)
+
+
+def _lessons(
+    teacher: Path | None, dataset: Dataset, settings: Settings, used: Split, about: dict[str, Any], device: str
+) -> Lessons | None:
+    """Compute the teacher's outputs if the settings need them, and describe the teacher in ``about``.
+
+    Raises
+    ------
+    TrainingError
+        If the teacher is missing, is not needed, or was trained on another split or other data.
+    """
+    if not settings.distils or settings.self_teacher:
+        if teacher is not None:
+            raise TrainingError("these settings do not use a teacher; give alpha or beta, and no self-teacher")
+        return None
+    if teacher is None:
+        raise TrainingError("these settings distil from a teacher; name the folder of its run, or use a self-teacher")
+    network, theirs = trained(teacher)
+    if theirs["split"] != used.name or theirs.get("selection") != about["selection"] or theirs["data"] != about["data"]:
+        raise TrainingError(
+            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
+            "and a teacher must not have seen what its student is tested on"
+        )
+    lessons = Lessons(network.to(device), dataset, dataset.beats[used.train])
+    about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
+    return lessons
+
+
+def _set_axes(training: Training, dataset: Dataset, train: NDArray[np.void]) -> None:
+    """Set the principal axes of a dense generator from the training beats; other generators have none."""
+    import torch
+
+    from ecgmon.models.networks.dense import DenseGenerator, principal_axes
+
     if isinstance(training.generator, DenseGenerator):
         axes = principal_axes(map(torch.from_numpy, _scaled(dataset, train)))
         training.generator.axes.weight.data.copy_(axes)
+
+
+def _resume(out: Path, training: Training) -> None:
+    """Restore the stored state of a run, if there is one, and drop the log lines after it."""
+    from ecgmon.models.training.distillation import ResumeError
+
     if (out / "state.pt").exists():
         try:
             training.restore(_load_state(out))
         except ResumeError as error:
             raise TrainingError(f"{out}: {error}") from error
-    _forget_after(out / "log.jsonl", training.step)
+    _drop_lines_after(out / "log.jsonl", training.step)
+
+
+def _train_until(
+    last: int,
+    training: Training,
+    dataset: Dataset,
+    used: Split,
+    lessons: Lessons | None,
+    out: Path,
+    progress: Callable[[int, int, dict[str, float]], bool],
+) -> None:
+    """Train up to step ``last``, or until ``progress`` returns False; write the log and the state to ``out``."""
+    import torch
+
+    settings = training.settings
+    train, held_out = dataset.beats[used.train], dataset.beats[used.held_out]
+    steps_per_epoch = len(train) // settings.batch
     with (out / "log.jsonl").open("a") as log:
-        last = training.steps if stop_after is None else min(stop_after, training.steps)
         going = True
         while going and training.step < last:
             rate = training.rate
@@ -239,15 +287,14 @@ def fit(
             entry: dict[str, float] = {}
             if training.step % LOG_EVERY == 0:
                 entry |= {"rate": rate, **terms, "restarts": training.restarts}
-            if training.step % per_epoch == 0:
+            if training.step % steps_per_epoch == 0:
                 entry["held_out_reconstruction"] = float(np.mean(errors(training.generator, dataset, held_out)))
             if entry:
-                log.write(json.dumps({"step": training.step, "epoch": training.step / per_epoch} | entry) + "\n")
+                log.write(json.dumps({"step": training.step, "epoch": training.step / steps_per_epoch} | entry) + "\n")
                 log.flush()
             going = progress(training.step, training.steps, terms)
             if not going or training.step % SAVE_EVERY == 0 or training.step == last:
                 _save_state(out, training)
-    return training
 
 
 def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
@@ -263,7 +310,7 @@ def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
     Raises
     ------
     TrainingError
-        If ``out`` holds no run.
+        If ``out`` has no run.
     """
     from ecgmon.models.networks.generator import generator_of
 
@@ -284,7 +331,7 @@ def fingerprint(generator: AnyGenerator) -> str:
 
 
 def errors(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
-    """Compute A(x) of some beats, as cut at their annotations, in order; shape (n,)."""
+    """Compute A(x) of some beats, cut at their annotations; shape (n,)."""
     import torch
 
     generator.eval()
@@ -298,23 +345,23 @@ def errors(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -
 
 
 def tested(generator: AnyGenerator, dataset: Dataset, used: Split) -> dict[str, Any]:
-    """Say what the raw A(x) of a generator tells apart among the test beats of its split.
+    """Measure how well the raw A(x) of a generator separates classes among the test beats of its split.
 
-    Nothing is chosen by this: it is what is written down at the end.
+    This is only reported; no choice depends on it.
     """
     beats = dataset.beats[used.test]
     return separation(errors(generator, dataset, beats), beats["aami"])
 
 
 def _scaled(dataset: Dataset, beats: NDArray[np.void]) -> list[NDArray[np.float32]]:
-    """Scaled windows of the first lead, in blocks (at most 256, 1, 320)."""
+    """Return scaled windows of the first lead in blocks of shape (at most 256, 1, 320)."""
     return [
         windows.scale(dataset.windows(beats[first : first + _BLOCK])[:, :1]) for first in range(0, len(beats), _BLOCK)
     ]
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
-    """Write down what a run trains, or refuse a folder that trains something else."""
+    """Store the description of a run, or refuse a folder with another training."""
     path = out / "about.json"
     if path.exists():
         before = _load_about(out)
@@ -325,7 +372,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
                 "give another folder to start afresh"
             )
         if before["settings"] != about["settings"]:
-            return  # the state says which ones differ
+            return  # restoring the state reports which settings differ
     path.write_text(json.dumps(about, indent=1) + "\n")
 
 
@@ -354,7 +401,7 @@ def _load_state(out: Path) -> dict[str, Any]:
 
 
 def _save_state(out: Path, training: Training) -> None:
-    """Store the state whole or not at all."""
+    """Store the state; the file is replaced as a whole."""
     import torch
 
     part = out / "state.pt.part"
@@ -362,8 +409,8 @@ def _save_state(out: Path, training: Training) -> None:
     part.replace(out / "state.pt")
 
 
-def _forget_after(log: Path, step: int) -> None:
-    """Drop what a training logged after the state that it is resumed from: it will log that again."""
+def _drop_lines_after(log: Path, step: int) -> None:
+    """Drop log lines after the state that a training resumes from: it will log these steps again."""
     if log.exists():
         lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
         log.write_text("".join(lines))

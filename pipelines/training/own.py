@@ -249,7 +249,7 @@ def train(
     >>> ecgmon.train("nowhere", "own.safetensors")
     Traceback (most recent call last):
         ...
-    ecgmon.errors.RecordNotFoundError: nowhere: no record in this folder...
+    ecgmon.errors.RecordNotFoundError: nowhere: no records in this folder...
     """
     watch = progress or unwatched
     rule = rule_of(split)
@@ -265,21 +265,16 @@ def train(
         used = splits.whole(dataset, NAME) if rule is None else splits.split(dataset, rule, NAME)
         settings = _settings(used, epochs, seed)
         halves = [(half, _settings(half, epochs, seed, is_half=True)) for half in _halves(dataset, used, rule)]
-        *seen_half, (_, generator) = [
+        *of_halves, (_, generator) = [
             (part, _trained(dataset, Path(folder) / "runs" / part.name, part, of_part, device, threads, watch))
             for part, of_part in (*halves, (used, settings))
         ]
         return write_checkpoint(
-            Path(out),
-            dataset,
-            Path(db),
-            generator,
-            used,
-            seen_half,
-            name=f"{generator.shape.architecture} width {generator.shape.width}, latent {generator.shape.latent}, of {Path(db).resolve().name}",
+            Path(out), dataset, Path(db), generator, used, of_halves,
+            name=_model_name(generator, Path(db)),
             command=_command(Path(db), split, annotator, beats, settings),
             progress=watch,
-        )
+        )  # fmt: skip
 
 
 train.__module__ = "ecgmon"
@@ -386,6 +381,11 @@ def _settings(part: Split, epochs: int | None, seed: int, *, is_half: bool = Fal
     steps = max(1, int(np.count_nonzero(part.train)) // STUDENT.batch)
     wanted = epochs or max(STUDENT.epochs, math.ceil(LEAST_STEPS / steps))
     return replace(STUDENT, seed=seed, epochs=max(1, wanted // 2) if is_half else wanted)
+
+
+def _model_name(generator: AnyGenerator, db: Path) -> str:
+    shape = generator.shape
+    return f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {db.resolve().name}"
 
 
 def _command(db: Path, split: object, annotator: str, beats: object, settings: Settings) -> str:

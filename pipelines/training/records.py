@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ecgmon.models import windows
+from ecgmon.pipelines.limits import RR_NEEDED, RR_REMEMBERED
 from ecgmon.pipelines.sources.annotations import Annotations, read_annotations
 from ecgmon.pipelines.sources.errors import RecordNotFoundError, UnsafeNameError
 from ecgmon.pipelines.sources.finding import RecordRef
@@ -34,12 +35,6 @@ ANNOTATOR: Final = "atr"
 
 CONFIRMING: Final = 0.05
 """Most that a second detector's peak may be off an annotation to confirm it, in seconds."""
-
-RATIO_INTERVALS: Final = 8
-"""RR intervals that an RR interval is compared with."""
-
-RATIO_LEAST: Final = 4
-"""RR intervals that have to be known before a comparison means something."""
 
 BEAT: Final = np.dtype(
     [
@@ -124,7 +119,7 @@ def find(db: Path) -> list[str]:
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
-        If there is none, or the RECORDS file leads out of the folder.
+        If there is no record, or the RECORDS file points outside the folder.
     """
     listing = db / "RECORDS"
     if listing.is_file():
@@ -133,7 +128,7 @@ def find(db: Path) -> list[str]:
         names = sorted(header.relative_to(db).with_suffix("").as_posix() for header in db.rglob("*.hea"))
     if not names:
         raise RecordNotFoundError(
-            f"{db}: no record in this folder, which has neither RECORDS nor a .hea file, not in a sub-folder either"
+            f"{db}: no records in this folder; neither it nor a sub-folder has a RECORDS or .hea file"
         )
     for name in names:
         _check_inside(name)
@@ -146,7 +141,7 @@ def reference(db: Path, name: str) -> RecordRef:
     Raises
     ------
     ecgmon.pipelines.sources.errors.UnsafeNameError
-        If the name leads out of the folder.
+        If the name points outside the folder.
     """
     _check_inside(name)
     return RecordRef(name, db / name)
@@ -155,7 +150,7 @@ def reference(db: Path, name: str) -> RecordRef:
 def _check_inside(name: str) -> None:
     if not name or _CONTROL.search(name) or name.startswith(("/", "~")) or ".." in name.split("/"):
         raise UnsafeNameError(
-            f"{name!r} leads out of the folder; expected a record inside it, such as patient_a/rec-01"
+            f"{name!r} points outside the folder; expected a record inside it, such as patient_a/rec-01"
         )
 
 
@@ -246,8 +241,8 @@ def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[
     rr : ndarray of float32, shape (n,)
         RR interval to the beat before, in seconds; NaN for the first beat.
     rr_ratio : ndarray of float32, shape (n,)
-        ``rr`` over the mean of the (up to) :data:`RATIO_INTERVALS` intervals before it; NaN until
-        :data:`RATIO_LEAST` of those are known.
+        ``rr`` over the mean of the (up to) :data:`ecgmon.pipelines.limits.RR_REMEMBERED` intervals
+        before it; NaN until :data:`ecgmon.pipelines.limits.RR_NEEDED` of those are known.
 
     Examples
     --------
@@ -258,8 +253,8 @@ def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[
     rr = np.full(len(r_peaks), np.nan)
     rr[1:] = np.diff(r_peaks) / fs
     ratio = np.full(len(r_peaks), np.nan)
-    for k in range(1 + RATIO_LEAST, len(r_peaks)):
-        ratio[k] = rr[k] / rr[max(1, k - RATIO_INTERVALS) : k].mean()
+    for k in range(1 + RR_NEEDED, len(r_peaks)):
+        ratio[k] = rr[k] / rr[max(1, k - RR_REMEMBERED) : k].mean()
     return rr.astype(np.float32), ratio.astype(np.float32)
 
 

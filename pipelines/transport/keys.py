@@ -1,7 +1,7 @@
-"""CURVE keys: making them, reading them from files that nobody else can read, and handing them to sockets.
+"""CURVE keys: generate them, read them from private files, and set them on sockets.
 
-A key pair is one secret of 40 characters (Z85, as ZeroMQ writes it) in a file of its own; the public
-half is computed from it.  No secret appears in a representation, a log or an error message.
+A key file holds one secret key of 40 characters (ZeroMQ's Z85 encoding); the public key is computed
+from it.  No secret appears in a representation, a log or an error message.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ LENGTH: Final = 40
 """Characters of a key, secret or public."""
 
 CREDENTIAL: Final = "ecgmon.key"
-"""Name of the systemd credential that is taken where no key file is configured."""
+"""Name of the systemd credential that is used if no key file is configured."""
 
 
 class KeyFileError(Exception):
-    """A key cannot be read, made or understood; the message never says what was in the file."""
+    """A key cannot be read, generated or decoded; the message never contains the contents of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +47,32 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionKeys:
-    """What a peer needs to speak with a monitor over tcp.
+    """The keys that a peer needs to connect to a monitor over tcp.
 
     Attributes
     ----------
     own : KeyPair
     monitor : bytes
-        The monitor's public key, by which it is known.
+        The monitor's public key, which identifies it.
     """
 
     own: KeyPair
     monitor: bytes
 
     def secure(self, socket: zmq.Socket[bytes]) -> None:
-        """Have a socket that is not connected yet speak CURVE only."""
+        """Make a socket that is not connected yet use CURVE only."""
         socket.curve_publickey = self.own.public
         socket.curve_secretkey = self.own.secret
         socket.curve_serverkey = self.monitor
 
 
 def generate(path: Path) -> bytes:
-    """Make a key pair, write its secret to a new file of mode 0600, and return the public key.
+    """Generate a key pair, write its secret to a new file of mode 0600, and return the public key.
 
     Raises
     ------
     KeyFileError
-        If the file exists, so that no key is lost, or cannot be written.
+        If the file exists (no key is overwritten) or cannot be written.
     """
     public, secret = zmq.curve_keypair()
     try:
@@ -88,7 +88,7 @@ def read(path: Path) -> KeyPair:
     Raises
     ------
     KeyFileError
-        If it cannot be read, others could read it, or it holds no key.
+        If the file cannot be read, is readable by others, or holds no key.
     """
     try:
         secret = secret_files.read(path, "key file").strip()
@@ -101,12 +101,12 @@ def read(path: Path) -> KeyPair:
 
 
 def find(configured: str, environ: Mapping[str, str]) -> KeyPair:
-    """Read the key pair that a configuration names, or the systemd credential where it names none.
+    """Read the configured key file, or the systemd credential if none is configured.
 
     Raises
     ------
     KeyFileError
-        If there is neither, or as :func:`read`.
+        If there is neither, or as in :func:`read`.
     """
     if configured:
         return read(Path(configured))
@@ -115,24 +115,24 @@ def find(configured: str, environ: Mapping[str, str]) -> KeyPair:
         return read(credential)
     raise KeyFileError(
         "tcp needs a key: make one with `ecgmon keygen FILE` and name it in [network] key_file, "
-        f"or hand it over as the systemd credential {CREDENTIAL}"
+        f"or pass it as the systemd credential {CREDENTIAL}"
     )
 
 
 def checked(key: bytes) -> bytes:
-    """Return a key, secret or public, if it looks like one.
+    """Check the form of a secret or public key, and return it.
 
     Raises
     ------
     KeyFileError
-        If it has not 40 characters, or others than Z85's.
+        If it does not have 40 characters of Z85.
     """
     valid = len(key) == LENGTH
     if valid:
         try:
             z85.decode(key)
-        except (KeyError, struct.error):  # a character that is none of Z85's, or five that stand for too large a number
+        except (KeyError, struct.error):  # a character outside Z85, or five characters with too large a value
             valid = False
     if not valid:
-        raise KeyFileError(f"a key has {LENGTH} characters of Z85; this has not")
+        raise KeyFileError(f"this is not a key; a key has {LENGTH} characters of Z85")
     return key

@@ -1,11 +1,11 @@
-"""What a producer has cut and the monitor has not stored yet.
+"""Items that a producer has cut and the monitor has not stored yet.
 
-Pure: no sockets, no clocks.  The rule it keeps: an item leaves the outbox only when the monitor has
-said that it is stored, and no more items are under way than the monitor allows.
+This module uses no sockets and no clocks.  An item leaves the outbox only after the monitor has
+confirmed that it is stored.  Never more items are under way than the monitor allows.
 
-A live source cannot wait.  Where the outbox is full its oldest items that were not sent yet give
-way to the newest, and one item of kind GAP says how many beats that cost.  Positions are those of
-the items that are left, so the monitor sees a stream without holes in it.
+A live source cannot wait.  If the outbox is full, the oldest unsent items are dropped, and one item
+of kind GAP takes their place with the number of dropped beats.  The remaining items are renumbered,
+so that the positions of a stream have no holes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OutboxError(Exception):
-    """The monitor and the outbox cannot both be right about a stream."""
+    """A confirmation or an offer contradicts the state of the outbox."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Lot:
 
     def cut(self, start: int, stop: int) -> _Lot:
         if start == self.first and stop == self.end:
-            return self  # nearly always; to count its beats takes as long as all else that is done with it here
+            return self  # the usual case; counting the beats of a slice takes as long as all other steps together
         part = slice(start - self.first, stop - self.first)
         return _Lot(start, self.items[part], self.arrivals[part])
 
@@ -51,22 +51,22 @@ class _Stream:
     sent: int = 0
     end: int = 0
     high: int = 0
-    """One past the highest position ever sent, to tell what is sent again."""
-    under_way: list[_Lot] = field(default_factory=list)  # lists: a deque takes 600 bytes before it holds anything
+    """One past the highest position ever sent; items before it count as resent."""
+    under_way: list[_Lot] = field(default_factory=list)  # lists: an empty deque takes 600 bytes
     unsent: list[_Lot] = field(default_factory=list)
 
     @property
     def waiting(self) -> int:
-        """Items that were not sent yet, or are to be sent again."""
+        """Number of items to send, for the first time or again."""
         return sum(len(lot.items) for lot in self.unsent)
 
-    def move(self, by: int) -> None:
-        """Give all items that are held other positions."""
+    def renumber(self, by: int) -> None:
+        """Add ``by`` to the positions of all held items."""
         self.under_way = [replace(lot, first=lot.first + by) for lot in self.under_way]
         self.unsent = [replace(lot, first=lot.first + by) for lot in self.unsent]
 
     def place(self, lots: list[_Lot]) -> None:
-        """Sort lots into sent and unsent by the cursor, cutting the one that it stands in."""
+        """Sort lots into sent and unsent ones, and cut the lot that is partly sent."""
         self.under_way.clear()
         self.unsent.clear()
         for lot in lots:
@@ -79,16 +79,16 @@ class _Stream:
 
 
 class Outbox:
-    """Unstored items of a producer's streams, in order, with a cursor to what was sent.
+    """Unstored items of a producer's streams, in order.
 
     Parameters
     ----------
     streams : int
         Number of streams.
     limit : int
-        Items that may wait here, sent or not; :attr:`full` beyond it.
+        Number of items, sent or unsent, at which the outbox is :attr:`full`.
     live : bool
-        Whether the streams cannot wait: see :meth:`take_in`.
+        Whether the sources are live and cannot wait: see :meth:`take_in`.
 
     Attributes
     ----------
@@ -97,12 +97,12 @@ class Outbox:
     resent : int
         Beats that were sent more than once.
     dropped : int
-        Beats of live streams that gave way to newer ones.
+        Beats of live streams that were dropped for newer ones.
 
     Raises
     ------
     OutboxError
-        If the limit leaves no room for a live stream: each needs three items.
+        If the limit is too small for the live streams: each needs three items.
     """
 
     def __init__(self, streams: int, limit: int, *, live: bool = False) -> None:
@@ -129,20 +129,20 @@ class Outbox:
         return self._streams[stream].stored
 
     def offer(self, stream: int, first: int, items: Items, arrivals: NDArray[np.float64]) -> None:
-        """Add the next items of a stream; those that are stored already are passed over.
+        """Add the next items of a stream; items that are already stored are skipped.
 
         Parameters
         ----------
         stream : int
         first : int
-            Position of the first of ``items``: the stream's items are offered in order, none left out.
+            Position of the first of ``items``.  Items must be offered in order and without gaps.
         items : Items
         arrivals : ndarray of float64, shape (len(items),)
-            When the last sample of each arrived, on the producer's monotonic clock in seconds.
+            Time at which the last sample of each item arrived, in seconds on the producer's monotonic clock.
         """
         state = self._streams[stream]
         if first > state.end:
-            raise OutboxError(f"stream {stream}: position {first} offered where {state.end} is next")
+            raise OutboxError(f"stream {stream}: position {first} was offered, expected {state.end}")
         lot = _Lot(first, items, arrivals)
         if lot.end <= state.end:
             return
@@ -151,17 +151,17 @@ class Outbox:
         self.held += len(lot.items)
         if lot.first >= state.sent:
             state.unsent.append(lot)
-        else:  # the monitor holds these already from a producer before this one, unstored
+        else:  # an earlier producer has sent these; the monitor holds them but has not stored them
             state.place([*state.under_way, *state.unsent, lot])
         self._enqueue(stream)
 
     def take_in(self, stream: int, items: Items, arrivals: NDArray[np.float64]) -> None:
-        """Add the next items of a live stream; where there is no room, older ones of some live stream give way.
+        """Add the next items of a live stream; drop older items of the live streams if there is no room.
 
         Parameters
         ----------
         stream, items, arrivals
-            As :meth:`offer`.
+            As in :meth:`offer`.
         """
         if not len(items):
             return
@@ -171,41 +171,41 @@ class Outbox:
         self.held += len(items)
         self._enqueue(stream)
         while self.held > self._limit:
-            # the longest backlog gives way, so that a fast stream does not cost a slow one its beats
-            self._give_way(max(self._streams, key=lambda state: state.waiting), self.held - self._limit)
+            # Drop from the longest backlog, so that a fast stream does not displace the beats of a slow one.
+            self._drop_oldest(max(self._streams, key=lambda state: state.waiting), self.held - self._limit)
 
-    def _give_way(self, state: _Stream, excess: int) -> None:
-        """Replace the oldest unsent items by one gap, so that ``excess`` fewer are held if there are as many."""
-        going: list[_Lot] = []
+    def _drop_oldest(self, state: _Stream, excess: int) -> None:
+        """Replace the oldest unsent items with one gap, so that up to ``excess`` fewer items are held."""
+        dropped: list[_Lot] = []
         count = min(excess + 1, state.waiting - 1)  # the newest stays
         while count:
             lot = state.unsent.pop(0)
-            going.append(lot.cut(lot.first, lot.first + min(count, len(lot.items))))
+            dropped.append(lot.cut(lot.first, lot.first + min(count, len(lot.items))))
             if count < len(lot.items):
                 state.unsent.insert(0, lot.cut(lot.first + count, lot.end))
-            count -= len(going[-1].items)
-        table = np.concatenate([lot.items.table for lot in going])
+            count -= len(dropped[-1].items)
+        table = np.concatenate([lot.items.table for lot in dropped])
         beats = int(np.count_nonzero(table["kind"] == Kind.BEAT))
         self.dropped += beats
         row = np.zeros(1, ITEM)
         row["kind"], row["rr"], row["rr_ratio"] = Kind.GAP, np.nan, np.nan
         row["seq"] = beats + table["seq"][table["kind"] == Kind.GAP].sum()
         row["sample"] = row["ready"] = table["ready"][-1]
-        leads = going[-1].items.windows.shape[1]
-        gap = _Lot(going[0].first, Items(row, Items.empty(leads).windows), going[-1].arrivals[-1:])
-        gone = len(table) - 1
-        state.unsent = [gap, *(replace(lot, first=lot.first - gone) for lot in state.unsent)]
-        state.end -= gone
+        leads = dropped[-1].items.windows.shape[1]
+        gap = _Lot(dropped[0].first, Items(row, Items.empty(leads).windows), dropped[-1].arrivals[-1:])
+        removed = len(table) - 1
+        state.unsent = [gap, *(replace(lot, first=lot.first - removed) for lot in state.unsent)]
+        state.end -= removed
         state.high = state.sent
-        self.held -= gone
+        self.held -= removed
 
     def take(self, most: int) -> list[tuple[int, int, Items, NDArray[np.float64]]]:
-        """Take what to send now: (stream, first position, items, arrivals), at most ``most`` items.
+        """Take the items to send now: (stream, first position, items, arrivals), at most ``most`` items.
 
-        Streams take turns, so that a long backlog of one does not hold up the others.
+        Streams take turns, so that a long backlog of one stream does not delay the others.
         """
         credit = self.credit
-        if self._live:  # a gap and the newest item of every stream find room beside what is under way
+        if self._live:  # keep room for a gap and the newest item of every stream
             credit = min(credit, self._limit - 2 * len(self._streams))
         room = min(most, credit - self.under_way)
         parts = []
@@ -231,12 +231,12 @@ class Outbox:
         return parts
 
     def confirm(self, stream: int, position: int) -> None:
-        """Forget what the monitor has stored.
+        """Remove the items that the monitor has stored.
 
         Raises
         ------
         OutboxError
-            If the monitor says it stored what was never sent to it.
+            If the monitor confirms items that were never sent.
         """
         state = self._streams[stream]
         if position > max(state.high, state.stored):
@@ -244,7 +244,7 @@ class Outbox:
         if position <= state.stored:
             return
         if position > state.sent:
-            # After a hello it said that it had less, and by then more was on the way: that need not be sent again.
+            # Items were still on their way when the monitor answered the hello: they need not be sent again.
             self.resume(stream, position, position)
             return
         self.under_way -= position - state.stored
@@ -258,13 +258,13 @@ class Outbox:
             self.held -= position - lot.first
 
     def resume(self, stream: int, received: int, stored: int) -> bool:
-        """Take up a stream where the monitor stands, after a hello.
+        """Continue a stream at the monitor's position, after a hello.
 
         Returns
         -------
         bool
-            False if the monitor stands before what is still held here (its store was lost): then
-            the source has to be read again from its beginning; the outbox has forgotten the stream.
+            False if the monitor's position is before the items held here because its store was lost.
+            The outbox is then empty, and the source must be read again from its beginning.
         """
         state = self._streams[stream]
         if self._live:
@@ -288,14 +288,14 @@ class Outbox:
         return True
 
     def _resume_live(self, stream: int, received: int, stored: int) -> None:
-        """Take up a stream that cannot be read again, wherever the monitor stands."""
+        """Continue a stream that cannot be read again, at any position of the monitor."""
         state = self._streams[stream]
         self.under_way -= state.sent - state.stored
         lots = [*state.under_way, *state.unsent]
         first = lots[0].first if lots else received
         if received < first:
-            # The monitor has lost what is not held here: a former process's items, or its store.
-            state.move(received - first)
+            # The monitor has lost items that are not held here: those of an earlier process, or its store.
+            state.renumber(received - first)
             state.end += received - first
             lots = [*state.under_way, *state.unsent]
         self.held -= sum(min(len(lot.items), max(0, stored - lot.first)) for lot in lots)

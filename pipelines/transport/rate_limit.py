@@ -1,4 +1,4 @@
-"""Rate limiting of log events that can come in floods."""
+"""Rate limiting of log events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class RateLimit:
-    """Keeps events that may come in floods from flooding the log: one of a kind in a while, with a count of the others.
+    """Limits how often events of one kind are logged, and counts the suppressed ones.
 
     Parameters
     ----------
     seconds : float
-        Least time between two lines of a kind.
+        Shortest time between two log lines of one kind.
     clock : callable
         Monotonic time in seconds.
     """
@@ -27,9 +27,17 @@ class RateLimit:
         self._last: dict[object, tuple[float, int]] = {}
 
     def due(self, kind: object) -> int | None:
-        """Count an event; return how many of its kind were not logged before it if it is to be logged now, else None.
+        """Count an event and decide whether to log it.
 
-        ``kind`` must be one of few: each is remembered.
+        Parameters
+        ----------
+        kind : object
+            Kind of the event.  The number of kinds must be small, since each is remembered.
+
+        Returns
+        -------
+        int or None
+            Number of events of this kind suppressed since the last one logged; None if this event is suppressed, too.
         """
         now = self._clock()
         at, suppressed = self._last.get(kind, (-math.inf, 0))

@@ -1,4 +1,4 @@
-"""Files that hold a secret: made for us alone, and read only if nobody else can read them."""
+"""Files that hold a secret: written for the owner only, and read only if no other user can read them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Final
 
 _MOST: Final = 4096
-"""Bytes of a file that are looked at."""
+"""Most bytes that are read from a file."""
 
 
 class SecretFileError(Exception):
-    """A file cannot be used for a secret; the message never says what is in it."""
+    """A file cannot be used for a secret; the message never contains its contents."""
 
 
 def write(path: Path, secret: bytes, what: str) -> None:
-    """Write a secret to a new file of mode 0600, safe on disk when this returns.
+    """Write a secret to a new file of mode 0600; it is synced to disk before this returns.
 
     Parameters
     ----------
@@ -28,11 +28,11 @@ def write(path: Path, secret: bytes, what: str) -> None:
     Raises
     ------
     SecretFileError
-        If the file exists, so that no secret is lost, or cannot be written.
+        If the file exists (no secret is overwritten) or cannot be written.
     """
     try:
-        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(made, "wb") as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(secret)
             file.flush()
             os.fsync(file.fileno())
@@ -48,36 +48,36 @@ def read(path: Path, what: str) -> bytes:
     Parameters
     ----------
     path : Path
-        A systemd credential need not have the mode: its folder is ours alone, and an access list shows as one.
+        The mode of a systemd credential is not checked: its folder is private, and its access list looks like group access.
     what : str
         What to call the file in messages.
 
     Returns
     -------
     bytes
-        At most 4096.
+        At most 4096 bytes.
 
     Raises
     ------
     SecretFileError
-        If it cannot be read, is not a regular file, belongs to somebody else, or is open to group or others.
+        If it cannot be read, is not a regular file, belongs to another user, or is readable by group or others.
     """
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # would else wait for a named pipe
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # do not wait for a named pipe
     except OSError as error:
         raise SecretFileError(f"cannot read the {what} {path}: {error.strerror}") from error
     try:
-        found = os.fstat(opened)
+        found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise SecretFileError(f"the {what} {path} is not a regular file")
         credentials = os.environ.get("CREDENTIALS_DIRECTORY")
         if credentials and path.parent == Path(credentials):
-            return os.read(opened, _MOST)
+            return os.read(descriptor, _MOST)
         if found.st_uid not in (os.geteuid(), 0):
             raise SecretFileError(f"the {what} {path} belongs to user {found.st_uid}, not to {os.geteuid()} or root")
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             raise SecretFileError(f"the {what} {path} has mode {mode:04o}; others may read it: chmod 0600")
-        return os.read(opened, _MOST)
+        return os.read(descriptor, _MOST)
     finally:
-        os.close(opened)
+        os.close(descriptor)

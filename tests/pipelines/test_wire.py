@@ -167,7 +167,7 @@ def test_a_lie_about_the_number_of_beats_is_found() -> None:
     header = wire.Deliver(epoch=7, parts=[wire.Part(0, 0, 3, 1)], segment_seconds=0.0)
     frames = [wire.encode(header), *deliver(some_items())[1:]]
     frames[2] = frames[2][: LENGTH * 4]
-    with pytest.raises(wire.WireError, match="says 1 beats and holds 2"):
+    with pytest.raises(wire.WireError, match="a part has 2 beats, but its header says 1"):
         unpack(frames)
 
 

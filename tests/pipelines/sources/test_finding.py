@@ -82,7 +82,7 @@ def test_a_list_of_records_can_not_lead_out_of_its_folder(tmp_path: Path, entry:
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(RecordNotFoundError, match="no record in this folder"):
+    with pytest.raises(RecordNotFoundError, match="no records in this folder"):
         resolve([str(tmp_path)])
 
 
@@ -245,7 +245,7 @@ def test_a_header_that_cannot_be_used_is_said_and_not_kept(
 @pytest.mark.usefixtures("physionet")
 def test_a_server_that_is_not_physionet_is_said(tmp_path: Path) -> None:
     (tmp_path / "site" / "content" / "mitdb" / "index.html").write_text("<h1>It works!</h1>")
-    with pytest.raises(DownloadError, match="the page of mitdb does not say its version"):
+    with pytest.raises(DownloadError, match="the page of mitdb has no version"):
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
 
 

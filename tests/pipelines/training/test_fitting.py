@@ -182,7 +182,7 @@ def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> Non
 
 
 def test_a_device_that_is_not_there_is_named(beats: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="cannot compute on 'nonsense'"):
+    with pytest.raises(TrainingError, match="the device 'nonsense' cannot be used"):
         fit(beats, tmp_path, TINY, "all", device="nonsense")
     with pytest.raises(TrainingError, match="0 threads"):
         fit(beats, tmp_path, TINY, "all", threads=0)
@@ -237,7 +237,7 @@ def test_a_teacher_that_has_seen_the_test_beats_is_refused(
 def test_a_missing_or_needless_teacher_is_said(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="name the folder of its run"):
         fit(beats, tmp_path, TINY_STUDENT, "all")
-    with pytest.raises(TrainingError, match="no use for a teacher"):
+    with pytest.raises(TrainingError, match="do not use a teacher"):
         fit(beats, tmp_path, TINY, "all", teacher=finished[1])
 
 

@@ -151,7 +151,7 @@ def test_records_that_cannot_be_used_are_listed_unless_they_were_named(
     assert "silent.atr is not in" in prepared.left_out["patient_z/silent"]
     with pytest.raises(SourceError, match=r"silent\.atr"):
         dataset.prepare(database[0], tmp_path, records=["patient_a/rec-01", "patient_z/silent"])
-    with pytest.raises(SourceError, match="leads out of the folder"):
+    with pytest.raises(SourceError, match="points outside the folder"):
         dataset.prepare(database[0], tmp_path, records=["../own/patient_a/rec-01"])
     with pytest.raises(DatasetError, match=r"none of the 14 records of .* can be used"):
         dataset.prepare(database[0], tmp_path, annotator="qrs")

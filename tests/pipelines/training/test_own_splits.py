@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecgmon.pipelines.training import splits
 from ecgmon.pipelines.training.classes import BeatClass
-from ecgmon.pipelines.training.dataset import Dataset, _deal
+from ecgmon.pipelines.training.dataset import Dataset, _random_parts
 from ecgmon.pipelines.training.records import BEAT
 from ecgmon.pipelines.training.splits import Drawn, Named, SplitError
 
@@ -32,7 +32,7 @@ def beats() -> Dataset:
     table = np.zeros(600, BEAT)
     table["record"] = np.repeat(np.arange(6), 100)
     table["aami"][::10] = BeatClass.V
-    table["fold"], table["tenth"] = np.divmod(_deal(table["aami"], 0), 10)
+    table["fold"], table["tenth"] = np.divmod(_random_parts(table["aami"], 0), 10)
     about = {"records": list(RECORDS), "patients": PATIENTS, "left_out": {"e": "e: unreadable"}}
     return Dataset(table, np.zeros((2, 0), np.int16), (), about)
 

@@ -7,7 +7,7 @@ import pytest
 
 from ecgmon.pipelines.training import mitdb as splits
 from ecgmon.pipelines.training.classes import BeatClass
-from ecgmon.pipelines.training.dataset import Dataset, _deal
+from ecgmon.pipelines.training.dataset import Dataset, _random_parts
 from ecgmon.pipelines.training.mitdb import COUNTS, PACED, PATIENTS, RECORDS, split
 from ecgmon.pipelines.training.records import BEAT
 
@@ -19,7 +19,7 @@ def beats() -> Dataset:
     table = np.zeros(len(aami), BEAT)
     table["aami"] = aami
     table["record"] = np.random.default_rng(0).integers(0, len(RECORDS), len(aami))
-    table["fold"], table["tenth"] = np.divmod(_deal(aami, 0), 10)
+    table["fold"], table["tenth"] = np.divmod(_random_parts(aami, 0), 10)
     table["confirmed"] = np.arange(len(aami)) % 40 > 0
     about = {"records": list(RECORDS), "patients": PATIENTS}
     return Dataset(table, np.zeros((2, 0), np.int16), (), about)
