@@ -107,7 +107,9 @@ def write(results: Path, card: Path) -> list[str]:
     for name, (make, files, command) in SECTIONS.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(place.findall(text)) != 1:
-            raise CardError(f"{card} has not exactly one place for {name}; expected <!-- {name} --> and <!-- /{name} --> once")
+            raise CardError(
+                f"{card} has not exactly one place for {name}; expected <!-- {name} --> and <!-- /{name} --> once"
+            )
         missing = [file for file in files if not (results / file).exists()]
         if missing:
             left_out.append(name)
