@@ -19,7 +19,7 @@ _WIDTH: Final = 100  # characters of a comment's line
 _HEAD: Final = """\
 # Configuration
 
-<!-- Made from monitor/config/schema.py by `ecgmon check-config --reference > docs/configuration.md`; a test checks it. -->
+<!-- Made from monitor/config/schema.py by `ecgmon check-config --reference > docs/configuration.md`; tested. -->
 
 ecgmon reads its configuration from a [TOML](https://toml.io) file. Every key may be left out. Later settings override
 earlier ones, in this order: the defaults, the file (`--config FILE`), the environment, flags
