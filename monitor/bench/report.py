@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ecgmon.monitor.bench.measurement import Measurement
 
 _BYTES: Final = 1e6
+_WIDTH: Final = 118  # characters of a line of prose
 
 
 class ReportError(Exception):
@@ -30,9 +32,9 @@ def write(results: Path, page: Path) -> None:
     results : Path
         Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``pipeline-mitdb.json``,
         ``segment.json``, ``live.json``, ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``,
-        ``growth.json``, ``soak.json``.  A part whose file is missing is said not to have been measured.
+        ``growth.json``, ``soak.json``.  The page says of a part whose file is missing that it is not measured.
     page : Path
-        Pictures go to a folder of the same name beside it.  What stands below :data:`KEPT` is left as it is.
+        Pictures go to a folder of the same name beside it.  The text below :data:`KEPT` is left as it is.
 
     Raises
     ------
@@ -93,17 +95,22 @@ def section(name: str, found: dict[str, Any]) -> str:
     name : str
         Of a file of results, without its suffix.
     """
-    return _SECTIONS[name](found)
+    return "\n".join(_wrapped(line) for line in _SECTIONS[name](found).split("\n"))
+
+
+def _wrapped(line: str) -> str:
+    """Wrap a line of prose; the rows of tables stay whole."""
+    return line if line.startswith("|") else textwrap.fill(line, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 KEPT: Final = "<!-- below this line the page is written by hand -->"
-"""What stands below it in the page is not made from measurements."""
+"""The text below it in the page is not made from measurements."""
 
 _HEAD: Final = """\
 # Performance
 
-Made by `ecgmon bench report` from the files in `results/bench/`, each of which `ecgmon bench ... --json` printed.
-Absolute times of a shared machine mean little: compare the ratios. To measure one of them again and see what changed:
+`ecgmon bench report` makes this page from the files in `results/bench/`, which `ecgmon bench ... --json` printed.
+Absolute times of a shared machine mean little; compare the ratios. To repeat a measurement and see what changed, run
 `ecgmon bench --compare results/bench/pipeline.json`.
 """
 
@@ -158,20 +165,21 @@ def _pipeline(found: dict[str, Any]) -> str:
                 )
             ],
         )
-        + f"\nProcessor time of a beat: {1e6 * found['cpu_seconds_per_beat']:.0f} us ({roles}). Of it the stages take, each "
-        "run for itself on one core:\n\n"
+        + f"\nProcessor time of a beat: {1e6 * found['cpu_seconds_per_beat']:.0f} us ({roles}). The part of each "
+        "stage, run by itself on one core:\n\n"
         + _table(("stage", "us a beat", "floor", "times the floor"), rows)
-        + f"\nThe sum of the stages is {sum(found['stages'].values()):.0f} us, of their floors "
-        f"{found['floor_microseconds_per_beat']:.1f} us. A floor is what the stage's arithmetic takes at the rate of a large "
-        "matrix product, its bytes at that of a large copy, and those of the store at that of a file that is synced by the "
-        "megabyte. What the processes take beyond the stages are sockets, queues, metrics, and the two cores' common cache.\n"
-        "\nWhere the time of the stages goes, by the function that computes or calls a library or a compiled loop:\n\n"
+        + f"\nThe sum of the stages is {sum(found['stages'].values()):.0f} us, that of their floors "
+        f"{found['floor_microseconds_per_beat']:.1f} us. A floor is the time of the stage's arithmetic at the rate of a large "
+        "matrix product, and of its bytes at the rate of a large copy; for the store, at the rate of a file that is synced by "
+        "the megabyte. Beyond the stages, the processes spend time on sockets, queues, metrics, and the cache that both cores "
+        "share.\n"
+        "\nTime of the stages by function (one that computes, or calls a library or a compiled loop):\n\n"
         + _table(("function", "stage", "us a beat", "of the stage"), _profile(found))
     )
 
 
 def _known(figure: float | None, form: str, unit: float = 1.0) -> str:
-    return "too little to tell" if figure is None else form.format(figure / unit)
+    return "too small to measure" if figure is None else form.format(figure / unit)
 
 
 def _asked(found: dict[str, Any]) -> str:
@@ -205,10 +213,10 @@ def _segment(found: dict[str, Any]) -> str:
     )
     chunks = ", ".join(f"{one['median']:.0f} us for {name}" for name, one in found["per_chunk_microseconds"].items())
     return (
-        f"## Detecting and cutting\n\n{_on(found)}\n{_asked(found)}: {found['signal_seconds']:,.0f} s of signal, "
+        f"## Segmentation\n\n{_on(found)}\n{_asked(found)}: {found['signal_seconds']:,.0f} s of signal, "
         f"{_leads(found['leads'])} at {found['fs']:g} Hz, one core, median of {found['repeats']}.\n\n"
         + _table(("times real time", "median", "least", "most"), rows)
-        + f"\nThat is {ratios}. A chunk takes {chunks}; {live['streams']:,} live streams that are fed every "
+        + f"\nThat is {ratios}. A chunk takes {chunks}; {live['streams']:,} live streams with a chunk every "
         f"{live['chunk_seconds']:g} s take {live['cores']:.2f} cores.\n"
     )
 
@@ -234,8 +242,8 @@ def _live(found: dict[str, Any]) -> str:
 
 def _curve(found: dict[str, Any]) -> str:
     return (
-        f"## From few streams to too many\n\n{_on(found)}\n{_asked(found)}: a number is held if nothing is "
-        "dropped and p99 is at most 100 ms.\n\n"
+        f"## Number of live streams\n\n{_on(found)}\n{_asked(found)}: the daemon keeps up with a number if "
+        "nothing is dropped and p99 is at most 100 ms.\n\n"
         + _table(
             ("streams", "p50", "p99", "most", "dropped", "cores", "memory"),
             [
@@ -253,7 +261,7 @@ def _worker(found: dict[str, Any]) -> str:
     forms = {"reference": found["reference"], **found["forms"]}
     batches = list(found["reference"]["batches"])
     best, floor = found["best"], found["floor"]
-    missing = "".join(f"- {name}: not to be had here ({why})\n" for name, why in found["unavailable"].items())
+    missing = "".join(f"- {name}: not available here ({why})\n" for name, why in found["unavailable"].items())
     return (
         f"## Scoring alone, {found['device']}\n\n{_on(found)}\n{_asked(found)}: beats a "
         f"second by batch size, median of {found['repeats']}, from windows in main memory to A(x).\n\n"
@@ -268,7 +276,7 @@ def _worker(found: dict[str, Any]) -> str:
                 for name, form in forms.items()
             ],
         )
-        + f"\n{missing}\nThe deployed form is at its best with {best['batch']} beats: {best['beats_per_second']:,.0f} a second, "
+        + f"\n{missing}\nThe deployed form is fastest with {best['batch']} beats: {best['beats_per_second']:,.0f} a second, "
         f"{best['ratio']:.1f} times the reference in batches of 64, {best['over_floor']:.1f} times the floor of "
         f"{floor['microseconds_per_beat']:.2f} us ({floor['operations_per_beat']:,.0f} operations, "
         f"{floor['bytes_per_beat']:,.0f} bytes). Its scores differ between batch sizes by "
@@ -297,11 +305,11 @@ def _store(found: dict[str, Any]) -> str:
         return text
     queries = found["queries"]
     return (
-        text + f"\nQuestions to a store of {queries['beats']:,} beats in {queries['streams']} streams "
+        text + f"\nQueries to a store of {queries['beats']:,} beats in {queries['streams']} streams "
         f"({queries['bytes'] / 1e9:.1f} GB):\n\n"
         + _table(
-            ("question", "first", "median"),
-            [(question, _ms(one["first"]), _ms(one["median"])) for question, one in queries["seconds"].items()],
+            ("query", "first", "median"),
+            [(query, _ms(one["first"]), _ms(one["median"])) for query, one in queries["seconds"].items()],
         )
     )
 

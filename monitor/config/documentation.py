@@ -1,4 +1,4 @@
-"""The configuration in words: the documented TOML file and the reference page, both made from the schema."""
+"""The documented TOML file and the reference page, both made from the schema."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WIDTH: Final = 100  # characters of a comment's line
 _HEAD: Final = """\
 # Configuration
 
-<!-- Made from monitor/config/schema.py by `ecgmon check-config --reference > docs/configuration.md`; a test holds it to that. -->
+<!-- Made from monitor/config/schema.py by `ecgmon check-config --reference > docs/configuration.md`; tested. -->
 
-ecgmon reads its configuration from a [TOML](https://toml.io) file. Every key may be left out. What is given later
-wins: the defaults, the file (`--config FILE`), the environment, flags (`--set exporter.port=9465`). An environment
-variable is called `ECGMON_`, the section, `_` and the key: `ECGMON_EXPORTER_PORT=9465`. In the environment and in
-flags text has no quotes.
+ecgmon reads its configuration from a [TOML](https://toml.io) file. Every key may be left out. Later settings override
+earlier ones, in this order: the defaults, the file (`--config FILE`), the environment, flags
+(`--set exporter.port=9465`). The name of an environment variable is `ECGMON_`, the section, `_` and the key:
+`ECGMON_EXPORTER_PORT=9465`. In the environment and in flags, text has no quotes.
 
-`ecgmon check-config --config FILE` says all that is wrong with a configuration, with line and nearest valid key, and
-`ecgmon check-config --print` prints the configuration as it is resolved, with every key explained: a file to begin
-with. `~` stands for the home folder; other relative paths are taken from the working folder.
+`ecgmon check-config --config FILE` reports every error in a configuration, with its line and the nearest valid key.
+`ecgmon check-config --print` prints the resolved configuration with every key explained; use it as a first file. `~`
+stands for the home folder. Other relative paths start at the working folder.
 """
 
 
@@ -55,11 +55,11 @@ def reference_page() -> str:
     parts = [_HEAD]
     for section in sections():
         title = f"[[{section}]]" if section == SOURCE else f"[{section}]"
-        rows = ["| key | value | unit | default | what it is |", "| --- | --- | --- | --- | --- |"]
+        rows = ["| key | value | unit | default | meaning |", "| --- | --- | --- | --- | --- |"]
         for key in _keys(section):
             default = "required" if key.default is msgspec.NODEFAULT else f"`{toml_value(key.default)}`"
             rows.append(f"| `{key.name}` | {key.expected} | {key.unit} | {default} | {key.description} |")
-        once = "\nOnce for each stream; in the file only.\n" if section == SOURCE else ""
+        once = "\nOne table for each stream; only in the file.\n" if section == SOURCE else ""
         parts.append(f"## `{title}`\n\n{_heading(section)}\n{once}\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)
 

@@ -1,6 +1,6 @@
 """Reading the configuration: defaults, then the file, then the environment, then flags.
 
-Every problem is found and told at once, each with the place it comes from.  Environment and
+All problems are reported together, each with the place it comes from.  Environment and
 folders of the user are arguments, so the same inputs always give the same configuration.
 """
 

@@ -56,7 +56,7 @@ class RuntimeSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept, where and for how long."""
+    """What is stored, where and for how long."""
 
     path: Annotated[
         str,
@@ -66,19 +66,21 @@ class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = ""
     retention_days: Annotated[
-        float, _at_least(0, "Beats and cleared alerts older than this are deleted; 0 keeps them for ever.", "d")
+        float, _at_least(0, "Beats and cleared alerts older than this are deleted; 0 keeps them forever.", "d")
     ] = 0.0
     commit_interval_seconds: Annotated[
         float, _at_least(0, "Longest time that a scored beat waits for others to be committed with it.", "s", le=10)
     ] = 0.01
     detail: Annotated[
         Literal["none", "anomalous", "all"],
-        _text("Beats that are stored with their window and their error per tick, not only with their score."),
+        _text(
+            "Beats that are stored with their window and their squared difference per tick, not only with their score."
+        ),
     ] = "anomalous"
 
 
 class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How beats go from producers over the monitor to workers, and how much may be under way."""
+    """How beats go from producers through the monitor to workers, and how many may be in transit."""
 
     window_items: Annotated[
         int,
@@ -89,31 +91,33 @@ class DeliverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             le=1_000_000,
         ),
     ] = 4096
-    batch_beats: Annotated[int, _at_least(1, "Most beats in a batch for a worker.", "beats", le=MAX_ITEMS)] = 64
+    batch_beats: Annotated[
+        int, _at_least(1, "Maximum number of beats in a batch for a worker.", "beats", le=MAX_ITEMS)
+    ] = 64
     lease_seconds: Annotated[
         float, _above(0, "A batch that is not answered in this time goes to another worker.", "s", le=3600)
     ] = 10.0
     heartbeat_seconds: Annotated[
-        float, _above(0, "Time between two signs of life of a producer or a worker.", "s", le=600)
+        float, _above(0, "Time between two heartbeats of a producer or a worker.", "s", le=600)
     ] = 1.0
     dead_after_seconds: Annotated[
-        float, _above(0, "A peer that was silent for this long is taken to be dead.", "s", le=3600)
+        float, _above(0, "A peer that is silent for this long counts as dead.", "s", le=3600)
     ] = 5.0
     queue_items: Annotated[
         int,
         _at_least(
             1,
-            "Items that the monitor holds unstored, over all producers; each is granted at most half of what is left.",
+            "Maximum number of unstored items in the monitor, over all producers; each gets at most half of what is left.",
             "items",
         ),
     ] = 65_536
-    max_producers: Annotated[int, _at_least(1, "Most producers connected at once.", "producers")] = 64
-    max_workers: Annotated[int, _at_least(1, "Most workers connected at once.", "workers")] = 64
-    max_streams: Annotated[int, _at_least(1, "Most streams known at once.", "streams")] = 10_000
+    max_producers: Annotated[int, _at_least(1, "Maximum number of connected producers.", "producers")] = 64
+    max_workers: Annotated[int, _at_least(1, "Maximum number of connected workers.", "workers")] = 64
+    max_streams: Annotated[int, _at_least(1, "Maximum number of known streams.", "streams")] = 10_000
     max_messages_per_second: Annotated[
         int,
         _at_least(
-            10, "Messages of one connection that are looked at in a second; more are thrown away and counted.", "1/s"
+            10, "Messages of one connection that are processed in a second; more are discarded and counted.", "1/s"
         ),
     ] = 10_000
 
@@ -134,7 +138,7 @@ class NetworkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     clients: Annotated[
         str,
         _text(
-            "File of those who may connect to the two above, a line each: name, producer or worker, public key and, "
+            "Client list: who may connect to the two above, one client per line: name, producer or worker, public key and, "
             "for producers, patterns of the streams that they may write. It is read again when it changes."
         ),
     ] = ""
@@ -153,7 +157,7 @@ class NetworkSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         str,
         _text(
             "Secret key of this host, from `ecgmon keygen`, mode 0600; empty: the systemd credential ecgmon.key. "
-            "Demanded by every tcp address."
+            "Required for every tcp address."
         ),
     ] = ""
 
@@ -166,22 +170,24 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["auto", "cpu", "cuda"], _text("Where the model runs; auto takes the GPU where there is one.")
     ] = "auto"
     threads: Annotated[int, _at_least(1, "CPU threads of each worker.", "threads", le=1024)] = 1
-    weights: Annotated[str, _text("Checkpoint file; empty: the weights that ecgmon comes with.")] = ""
+    weights: Annotated[str, _text("Checkpoint file; empty: the weights that ecgmon ships.")] = ""
     credit_batches: Annotated[
         int,
-        _at_least(1, "Batches that a worker takes ahead, so that it need not wait for the next.", "batches", le=64),
+        _at_least(
+            1, "Batches that a worker holds in advance, so that it does not wait for the next.", "batches", le=64
+        ),
     ] = 8
 
 
 class ProducerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How samples are read and beats are kept until they are stored."""
+    """How samples are read, and how many items are kept until they are stored."""
 
     chunk_seconds: Annotated[float, _above(0, "Signal read at a time.", "s", le=60)] = 0.25
     buffer_items: Annotated[
         int,
         _at_least(
             1,
-            "Items, over all streams, that are kept until the monitor has stored them; beyond, reading waits.",
+            "Items, over all streams, that are kept until the monitor has stored them; when full, reading waits.",
             "items",
         ),
     ] = 4096
@@ -202,19 +208,17 @@ class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             form=f"letters, digits, '.', '_', '-' and at most one '/', {MAX_STREAM_ID} characters at most",
         ),
     ] = ""
-    speed: Annotated[
-        float, _at_least(0, "Multiple of the pace at which the record was taken; 0 is as fast as possible.", "x")
-    ] = 1.0
+    speed: Annotated[float, _at_least(0, "Speed as a multiple of real time; 0 is as fast as possible.", "x")] = 1.0
     leads: Annotated[
         tuple[str, ...], _text("Leads to read, by name; none: MLII, else II, else the first of the record.")
     ] = ()
-    start: Annotated[float, _at_least(0, "Where in the record to begin.", "s")] = 0.0
-    stop: Annotated[float, _at_least(0, "Where in the record to end; 0: at its end.", "s")] = 0.0
-    loop: Annotated[int, _at_least(0, "Times that the record is played, as one stream; 0: for ever.", "times")] = 1
+    start: Annotated[float, _at_least(0, "Start in the record.", "s")] = 0.0
+    stop: Annotated[float, _at_least(0, "End in the record; 0: at its end.", "s")] = 0.0
+    loop: Annotated[int, _at_least(0, "Times that the record is played, as one stream; 0: forever.", "times")] = 1
     live: Annotated[
         bool,
         _text(
-            "Whether it goes on where the daemon cannot follow, as a live feed does: the newest beats are kept, the "
+            "Whether it behaves like a live feed and does not wait for a slow daemon: the newest beats are kept, the "
             "others counted as dropped. For all sources of a producer or none.",
             form="true or false",
         ),
@@ -222,12 +226,12 @@ class SourceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class PrioritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How urgent each kind of alert is, after IEC 60601-1-8."""
+    """Priority of each kind of alert, after IEC 60601-1-8."""
 
     asystole: Annotated[PriorityName, _text("No beat.")] = "high"
     extreme_bradycardia: Annotated[PriorityName, _text("Heart rate far too low.")] = "high"
     extreme_tachycardia: Annotated[PriorityName, _text("Heart rate far too high.")] = "high"
-    anomalous_episode: Annotated[PriorityName, _text("Many of the last beats are unlike normal beats.")] = "medium"
+    anomalous_episode: Annotated[PriorityName, _text("Many of the last beats are anomalous.")] = "medium"
     lead_off: Annotated[PriorityName, _text("The signal is flat: a lead is off, or there is nothing to see.")] = (
         "medium"
     )
@@ -235,7 +239,9 @@ class PrioritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     saturated: Annotated[PriorityName, _text("The signal is at the limit of the converter.")] = "medium"
     noisy: Annotated[PriorityName, _text("Noise hides the shape of the beats.")] = "low"
     stream_stalled: Annotated[PriorityName, _text("Nothing arrives from the stream.")] = "medium"
-    beats_dropped: Annotated[PriorityName, _text("A live source was faster than the daemon, beats were lost.")] = "low"
+    beats_dropped: Annotated[PriorityName, _text("A live source was faster than the daemon, and beats were lost.")] = (
+        "low"
+    )
 
 
 class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -247,9 +253,10 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     episode_beats_k: Annotated[
         int, _at_least(1, "An episode is raised when this many of the last M scored beats are anomalous.", "beats")
     ] = 3
-    episode_beats_m: Annotated[int, _at_least(1, "M: scored beats looked back on.", "beats", le=1000)] = 10
+    episode_beats_m: Annotated[int, _at_least(1, "M: number of last scored beats that count.", "beats", le=1000)] = 10
     episode_clear_beats: Annotated[
-        int, _at_least(0, "An episode is cleared when at most this many of the last M scored beats are.", "beats")
+        int,
+        _at_least(0, "An episode is cleared when at most this many of the last M scored beats are anomalous.", "beats"),
     ] = 0
     episode_gap_seconds: Annotated[
         float, _above(0, "After this long without a scored beat, older beats no longer count.", "s")
@@ -268,7 +275,7 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         float, _above(0, "It is cleared when the mean heart rate is at or above this.", "1/min", le=300)
     ] = 45.0
     bradycardia_beats: Annotated[
-        int, _at_least(2, "Consecutive beats that its heart rate is the mean of.", "beats", le=100)
+        int, _at_least(2, "Consecutive beats over which this heart rate is averaged.", "beats", le=100)
     ] = 5
     tachycardia_per_minute: Annotated[
         float, _above(0, "Extreme tachycardia: mean heart rate above this.", "1/min", le=400)
@@ -277,18 +284,18 @@ class AlertSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         float, _above(0, "It is cleared when the mean heart rate is at or below this.", "1/min", le=400)
     ] = 130.0
     tachycardia_beats: Annotated[
-        int, _at_least(2, "Consecutive beats that its heart rate is the mean of.", "beats", le=100)
+        int, _at_least(2, "Consecutive beats over which this heart rate is averaged.", "beats", le=100)
     ] = 17
     technical_seconds: Annotated[
         int,
         _at_least(1, "Lead off, signal missing, saturated: this many such seconds in the window below.", "s", le=600),
     ] = 3
     technical_window_seconds: Annotated[
-        int, _at_least(1, "Seconds looked back on; cleared when none of them is such a second.", "s", le=600)
+        int, _at_least(1, "Length of this window; cleared when none of them is such a second.", "s", le=600)
     ] = 5
     noisy_seconds: Annotated[int, _at_least(1, "Noisy: this many noisy seconds in the window below.", "s", le=600)] = 10
     noisy_window_seconds: Annotated[
-        int, _at_least(1, "Seconds looked back on; cleared when none of them is noisy.", "s", le=600)
+        int, _at_least(1, "Length of this window; cleared when none of them is noisy.", "s", le=600)
     ] = 15
     dropped_clear_seconds: Annotated[
         float, _above(0, "Beats dropped is cleared after this long without another loss.", "s")
@@ -305,7 +312,7 @@ class ExporterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     host: Annotated[
         str,
         _text(
-            "Address to listen on; the default is this machine only. Any but a loopback address needs the TLS and user "
+            "Address to listen on; the default is this machine only. Every other than a loopback address needs the TLS and user "
             "keys below.",
             min_length=1,
             form="text in quotes, not empty",
@@ -313,16 +320,16 @@ class ExporterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "127.0.0.1"
     port: Annotated[int, _at_least(0, "Port to listen on; 0 takes any free one.", le=65_535)] = 9464
     max_stream_labels: Annotated[
-        int, _at_least(0, "Streams with a label of their own; the others share one.", "streams", le=10_000)
+        int, _at_least(0, "Streams with their own label; the others share one.", "streams", le=10_000)
     ] = 64
     tls_certificate: Annotated[
-        str, _text("PEM file of the certificate chain; with it and tls_key the server speaks TLS, and nothing else.")
+        str, _text("PEM file of the certificate chain; with it and tls_key the server accepts only TLS.")
     ] = ""
     tls_key: Annotated[str, _text("PEM file of the certificate's key, without a password, of mode 0600 or 0400.")] = ""
     user: Annotated[
         str,
         _text(
-            "Who may read the metrics, by HTTP basic authentication; empty: whoever reaches the address.",
+            "Who may read the metrics, by HTTP basic authentication; empty: everyone who reaches the address.",
             pattern=r"^[^:\x00-\x1f\x7f]{0,64}$",
             form="text in quotes, at most 64 characters without a colon",
         ),
@@ -338,7 +345,7 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ip_address(host).is_loopback
-    except ValueError:  # a name: who knows what it stands for
+    except ValueError:  # a name may stand for any address
         return False
 
 

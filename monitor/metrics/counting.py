@@ -59,7 +59,7 @@ class MetricInstruments:
         self._metrics.redelivered.labels("producer").inc(beats)
 
     def dropped_by_producer(self, beats: int) -> None:
-        """Count beats that live sources dropped, as their producers say at once."""
+        """Count beats that live sources dropped, which their producers report at once."""
         self._metrics.producer_dropped.inc(beats)
 
     def handed_out(self, waited: float) -> None:
@@ -67,13 +67,13 @@ class MetricInstruments:
         self._metrics.duration.labels("queue").observe(waited)
 
     def answered(self, beats: int, device: str, seconds: float, inside: float) -> None:
-        """Count a batch that took so many seconds there and back, and so many inside the worker."""
+        """Count a batch: its seconds from sending to answer, and its seconds inside the worker."""
         self._metrics.duration.labels("score").observe(seconds)
         self._metrics.inference.labels(device).observe(inside)
         self._metrics.batch.observe(beats)
 
     def committed(self, seconds: float, latencies: NDArray[np.float64], waited: NDArray[np.float64]) -> None:
-        """Count a commit, and how long its beats took, all at once: one by one that costs as much as scoring them."""
+        """Count a commit, and how long its beats took, all at once; one by one this costs as much as scoring them."""
         self._metrics.duration.labels("commit").observe(seconds)
         observe_all(self._metrics.duration.labels("total"), latencies)
         observe_all(self._metrics.duration.labels("order"), waited)
@@ -132,11 +132,11 @@ class MetricInstruments:
         self._metrics.model.info(dict(about))
 
     def queue_limit(self, items: int) -> None:
-        """Show how many items are held unstored at most."""
+        """Show the most unstored items that the monitor holds."""
         self._metrics.queue_limit.set(items)
 
     def refresh(self, gauges: Gauges) -> None:
-        """Show how things stand."""
+        """Show the current state."""
         metrics = self._metrics
         metrics.queue.labels("waiting").set(gauges.queued)
         metrics.queue.labels("leased").set(gauges.leased)

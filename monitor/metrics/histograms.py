@@ -95,13 +95,13 @@ class Observations:
             self._exemplars.update(exemplars)
 
     def state(self) -> tuple[list[int], float, dict[int, Exemplar], float]:
-        """Give the counts of the buckets, the sum, the exemplars by bucket, and when this began; all of one moment."""
+        """Give the counts of the buckets, the sum, the exemplars by bucket, and when this began; all at one moment."""
         with self._lock:
             return self._counts.copy(), self._sum, self._exemplars.copy(), self._created
 
 
 class Histogram(Collector):
-    """A histogram, as :class:`prometheus_client.Histogram`, by the client's interface for collectors of one's own.
+    """A histogram, as :class:`prometheus_client.Histogram`, through the client's interface for custom collectors.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class Histogram(Collector):
     def _cumulated(
         self, counts: Sequence[int], exemplars: Mapping[int, Exemplar]
     ) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
-        """Make of the buckets' counts what the client takes: those of all values up to each bound."""
+        """Turn the buckets' counts into the cumulative counts that the client takes."""
         buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
         below = 0
         for number, (bound, count) in enumerate(zip(self._shown_bounds, counts, strict=True)):

@@ -1,6 +1,6 @@
 """The metrics of a monitor.
 
-docs/metrics.md lists every metric; a test holds that page against what is served.
+docs/metrics.md lists every metric; a test compares that page with what is served.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Metrics:
         self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=registry)
         self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=registry)
         self.score = histogram(
-            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this odd.",
+            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this unusual.",
             score_buckets(threshold), "stream",
         )  # fmt: skip
         self.segmented = counter("beats_segmented", "Beats that producers cut and sent, each once.", "stream")
@@ -128,13 +128,15 @@ class Metrics:
             "hop",
         )
         self.dropped = counter(
-            "beats_dropped", "Beats that a live source dropped because they were not taken in time.", "stream"
+            "beats_dropped",
+            "Beats that a live source dropped because the daemon did not accept them in time.",
+            "stream",
         )
         self.workers_degraded = gauge(
-            "workers_degraded", "Workers whose GPU has failed and that go on with the CPU until they are started again."
+            "workers_degraded", "Workers whose GPU has failed and that continue on the CPU until they are restarted."
         )
         self.producer_dropped = counter(
-            "producer_beats_dropped", "Beats that live sources dropped, as their producers tell at once."
+            "producer_beats_dropped", "Beats that live sources dropped, reported by their producers at once."
         )
         self.alerts_raised = counter("alerts_raised", "Alerts raised.", "kind", "priority")
         self.alerts_active = gauge("alerts_active", "Alerts raised and not cleared.", "kind", "priority")
@@ -149,9 +151,9 @@ class Metrics:
         self.streams = gauge("streams", "Streams by state.", "state")
         self.duration = histogram(
             "stage_duration_seconds",
-            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat to its being handed to a worker;"
-            " score: a batch at its worker, there and back; order: beat received to its turn; commit: one commit;"
-            " total: arrival of the last sample of a window to the commit.",
+            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat until it is sent to a worker;"
+            " score: sending a batch to receiving its answer; order: arrival of a beat until it is scored and its turn has"
+            " come; commit: one commit; total: arrival of the last sample of a window to the commit.",
             DURATION_BUCKETS, "stage",
         )  # fmt: skip
         self.inference = histogram(
@@ -161,16 +163,18 @@ class Metrics:
         self.queue = gauge(
             "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
         )
-        self.queue_limit = gauge("queue_limit_items", "Items that the monitor holds unstored at most.")
-        self.reload_success = gauge("config_reload_success", "1 if the last reload was taken, 0 if it was refused.")
+        self.queue_limit = gauge("queue_limit_items", "Most unstored items that the monitor holds.")
+        self.reload_success = gauge("config_reload_success", "1 if the last reload was applied, 0 if it was refused.")
         self.reload_success.set(1)
         self.workers = gauge("workers", "Workers that are connected and alive.", "device")
         self.producers = gauge("producers", "Producers that are connected and alive.")
-        self.worker_seen = gauge("worker_last_seen_timestamp_seconds", "When a worker was last heard of.", "worker")
+        self.worker_seen = gauge(
+            "worker_last_seen_timestamp_seconds", "When the last message of a worker arrived.", "worker"
+        )
         self.rejected = counter(
             "messages_rejected", "Messages that did not follow the protocol, by reason.", "role", "reason"
         )
-        self.source_errors = counter("source_errors", "Sources that could not be read, or not to their end.")
+        self.source_errors = counter("source_errors", "Sources that could not be read, or only in part.")
         self.store_errors = counter("store_errors", "Commits that failed; they are tried again.")
         self.commits = counter("store_commits", "Commits to the store.")
         self.pruned = counter("beats_pruned", "Beats deleted because they are older than the retention.")
@@ -190,20 +194,20 @@ class Metrics:
     def of_stream(self, stream: str) -> StreamMetrics:
         """Give the metrics of a stream: labelled by its id while there is room, then by :data:`OTHER`.
 
-        An id that the protocol would not have let in is shown escaped and cut to :data:`MAX_LABEL`.
+        An id that the protocol would have refused is shown escaped and cut to :data:`MAX_LABEL`.
         """
         found = self._of_streams.get(stream)
         if found is None:
             if len(self._of_streams) >= self._max_labels:
                 return self._of_others
-            # half a surrogate pair could not be served at all: one such name, and there were no metrics
+            # half a surrogate pair cannot be encoded: one such name would stop all metrics
             shown = stream.encode("ascii" if not stream.isprintable() else "utf-8", "backslashreplace").decode()
             found = self._of_streams[stream] = StreamMetrics(self, shown[:MAX_LABEL])
         return found
 
 
 class StreamMetrics:
-    """The metrics of one stream, each there from its first use on; finding them by their label takes longer than counting.
+    """The metrics of one stream, each made at its first use; a look-up by label takes longer than counting.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ class LatencyHistogram:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """A copy of the counts, from which another histogram can be made; the difference of two is that of the time between."""
+        """A copy of the counts to make another histogram from; the difference of two covers the time between."""
         return self._counts.copy()
 
     def add(self, seconds: NDArray[np.float64]) -> None:

@@ -1,8 +1,8 @@
 """Tables and pictures of the model card, made from result files and nothing else.
 
-The card is a page of text written by hand.  Between a pair of markers, such as ``<!-- beatgan -->``
-and ``<!-- /beatgan -->``, stands what this module makes; a run replaces it and leaves the text alone.
-Pictures go into a folder beside the card, named like it.
+The card is a page of text written by hand.  This module writes what is between a pair of markers, such as
+``<!-- beatgan -->`` and ``<!-- /beatgan -->``.  A run replaces that and leaves the other text as it is.
+Pictures go into a folder beside the card with the same name.
 
 ==================  ================================================================================
 result file         what it holds
@@ -61,7 +61,7 @@ _QUIET: Final = "#7b8794"
 _GRID: Final = "#e3e7ea"
 _RECONSTRUCTION: Final = "#1f6fb2"
 _ERROR: Final = "#d9480f"
-# Okabe and Ito's colours (2008), which can be told apart without red or green
+# Okabe and Ito's colours (2008), which differ also for people who cannot see red or green
 _COLOURS: Final = {
     BeatClass.N: "#7b8794",
     BeatClass.S: "#0072b2",
@@ -90,7 +90,7 @@ def write(results: Path, card: Path) -> list[str]:
     Returns
     -------
     list of str
-        Sections that were left out for want of a result file.
+        Sections that were left out because a result file is missing.
 
     Raises
     ------
@@ -107,7 +107,9 @@ def write(results: Path, card: Path) -> list[str]:
     for name, (make, files, command) in SECTIONS.items():
         place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(place.findall(text)) != 1:
-            raise CardError(f"{card} has no one place for {name}; expected <!-- {name} --> and <!-- /{name} --> once")
+            raise CardError(
+                f"{card} has not exactly one place for {name}; expected <!-- {name} --> and <!-- /{name} --> once"
+            )
         missing = [file for file in files if not (results / file).exists()]
         if missing:
             left_out.append(name)
@@ -128,7 +130,7 @@ def write(results: Path, card: Path) -> list[str]:
 
 
 def worst(score: NDArray[np.float32], aami: NDArray[np.uint8], cases: int = CASES) -> NDArray[np.int64]:
-    """Find the beats that a score is most wrong about: the oddest normal ones, the least odd of the others.
+    """Find the beats that a score is most wrong about: normal ones with the highest scores, others with the lowest.
 
     Parameters
     ----------

@@ -186,7 +186,7 @@ def noise_rows(db: Path, kinds: Sequence[str] = NOISES, snrs: Sequence[int] = SN
 
 def print_noise(rows: Sequence[NoiseRow]) -> None:
     """Print the noise table as Markdown."""
-    print("| noise | SNR, dB | sensitivity, % | positive predictivity, % | false beats told | true beats accused |")
+    print("| noise | SNR, dB | sensitivity, % | positive predictivity, % | false beats marked | true beats marked |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
         told = "none false" if np.isnan(row.false_told) else f"{100 * row.false_told:.0f} % of {row.counts.fp}"
