@@ -1,1 +1,1 @@
-"""What decides: who scores which beats, what becomes of items, which alerts are raised. No sockets, clocks or files."""
+"""The monitor's decisions: who scores which beats, which alerts are raised. No sockets, clocks or files."""

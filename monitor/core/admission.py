@@ -1,4 +1,4 @@
-"""Who may take part: why a producer or a worker is refused, or None where it is welcome.  Pure."""
+"""Admission of producers and workers.  Pure: no sockets, no clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def refuse_producer(
     info: ModelInfo,
     same_client: Callable[[Peer], bool],
 ) -> wire.Refused | None:
-    """Say why a producer, whose streams are its own to write, is refused.
+    """Check whether a producer may join; its client is already allowed to write its streams.
 
     Parameters
     ----------
@@ -38,7 +38,12 @@ def refuse_producer(
     info : ModelInfo
         The model whose scores are stored.
     same_client : callable
-        Tells whether another connection belongs to the same client.
+        Returns whether another connection belongs to the same client.
+
+    Returns
+    -------
+    Refused or None
+        None if the producer is accepted.
     """
     if hello.protocol != wire.PROTOCOL:
         return wire.Refused(f"protocol {hello.protocol}; this monitor speaks {wire.PROTOCOL}", retry=False)
@@ -71,12 +76,12 @@ def refuse_producer(
 def refuse_worker(
     ready: wire.Ready, peer: Peer, *, peers: Peers[Peer], limits: DeliverySettings, info: ModelInfo
 ) -> wire.Refused | None:
-    """Say why a worker, whose key is listed, is refused; arguments as in :func:`refuse_producer`."""
+    """Check whether a worker whose key is listed may join; parameters and result as in :func:`refuse_producer`."""
     if ready.protocol != wire.PROTOCOL:
         return wire.Refused(f"protocol {ready.protocol}; this monitor speaks {wire.PROTOCOL}", retry=False)
     if ready.model != info.fingerprint:
         reason = f"model {ready.model[:12]}; this monitor takes scores of {info.fingerprint[:12]} ({info.name})"
-        return wire.Refused(reason, retry=True)  # one of us may be about to reload
+        return wire.Refused(reason, retry=True)  # one of the two may be about to reload
     if peer not in peers.workers and len(peers.workers) >= limits.max_workers:
         return wire.Refused(f"more than {limits.max_workers} workers ([delivery] max_workers)", retry=False)
     return None

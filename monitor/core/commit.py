@@ -1,4 +1,4 @@
-"""What one commit to the store holds of one stream."""
+"""The data that one commit to the store writes for one stream."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StreamState:
-    """Where a stream stands; what a monitor needs to go on with it after a restart.
+    """The state of a stream: what a monitor needs to continue it after a restart.
 
     Attributes
     ----------
     position : int
         Items stored.
     beats : int
-        Beats stored; the next one's seq.
+        Beats stored; also the seq of the next beat.
     seconds : float
-        Stream time in s up to which it is known.
+        Stream time in s up to which the stream is known.
     rules : bytes
         Snapshot of the alert rules' state.
     run : tuple of (second, seconds, quality)
-        The last stretch of seconds of one quality.
+        The last run of consecutive seconds of the same quality.
     """
 
     id: int
@@ -44,21 +44,21 @@ class StreamState:
     run: tuple[int, int, int] | None = None
 
     def same(self, fs: float, leads: Sequence[str]) -> bool:
-        """Whether a stream that comes with these is this one."""
+        """Return whether the stream has this sampling frequency (Hz) and these leads."""
         return (self.fs, self.leads) == (fs, tuple(leads))
 
 
 class StoredBeat(NamedTuple):
-    """A beat as the store keeps it, in the order of the columns.  NaN where a value is not known."""
+    """A beat as it is stored, in the order of the columns.  NaN marks an unknown value."""
 
     seq: int
     """Its number in the stream."""
     sample: int
-    """R peak, in the stream's own sampling rate."""
+    """R peak, as a sample index at the stream's own sampling frequency."""
     rr: float
-    """RR interval to the beat before, in s."""
+    """RR interval to the previous beat, in s."""
     rr_ratio: float
-    """``rr`` over the mean of the intervals before it."""
+    """``rr`` divided by the mean of the preceding intervals."""
     quality: int
     """A :class:`~ecgmon.pipelines.items.Quality`."""
     flags: int
@@ -69,7 +69,7 @@ class StoredBeat(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one stream adds in one commit.
+    """The rows that one commit adds for one stream.
 
     Attributes
     ----------
@@ -79,11 +79,11 @@ class Entry:
     details : list of (seq, window, ticks)
         Float32 (leads, 320) in mV and float16 (320,).
     alerts : list of Alert
-        Raised or cleared, in order.
+        Alerts that were raised or cleared, in order.
     runs : list of (second, seconds, quality)
-        Stretches of seconds, the first of which may prolong the last one stored.
+        Runs of seconds; the first may extend the last stored run.
     recent : list of bytes
-        What to remember of the last of ``beats``, for the stream's next beats to be compared with.
+        The history records of the last of ``beats``; the stream's next beats are compared with them.
     """
 
     state: StreamState

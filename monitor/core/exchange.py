@@ -1,15 +1,16 @@
-"""Which worker scores which beats, and in which order scored items leave.
+"""Assigns beats to workers, and returns scored items in the order of their stream.
 
 Pure: no sockets, no clocks, no store.  Time is an argument, in seconds on any monotonic clock.
-The rules it keeps, whatever producers and workers do:
+These rules hold in spite of any fault of a producer or worker:
 
 * the items of a stream are taken in the order of their positions, each once (deduplication);
 * a beat is with one worker at a time; if that worker fails, leaves or lets its lease run out, the
   beat goes to another, before newer ones (redelivery);
-* an answer counts only if it answers a lease that still runs;
-* a worker that let a lease run out is overdue: it gets nothing more until it answers, however late,
-  and twice the time from then on.  One that hangs delays beats once, one that is slow gets its work done;
-* items leave in the order of their positions, when everything up to them is scored (ordering).
+* an answer counts only if its lease has not expired;
+* a worker whose lease expired is overdue: it gets no more beats until it answers, even if it answers late.
+  After that its leases are twice as long.  A worker that hangs therefore delays beats once only, and a slow
+  worker still completes its work;
+* an item leaves once it and all items before it are scored, in the order of their positions (ordering).
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.items import Items
 
 
-_MAX_PATIENCE: Final = 64  # leases
+_MAX_LEASE_FACTOR: Final = 64  # a slow worker's lease grows up to this multiple
 
-_NO_AX: Final = np.empty(0, np.float32)  # of the many lots that hold nothing but seconds
+_NO_AX: Final = np.empty(0, np.float32)  # shared, because many lots hold no beats
 _NO_TICKS: Final = np.empty((0, LENGTH), np.float16)
 
 
@@ -47,13 +48,15 @@ class Lot:
         Position of the first item.
     items : Items
     arrivals : ndarray of float64, shape (items,)
-        When the last sample of each arrived, in seconds on the monitor's monotonic clock.
+        When the last sample of each item arrived, in seconds on the monitor's monotonic clock.
     received : float
-        When the lot reached the monitor, likewise.
+        When the lot reached the monitor, on the same clock.
     ax : ndarray of float32, shape (beats,)
-        A(x); NaN until scored, and for good where no worker could score the beat.
+        A(x); NaN until the beat is scored, and permanently if no worker could score it.
     ticks : ndarray of float16, shape (beats, 320)
         Squared difference per tick.
+    unscored : int
+        Beats that are not scored yet.
     """
 
     stream: str
@@ -86,7 +89,7 @@ class _Piece:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A batch that a worker is to answer before ``deadline``."""
+    """A batch that a worker must answer before ``deadline``."""
 
     batch: int
     worker: Hashable
@@ -100,7 +103,7 @@ class Lease:
         return sum(len(piece) for piece in self.pieces)
 
     def windows(self, leads: int) -> NDArray[np.float32]:
-        """Windows of the batch, the first leads of each, float32, shape (beats, leads, 320)."""
+        """Return the first ``leads`` leads of the batch's windows, float32, shape (beats, leads, 320)."""
         parts = [piece.lot.items.windows[piece.start : piece.stop, :leads] for piece in self.pieces]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -109,37 +112,37 @@ class Lease:
 class _Worker:
     credit: int
     leases: dict[int, Lease] = field(default_factory=dict)
-    patience: int = 1
-    """Multiple of the lease that it is given."""
+    lease_factor: int = 1
+    """The worker's leases are this many times as long as configured."""
     overdue: bool = False
-    """Whether it let a lease run out and has not answered since."""
+    """Whether a lease expired and the worker has not answered since."""
 
 
 @dataclass(slots=True)
 class _Stream:
     received: int
     lots: list[Lot] = field(default_factory=list)
-    """Most often none; a deque would take 600 bytes for that."""
+    """A list, because it is usually empty and an empty deque takes 600 bytes."""
 
 
 class Exchange:
-    """Deduplicates, hands out, takes back and puts in order.
+    """Assigns beats to workers, removes duplicates and restores the order of items.
 
     Parameters
     ----------
     batch_beats : int
-        Most beats in a batch.
+        Maximum number of beats in a batch.
     lease_seconds : float
-        Time that a worker has to answer a batch.
+        Time in s that a worker has to answer a batch.
     max_failures : int
-        A batch that workers *report* as impossible is tried this often, cut into single beats after
-        the first time so that one bad beat does not take its neighbours with it; then its A(x)
-        stays NaN.  A worker that dies or hangs is no such report.
+        Attempts at a batch that workers *report* as failed.  After the first failure the batch is split
+        into single beats, so that one bad beat does not affect its neighbours.  After the last one A(x)
+        stays NaN.  A worker that dies or hangs does not count as a report.
 
     Attributes
     ----------
     redelivered : int
-        Beats handed out more than once.
+        Beats assigned more than once.
     given_up : int
         Beats that no worker could score.
     """
@@ -161,24 +164,24 @@ class Exchange:
     # ---- streams
 
     def open(self, stream: str, stored: int) -> int:
-        """Tell the position that a stream's producer should send from.
+        """Return the position from which a stream's producer should send.
 
         Parameters
         ----------
         stream : str
         stored : int
-            Position up to which the store holds the stream; counts the first time it is opened.
+            Position up to which the stream is stored; used only the first time that the stream is opened.
         """
         return self._streams.setdefault(stream, _Stream(received=stored)).received
 
     def accept(self, lot: Lot) -> Lot | None:
-        """Take items in; what was taken before is passed over.
+        """Accept items; items that were accepted before are ignored.
 
         Returns
         -------
         Lot or None
-            What was new of it.  None if nothing was, or if items before it are missing: see
-            :meth:`open` for the position that is expected.
+            The new items.  None if there are none, or if earlier items are missing: :meth:`open` returns
+            the expected position.
         """
         state = self._streams[lot.stream]
         new = state.received - lot.first
@@ -196,7 +199,7 @@ class Exchange:
         return lot
 
     def completed(self) -> Iterator[Lot]:
-        """Take out what is scored and next in its stream, stream by stream, in order."""
+        """Remove and yield the scored lots that are next in their streams, stream by stream, in order."""
         for stream in list(self._complete):
             lots = self._streams[stream].lots
             scored = 0
@@ -208,7 +211,7 @@ class Exchange:
         self._complete.clear()
 
     def put_back(self, lots: list[Lot]) -> None:
-        """Return lots that :meth:`completed` gave and that could not be stored, in the same order."""
+        """Put back lots from :meth:`completed` that could not be stored, in the same order."""
         for lot in reversed(lots):
             self._streams[lot.stream].lots.insert(0, lot)
             self._complete[lot.stream] = None
@@ -221,14 +224,14 @@ class Exchange:
         self._workers[worker] = _Worker(credit)
 
     def leave(self, worker: Hashable) -> int:
-        """Drop a worker; its unanswered beats go to the front of the queue.  Returns their number."""
+        """Remove a worker, and move its unanswered beats to the front of the queue.  Returns their number."""
         state = self._workers.pop(worker, None)
         if state is None:
             return 0
         return sum(self._requeue(lease) for lease in sorted(state.leases.values(), key=lambda lease: -lease.batch))
 
     def assign(self, now: float) -> list[Lease]:
-        """Hand out queued beats to workers with credit, the least busy first."""
+        """Assign queued beats to workers that have credit, the least busy first."""
         leases = []
         while self._queue:
             free = [
@@ -239,7 +242,7 @@ class Exchange:
             if not free:
                 break
             name = min(free, key=lambda pair: pair[0])[1]
-            deadline = now + self._lease_seconds * self._workers[name].patience
+            deadline = now + self._lease_seconds * self._workers[name].lease_factor
             lease = Lease(self._next_batch, name, self._take_batch(), now, deadline)
             self._next_batch += 1
             self._workers[name].leases[lease.batch] = lease
@@ -249,37 +252,37 @@ class Exchange:
         return leases
 
     def lease(self, worker: Hashable, batch: int) -> Lease | None:
-        """Find the lease that a worker holds on a batch; None if it holds none (any more)."""
+        """Return the lease that a worker holds on a batch; None if there is none or it has expired."""
         state = self._workers.get(worker)
         return None if state is None else state.leases.get(batch)
 
     def answer(self, lease: Lease, ax: NDArray[np.float32], ticks: NDArray[np.float16]) -> None:
-        """Take the scores of a running lease.
+        """Accept the scores of a lease that has not expired.
 
         Parameters
         ----------
         lease : Lease
-            As :meth:`lease` gave it.
+            From :meth:`lease`.
         ax : ndarray of float32, shape (beats,)
         ticks : ndarray of float16, shape (beats, 320)
         """
         self._end(lease)
-        self.trust(lease.worker)
+        self.mark_responsive(lease.worker)
         at = 0
         for piece in lease.pieces:
             n = len(piece)
             piece.lot.ax[piece.start : piece.stop] = ax[at : at + n]
             piece.lot.ticks[piece.start : piece.stop] = ticks[at : at + n]
             at += n
-            self._scored(piece)
+            self._mark_scored(piece)
 
     def fail(self, lease: Lease) -> None:
-        """Take a worker's report that it could not score a batch."""
+        """Accept a worker's report that it could not score a batch."""
         self._end(lease)
         for piece in reversed(lease.pieces):
             if piece.failures + 1 >= self._max_failures:
                 self.given_up += len(piece)
-                self._scored(piece)
+                self._mark_scored(piece)
                 continue
             for beat in reversed(range(piece.start, piece.stop)):
                 self._queue.appendleft(_Piece(piece.lot, beat, beat + 1, piece.failures + 1))
@@ -287,28 +290,28 @@ class Exchange:
             self.redelivered += len(piece)
 
     def expire(self, now: float) -> list[Lease]:
-        """Take back the batches whose time has run out, and return their leases."""
+        """Requeue the batches whose lease has expired, and return these leases."""
         late = [lease for state in self._workers.values() for lease in state.leases.values() if lease.deadline <= now]
         for lease in sorted(late, key=lambda lease: -lease.batch):
             state = self._workers[lease.worker]
             state.leases.pop(lease.batch)
             if not state.overdue:
-                state.overdue, state.patience = True, min(2 * state.patience, _MAX_PATIENCE)
+                state.overdue, state.lease_factor = True, min(2 * state.lease_factor, _MAX_LEASE_FACTOR)
             self._requeue(lease)
         return late
 
-    def trust(self, worker: Hashable) -> None:
-        """Take note that a worker answers, if only too late: it gets work again."""
+    def mark_responsive(self, worker: Hashable) -> None:
+        """Record that a worker answered, even if too late: it gets work again."""
         if worker in self._workers:
             self._workers[worker].overdue = False
 
     def set_limits(self, *, batch_beats: int, lease_seconds: float) -> None:
-        """Change the limits; leases that run keep theirs."""
+        """Change the limits; current leases keep theirs."""
         self._batch_beats = batch_beats
         self._lease_seconds = lease_seconds
 
     def reset(self) -> None:
-        """Drop all workers and every answer that was not taken out by :meth:`completed`: another model scores from here on."""
+        """Remove all workers and all answers that :meth:`completed` has not returned, because the model has changed."""
         for name in list(self._workers):
             self.leave(name)
         lots = [lot for state in self._streams.values() for lot in state.lots]
@@ -324,14 +327,14 @@ class Exchange:
             name: None for name, state in self._streams.items() if state.lots and state.lots[0].unscored == 0
         }
 
-    # ---- inside
+    # ---- internal
 
     def _take_batch(self) -> list[_Piece]:
         pieces: list[_Piece] = []
         room = self._batch_beats
         while room and self._queue:
             piece = self._queue[0]
-            if pieces and piece.failures:  # a beat that made a worker fail goes alone
+            if pieces and piece.failures:  # a beat that failed before gets a batch of its own
                 break
             self._queue.popleft()
             if len(piece) > room:
@@ -355,7 +358,7 @@ class Exchange:
         self.redelivered += beats
         return beats
 
-    def _scored(self, piece: _Piece) -> None:
+    def _mark_scored(self, piece: _Piece) -> None:
         lot = piece.lot
         lot.unscored -= len(piece)
         if lot.unscored == 0 and self._streams[lot.stream].lots[0] is lot:

@@ -1,6 +1,6 @@
-"""What the monitor makes of a stream's items once they are scored: rows, alerts and their state.
+"""Turns the scored items of a stream into rows for the store, alerts and the stream's new state.
 
-Runs over the items in their order, each once, so its results depend on the stream alone.
+Each item is processed once, in order, so the results depend only on the stream.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.scoring.chain import Observed, ScoredItems
 
 Detail = Literal["none", "anomalous", "all"]
-"""Beats to keep with their window; to the anomalous ones belong those that raise an alert."""
+"""Beats whose window is kept; ``anomalous`` includes beats that raise an alert."""
 
 _QUALITIES: Final = tuple(Quality)
-_BEAT: Final = Kind.BEAT.value  # for every item of every stream: looking into an enumeration takes ten times as long
+_BEAT: Final = Kind.BEAT.value  # read for every item of every stream; an attribute of an enum takes ten times as long
 _SECOND: Final = Kind.SECOND.value
 _GAP: Final = Kind.GAP.value
-_NEEDED: Final = ("kind", "quality", "flags", "seq", "sample", "rr", "rr_ratio")
+_COLUMNS: Final = ("kind", "quality", "flags", "seq", "sample", "rr", "rr_ratio")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
-    """Items with their scores as plain numbers, which rules take in a fraction of the time that arrays take.
+    """Items with their scores as plain numbers, because the rules process these much faster than arrays.
 
     Attributes
     ----------
     items : list of tuple
-        Of each item what :data:`_NEEDED` names.
+        The columns :data:`_COLUMNS` of each item.
     ax : list of float
-        A(x) of each beat; NaN where it could not be scored.
+        A(x) of each beat; NaN if it could not be scored.
     scores : list of float
-        Likewise.
+        Score of each beat; NaN if it could not be scored.
     detail : callable
-        Looks up the window and the ticks of a beat by its place among the beats.
+        Returns the window and the ticks of a beat, by its index among the beats.
     remembered : list of bytes
-        Of each beat, what its stream remembers of it; empty where nobody goes on from there.
+        History record of each beat; empty if the stream is not continued later.
     """
 
     items: list[tuple[Any, ...]]
@@ -62,12 +62,12 @@ class ScoredRows:
 
     @classmethod
     def of_observed(cls, observed: Observed, scores: NDArray[np.float32]) -> Self:
-        """Turn what was observed and scored, of any number of streams, into plain numbers."""
+        """Convert observed and scored items of any number of streams."""
         return cls(_rows(observed.table), observed.ax.tolist(), scores.tolist(), observed.detail, observed.remembered)
 
     @classmethod
     def of_items(cls, scored: ScoredItems) -> Self:
-        """Turn what the chain answered for one stream into plain numbers."""
+        """Convert the chain's result for one stream."""
 
         def detail(beat: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
             return scored.items.windows[beat], scored.ticks[beat]
@@ -76,7 +76,7 @@ class ScoredRows:
 
     @classmethod
     def of_table(cls, table: NDArray[np.void], ax: NDArray[np.float32], scores: NDArray[np.float32]) -> Self:
-        """Turn items, A(x) and scores into plain numbers; for rules that keep no windows (``detail`` is ``none``)."""
+        """Convert items, A(x) and scores; for rules that keep no windows (``detail`` is ``none``)."""
 
         def detail(beat: int) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
             raise LookupError(f"no window was kept of beat {beat}")
@@ -85,19 +85,19 @@ class ScoredRows:
 
 
 def _rows(table: NDArray[np.void]) -> list[tuple[Any, ...]]:
-    return list(zip(*(table[name].tolist() for name in _NEEDED), strict=True))
+    return list(zip(*(table[name].tolist() for name in _COLUMNS), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What some lots of a stream came to.
+    """The result of some lots of a stream.
 
     Attributes
     ----------
     entry : Entry
         For the store.
     scores : list of float
-        Of its beats; NaN where a beat could not be scored.
+        Scores of its beats; NaN if a beat could not be scored.
     seconds : list of Quality
         Quality of every second that passed.
     dropped : int
@@ -111,7 +111,7 @@ class Outcome:
 
 
 def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
-    """Take the next lots of some streams, which must be complete, and in order within each, through the chain."""
+    """Run the chain over the next lots of some streams; they must be scored, and in order within each stream."""
     return chain.observe(
         [(rules.chain, [Reconstructed(lot.items, lot.ax, lot.ticks) for lot in lots]) for rules, lots in arrived]
     )
@@ -120,7 +120,7 @@ def observe(arrived: Sequence[tuple[StreamRules, Sequence[Lot]]]) -> Observed:
 def conclude(
     arrived: Sequence[tuple[StreamRules, Sequence[Lot]]], observed: Observed, scores: NDArray[np.float32]
 ) -> list[Outcome]:
-    """Run each stream's rules over what was observed, with the scores of the beats, shape (beats,); one for each stream."""
+    """Run each stream's rules over observed items and their scores, shape (beats,); returns one outcome per stream."""
     outcomes: list[Any] = [None] * len(arrived)
     scored = ScoredRows.of_observed(observed, scores)
     item = beat = 0
@@ -131,12 +131,12 @@ def conclude(
 
 
 class Rules:
-    """From the scored items of one stream to its rows and alerts: the one way, for the daemon and offline.
+    """Turns the scored items of one stream into rows and alerts, for the daemon and offline.
 
     Parameters
     ----------
     state : StreamState
-        Where the stream stands.
+        State of the stream.
     settings : AlertSettings
     detail : Detail
     """
@@ -151,33 +151,40 @@ class Rules:
         return AlertEngine.restore(state.rules, self._settings) if state.rules else AlertEngine(self._settings)
 
     def configure(self, settings: AlertSettings, detail: Detail) -> None:
-        """Go on by other rules, between two commits; alerts that are active stay so until the new rules clear them."""
+        """Change the rules between two commits; active alerts stay active until the new rules clear them."""
         self._settings = settings
         self._detail_from = {"none": math.inf, "anomalous": settings.score_threshold, "all": -math.inf}[detail]
         self.engine = self._restored(self.state)
 
     def forget(self) -> None:
-        """Go back to the last committed state: what was made of later items could not be stored."""
+        """Go back to the last committed state, because later results could not be stored."""
         self.engine = self._restored(self.state)
 
     def commit(self, entry: Entry) -> None:
-        """Take note that an entry is in the store."""
+        """Record that an entry is stored."""
         self.state = entry.state
 
     @property
     def active(self) -> tuple[Alert, ...]:
-        """Alerts raised and not cleared."""
+        """The active alerts."""
         return self.engine.active
 
     def stalled(self) -> Entry:
-        """Say that the stream has stopped coming."""
+        """Raise the alert that the stream has stalled, and return the entry to commit."""
         alerts = self.engine.feed(Stalled(self.state.seconds))
         return Entry(replace(self.state, rules=self.engine.snapshot()), [], alerts=alerts)
 
     def conclude(self, scored: ScoredRows, items: slice | None = None, own: slice | None = None) -> Outcome:
-        """Run over the stream's next items: those of ``scored``, or its part of them, with the beats among them.
+        """Process the stream's next items.
 
-        What is concluded is the stream's next state only once :meth:`commit` is told of it.
+        The result becomes the stream's state only when :meth:`commit` is called with its entry.
+
+        Parameters
+        ----------
+        scored : ScoredRows
+            May hold several streams.
+        items, own : slice, optional
+            The stream's items in ``scored.items``, and its beats in ``scored.scores``; default all.
         """
         items = slice(0, len(scored.items)) if items is None else items
         own = slice(0, len(scored.scores)) if own is None else own
@@ -187,26 +194,26 @@ class Rules:
         alerts: list[Alert] = []
         seconds: list[Quality] = []
         runs = [] if state.run is None else [state.run]
-        n_runs = len(runs)
+        earlier_runs = len(runs)
         seq, time, ended, dropped = state.beats, state.seconds, state.ended, 0
         fs = state.fs
         detail_from = self._detail_from
 
-        def raising(changes: list[Alert]) -> bool:
+        def raises_alert(changes: list[Alert]) -> bool:
             return detail_from < math.inf and any(change.end is None for change in changes)
 
         beat = own.start
         feed, feed_beat, feed_second = self.engine.feed, self.engine.beat, self.engine.second
         everything = detail_from == -math.inf
         ax, scores = scored.ax, scored.scores
-        # Run for every item of every stream: a name is looked up once, and nothing is made of an answer that is empty
+        # This loop runs for every item of every stream, so attributes are looked up before it
         for kind, quality, flags, number, sample, rr, rr_ratio in scored.items[items]:
             at = sample / fs
             if kind == _BEAT:
                 score = scores[beat]
                 changes = feed_beat(seq, at, rr, score, _QUALITIES[quality])
                 rows.append(StoredBeat(seq, sample, rr, rr_ratio, quality, flags, ax[beat], score))
-                if score >= detail_from or everything or (changes and raising(changes)):
+                if score >= detail_from or everything or (changes and raises_alert(changes)):
                     details.append((seq, *scored.detail(beat)))
                 seq += 1
                 beat += 1
@@ -235,22 +242,22 @@ class Rules:
             state.id, state.name, state.fs, state.leads, state.position + items.stop - items.start, seq, time, ended,
             self.engine.snapshot(), runs[-1] if runs else None,
         )  # fmt: skip
-        if n_runs and runs[0] == state.run:
+        if earlier_runs and runs[0] == state.run:
             runs = runs[1:]
         recent = scored.remembered[max(own.start, own.stop - BEATS) : own.stop]
         return Outcome(Entry(after, rows, details, alerts, runs, recent), list(scores[own]), seconds, dropped)
 
 
 class StreamRules(Rules):
-    """The running state of one stream of the daemon: its rules, and the chain that scores its beats.
+    """The current state of one stream of the daemon: its rules, and the chain that scores its beats.
 
     Parameters
     ----------
     state : StreamState
-        Where the store stands.
+        Stored state of the stream.
     settings : AlertSettings
     recent : sequence of bytes
-        What the store remembers of the stream's last beats, oldest first.
+        Stored history records of the stream's last beats, oldest first.
     detail : Detail
     """
 
@@ -268,16 +275,16 @@ class StreamRules(Rules):
         self.chain = Chain(len(state.leads), recent)
 
     def forget(self) -> None:
-        """Go back to the last committed state: what was made of later items could not be stored."""
+        """Go back to the last committed state, because later results could not be stored."""
         super().forget()
         self.chain.forget()
 
     def commit(self, entry: Entry) -> None:
-        """Take note that an entry is in the store."""
+        """Record that an entry is stored."""
         super().commit(entry)
         self.chain.keep()
 
 
 def latest(alerts: Iterable[Alert]) -> list[Alert]:
-    """Give each alert of one stream as it was last seen, in the order in which they were raised."""
+    """Return the latest version of each alert of one stream, in the order in which they were raised."""
     return list({alert.number: alert for alert in alerts}.values())

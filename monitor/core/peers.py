@@ -1,6 +1,6 @@
-"""Who takes part: producers and workers, and since when they are silent.
+"""The connected producers and workers, and for how long each has been silent.
 
-Pure: no sockets and no clock.  A peer is whatever names a connection; ``now`` is in seconds on any monotonic clock.
+Pure: no sockets and no clock.  A peer is the identity of a connection; ``now`` is in seconds on any monotonic clock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_SHARE: Final = 2  # a producer gets at most this fraction (1/n) of the room that is left
+_SHARE: Final = 2  # a new producer gets at most 1/2 of the remaining room
 
 
 @dataclass(slots=True)
@@ -23,23 +23,23 @@ class Producer:
     name : str
         Random, new for every process.
     streams : list of str
-        By their numbers in its messages.
+        Stream names; the index is the stream's number in the producer's messages.
     leads : list of int
-        Leads of the windows of each stream.
-    heard : float
-        When it was last heard of.
+        Number of leads in the windows of each stream.
+    last_seen : float
+        When its latest message arrived.
     credit : int
-        Most items that it may have sent and not stored.
+        Maximum number of items that it may have sent and that are not stored.
     under_way : int
         Items that it has sent and that are not stored.
     resent, dropped : int
-        Beats, as it reported them last.
+        Beats, as in its latest report.
     """
 
     name: str
     streams: list[str]
     leads: list[int]
-    heard: float
+    last_seen: float
     credit: int
     under_way: int
     resent: int = 0
@@ -56,17 +56,17 @@ class Worker:
         Random, new for every process.
     device : str
         ``cpu`` or ``cuda``.
-    heard : float
-        When it was last heard of.
+    last_seen : float
+        When its latest message arrived.
     scored : int
-        Beats.
+        Beats scored.
     degraded : str
-        Why it does not compute where it should; empty where it does.
+        Why its GPU failed, if it continues on the CPU; else empty.
     """
 
     name: str
     device: str
-    heard: float
+    last_seen: float
     scored: int = 0
     degraded: str = ""
 
@@ -75,7 +75,7 @@ Peer = TypeVar("Peer", bound="Hashable")
 
 
 class Peers(Generic[Peer]):
-    """The producers and workers that take part, by their connection.
+    """The connected producers and workers, by connection.
 
     Attributes
     ----------
@@ -88,38 +88,38 @@ class Peers(Generic[Peer]):
         self.workers: dict[Peer, Worker] = {}
 
     def grant(self, room: int, most: int) -> int:
-        """Find the credit of a new producer: a share of what is left, so that none ever gets nothing.
+        """Return the credit of a new producer: a share of the remaining room, at least 1.
 
         Parameters
         ----------
         room : int
-            Items that the monitor holds unstored at most.
+            Maximum number of unstored items in the monitor.
         most : int
-            Items that one producer may have under way.
+            Maximum number of unstored items of one producer.
         """
         left = room - sum(producer.credit for producer in self.producers.values())
         return max(1, min(most, left // _SHARE))
 
     def other_connections(self, name: str, peer: Peer) -> list[Peer]:
-        """Find older connections of a process that comes over a new one, by the name that it gives itself."""
+        """Return older connections of the process with this name, which now uses connection ``peer``."""
         found = [other for other, producer in self.producers.items() if producer.name == name]
         found += [other for other, worker in self.workers.items() if worker.name == name]
         return [other for other in found if other != peer]
 
     def silent_producers(self, now: float, limit: float) -> list[Peer]:
-        """Find producers that were not heard of for longer than ``limit`` seconds."""
-        return [peer for peer, producer in self.producers.items() if now - producer.heard > limit]
+        """Return producers that sent nothing for longer than ``limit`` seconds."""
+        return [peer for peer, producer in self.producers.items() if now - producer.last_seen > limit]
 
     def silent_workers(self, now: float, limit: float) -> list[Peer]:
-        """Find workers that were not heard of for longer than ``limit`` seconds."""
-        return [peer for peer, worker in self.workers.items() if now - worker.heard > limit]
+        """Return workers that sent nothing for longer than ``limit`` seconds."""
+        return [peer for peer, worker in self.workers.items() if now - worker.last_seen > limit]
 
     def degraded(self) -> dict[str, str]:
-        """Workers that do not compute where they should, and why, by name."""
+        """Return why the GPU failed of workers that continue on the CPU, by worker name."""
         return {worker.name: worker.degraded for worker in self.workers.values() if worker.degraded}
 
     def devices(self) -> dict[str, int]:
-        """Count workers by device; ``cpu`` and ``cuda`` are always there."""
+        """Count workers by device; ``cpu`` and ``cuda`` are always included."""
         counts = dict.fromkeys(("cpu", "cuda"), 0)
         for worker in self.workers.values():
             counts[worker.device] = counts.get(worker.device, 0) + 1

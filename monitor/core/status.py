@@ -1,4 +1,4 @@
-"""What a running monitor says of itself: answers to ``ecgmon status`` and the live feed.  Pure."""
+"""The status of a running monitor: answers to ``ecgmon status``, and the live feed.  Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FeedAlert(msgspec.Struct, frozen=True):
-    """An alert as views show it; times in s of stream time."""
+    """An alert for display; times in s of stream time."""
 
     number: int
     kind: str
@@ -26,31 +26,30 @@ class FeedAlert(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, alert: Alert) -> Self:
-        """From an alert."""
+        """Make one from an alert."""
         return cls(alert.number, alert.kind.value, alert.priority.value, alert.start, alert.end, alert.message)
 
 
 class FeedUpdate(msgspec.Struct, frozen=True):
-    """What one commit added to a stream.
+    """The data that one commit added to a stream.
 
-    The feed is for looking on: a viewer that is too slow misses updates.  What must not be missed
-    is in the store.
+    The feed is for display only: a viewer that is too slow misses updates.  The store holds everything.
     """
 
     stream: str
     seconds: float
-    """Stream time in s up to which it is known."""
+    """Stream time in s up to which the stream is known."""
     beats: list[tuple[float, float]]
     """R peak in s of stream time, and score."""
     rate: float
     """Heart rate per minute."""
     alerts: list[FeedAlert]
-    """Raised or cleared."""
+    """Alerts that were raised or cleared."""
     ended: bool
 
     @classmethod
     def of(cls, entry: Entry, rate: float) -> Self:
-        """From what was committed of a stream, and its heart rate in beats/min."""
+        """Make one from a stream's commit and its heart rate in beats/min."""
         state = entry.state
         return cls(
             stream=state.name,
@@ -63,22 +62,22 @@ class FeedUpdate(msgspec.Struct, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
-    """A worker as the monitor sees it."""
+    """The status of a worker."""
 
     name: str
     device: str
     scored: int
     silent: float
-    """Time in s since it was last heard of."""
+    """Time in s since its latest message."""
 
     @classmethod
     def of(cls, worker: Worker, now: float) -> Self:
-        """From what is known of a worker, at a time of the monotonic clock that ``heard`` is of."""
-        return cls(worker.name, worker.device, worker.scored, now - worker.heard)
+        """Make one from a worker; ``now`` is on the same monotonic clock as ``last_seen``."""
+        return cls(worker.name, worker.device, worker.scored, now - worker.last_seen)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """A stream as the monitor sees it."""
+    """The status of a stream."""
 
     beats: int
     seconds: float
@@ -90,7 +89,7 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, stream: Stream[Any]) -> Self:
-        """From what is known of a stream."""
+        """Make one from a stream."""
         state = stream.rules.state
         return cls(
             beats=state.beats,
@@ -104,11 +103,11 @@ class StreamStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A running monitor; counts since its start, latencies in s.  ``Status()`` is one that has done nothing."""
+    """The status of a monitor; counts since its start, latencies in s.  The defaults describe a new monitor."""
 
     uptime: float = 0.0
     busy_seconds: float = 0.0
-    """From the first item that came to the last commit."""
+    """Time from the first item received to the last commit, in s."""
     model: str = ""
     metrics: str = ""
     producers: int = 0
@@ -122,7 +121,7 @@ class Status(msgspec.Struct, frozen=True):
     dropped: int = 0
     store_ok: bool = True
     troubles: dict[str, str] = {}
-    """Sources that could not be read, or not to their end, and why."""
+    """Sources that could not be read to their end, and why."""
     latency_p50: float = math.nan
     latency_p99: float = math.nan
     streams: dict[str, StreamStatus] = {}

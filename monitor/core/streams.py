@@ -1,4 +1,4 @@
-"""What is known of the streams besides what is stored: who sends them, how far they came, how they are doing.
+"""The state of streams that is not stored: their senders, the items received, and their status.
 
 Pure: no sockets, no clock and no store.  ``now`` is in seconds on any monotonic clock.
 """
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Stream(Generic[Peer]):
-    """A stream that is sent now, or was since the start.
+    """A stream that was sent since the start.
 
     Attributes
     ----------
     rules : StreamRules
-        Its state as it is stored, and the rules that run over what comes next.
+        Its stored state, and the rules that process its next items.
     sender : tuple of (peer, int)
-        Who sends it, and its number there.
-    heard : float
-        When something of it arrived last.
+        The connection that sends it, and the stream's number in its messages.
+    last_seen : float
+        When its latest message arrived.
     received : int
         Items received.
     samples : int
-        The stream is known up to this one.
+        The stream is known up to this sample.
     recent_rr : list of float
         The last RR intervals stored, in s.
     last_score : float
-        NaN before the first.
+        NaN before the first score.
     stalled : bool
     ended : bool
         Whether its end was received, stored or not.
@@ -45,7 +45,7 @@ class Stream(Generic[Peer]):
 
     rules: StreamRules
     sender: tuple[Peer, int]
-    heard: float
+    last_seen: float
     received: int
     samples: int
     recent_rr: list[float] = field(default_factory=list)
@@ -60,19 +60,19 @@ class Stream(Generic[Peer]):
 
     @property
     def rate(self) -> float:
-        """Heart rate over the last intervals, in beats/min; NaN where none is known."""
+        """Heart rate over the last intervals, in beats/min; NaN if none is known."""
         return 60 * len(self.recent_rr) / sum(self.recent_rr) if self.recent_rr else math.nan
 
     def take(self, lot: Lot, now: float) -> None:
-        """Take note of items that have arrived."""
-        self.heard = now
+        """Record items that have arrived."""
+        self.last_seen = now
         self.stalled = False
         self.received += len(lot.items)
         self.samples = max(self.samples, int(lot.items.table["ready"].max()) + 1)
         self.ended = bool(lot.items.table["kind"][-1] == Kind.END)
 
     def commit(self, outcome: Outcome) -> None:
-        """Take note that what came of some items is stored."""
+        """Record that the outcome of some items is stored."""
         self.rules.commit(outcome.entry)
         if not outcome.scores:
             return
@@ -87,16 +87,16 @@ class Streams(dict[str, "Stream[Peer]"], Generic[Peer]):
     """The streams that were announced since the start, by id."""
 
     def open(self, rules: StreamRules, sender: tuple[Peer, int], now: float, received: int) -> Stream[Peer]:
-        """Add a stream that comes for the first time since the start.
+        """Add a stream that is announced for the first time since the start.
 
         Parameters
         ----------
         rules : StreamRules
-            As the store has it.
+            With the stored state.
         sender : tuple of (peer, int)
         now : float
         received : int
-            Items that the exchange has of it.
+            Items of the stream that the exchange has accepted.
         """
         state = rules.state
         samples = math.ceil(state.seconds * state.fs)
@@ -104,12 +104,12 @@ class Streams(dict[str, "Stream[Peer]"], Generic[Peer]):
         return stream
 
     def silent(self, now: float, limit: float) -> list[Stream[Peer]]:
-        """Find streams that have sent nothing for longer than ``limit`` seconds, and are not known to be stalled."""
+        """Return streams that sent nothing for longer than ``limit`` seconds and are not yet marked as stalled."""
         found = []
         for stream in self.values():
             state = stream.rules.state
-            waiting = stream.received > state.position  # the stream is not silent, it waits for us
-            if not (stream.stalled or state.ended or waiting or now - stream.heard <= limit):
+            waiting = stream.received > state.position  # its producer may be waiting for credit
+            if not (stream.stalled or state.ended or waiting or now - stream.last_seen <= limit):
                 found.append(stream)
         return found
 
@@ -121,8 +121,8 @@ class Streams(dict[str, "Stream[Peer]"], Generic[Peer]):
         return counts
 
     def lags(self, now: float) -> dict[str, float]:
-        """Find for how long nothing arrived of each stream, in s; 0 for one that has ended."""
-        return {name: 0.0 if one.rules.state.ended else now - one.heard for name, one in self.items()}
+        """Return the time since the last message of each stream, in s; 0 for a stream that has ended."""
+        return {name: 0.0 if one.rules.state.ended else now - one.last_seen for name, one in self.items()}
 
     def alerts(self) -> int:
         """Count active alerts."""

@@ -146,8 +146,8 @@ class MetricInstruments:
         for device, count in gauges.devices.items():
             metrics.workers.labels(device).set(count)
         metrics.worker_seen.clear()
-        for name, heard in gauges.workers_heard.items():
-            metrics.worker_seen.labels(name).set(heard)
+        for name, seen in gauges.workers_last_seen.items():
+            metrics.worker_seen.labels(name).set(seen)
         metrics.workers_degraded.set(gauges.degraded)
         lags: dict[str, float] = {}  # several streams may share a label
         for stream, lag in gauges.lags.items():

@@ -60,7 +60,7 @@ class Producers:
                 if not isinstance(message, wire.Bye):
                     context.introduce_again(peer)
                 return
-            producer.heard = context.clock()
+            producer.last_seen = context.clock()
             if isinstance(message, wire.Deliver):
                 self._deliver(peer, producer, message, frames)
             elif isinstance(message, wire.ProducerPing):
@@ -178,7 +178,7 @@ class Producers:
         stream = context.streams.get(info.stream)
         if stream is not None:
             position = context.exchange.open(info.stream, stream.rules.state.position)
-            stream.sender, stream.heard = (peer, number), now
+            stream.sender, stream.last_seen = (peer, number), now
             return stream, position
         config, store = context.config, context.store
         state = store.open_stream(info.stream, info.fs, info.leads, int(context.wall()))
@@ -191,7 +191,7 @@ class Producers:
     def _deliver(
         self, peer: Connection, producer: Producer, message: wire.Deliver, frames: Sequence[bytes | memoryview]
     ) -> None:
-        context, now = self._context, producer.heard
+        context, now = self._context, producer.last_seen
         if self.first_item is None:
             self.first_item = now
         parts = wire.unpack_deliver(message, frames, producer.leads)

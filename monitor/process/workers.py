@@ -53,7 +53,7 @@ class Workers:
                 if not isinstance(message, wire.Bye):
                     context.introduce_again(peer)
                 return
-            worker.heard = context.clock()
+            worker.last_seen = context.clock()
             if isinstance(message, wire.Scores):
                 self._scores(peer, worker, message, frames)
             elif isinstance(message, wire.Failed):
@@ -147,13 +147,13 @@ class Workers:
         context = self._context
         lease = context.exchange.lease(peer, message.batch)
         if lease is None:
-            context.exchange.trust(peer)  # it came too late: the batch has gone to another worker
+            context.exchange.mark_responsive(peer)  # it came too late: the batch has gone to another worker
             return
         ax, ticks = wire.unpack_scores(frames, lease.beats)
         context.exchange.answer(lease, ax, ticks)
         worker.scored += lease.beats
         self.scored += lease.beats
-        context.instruments.answered(lease.beats, worker.device, worker.heard - lease.assigned, message.seconds)
+        context.instruments.answered(lease.beats, worker.device, worker.last_seen - lease.assigned, message.seconds)
 
     def _failed(self, peer: Connection, worker: Worker, message: wire.Failed) -> None:
         context = self._context

@@ -1,4 +1,4 @@
-"""Asystole: no beat for some seconds of signal that can be used."""
+"""Asystole: no beat for some seconds of usable signal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _KIND: Final = AlertKind.ASYSTOLE
 
 
 def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> None:
-    """Clear asystole, or find that the pause before this beat was one between two whole seconds."""
+    """Clear asystole, or raise it for a pause that ended before a whole second showed it."""
     state = alerts.state
     quiet_since = beat.seconds if state.quiet_since is None else state.quiet_since
     pause = beat.seconds - quiet_since
     alert = state.active.get(_KIND)
     if alert is None:
-        # rr is NaN where the signal was lost before the beat, though the second that says so may still be to come
+        # rr is NaN if the signal was lost before the beat, even if that second has not been reported yet
         if pause >= alerts.limits.pause and beat.rr >= alerts.limits.pause:
             _begin(alerts, changes, quiet_since, beat.seconds)
             state.recovered = 1
@@ -34,7 +34,7 @@ def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> Non
 
 
 def at_second(alerts: StreamAlerts, seconds: float, changes: list[Alert]) -> None:
-    """Raise asystole if no beat has come for too long, at the end of a second of usable signal."""
+    """Raise asystole at the end of a second of usable signal, if the last beat is too long ago."""
     quiet_since = alerts.state.quiet_since
     if quiet_since is not None and seconds - quiet_since >= alerts.pause_limit() and _KIND not in alerts.state.active:
         _begin(alerts, changes, quiet_since, seconds)

@@ -1,4 +1,4 @@
-"""Beats dropped: a live source was faster than the daemon, and beats were lost."""
+"""Beats dropped: beats were lost because a live source was faster than the daemon."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _KIND: Final = AlertKind.BEATS_DROPPED
 
 
 def at_gap(alerts: StreamAlerts, gap: Gap, changes: list[Alert]) -> None:
-    """Raise the alert where beats are missing, and forget the rhythm before."""
+    """Raise the alert, and discard the rhythm before the gap."""
     state = alerts.state
-    alerts.lose_sight(gap.seconds)
+    alerts.forget_rhythm(gap.seconds)
     state.qualities.clear()
     state.last_gap = state.now
     if _KIND not in state.active:
@@ -25,7 +25,7 @@ def at_gap(alerts: StreamAlerts, gap: Gap, changes: list[Alert]) -> None:
 
 
 def at_second(alerts: StreamAlerts, seconds: float, changes: list[Alert]) -> None:
-    """Clear the alert when no beat has been lost for some time."""
+    """Clear the alert if no beat has been lost for ``dropped_clear_seconds``."""
     state = alerts.state
     if _KIND in state.active and seconds - state.last_gap >= alerts.settings.dropped_clear_seconds:
         alerts.end(changes, _KIND)

@@ -1,4 +1,4 @@
-"""The alert rules of a stream, run over its items in order."""
+"""Runs the alert rules of a stream over its items, in order."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class AlertStateError(Exception):
-    """A snapshot of the alert rules cannot be used, or items came in an impossible order."""
+    """A snapshot of the alert rules cannot be used, or an item followed the end of its stream."""
 
 
 class AlertEngine:
     """The alert rules of one stream.
 
-    Feed it the stream's items in their order; it answers with the alerts that each of them raises and clears.
+    Feed it the stream's items in order; for each item it returns the alerts that the item raises and clears.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class AlertEngine:
 
     Notes
     -----
-    A beat may be found by searching back and then lie before seconds that have already passed; beats among
-    themselves come in the order of their R peaks.
+    A beat that was found by searching back may lie before seconds that have already passed.  Beats come in the
+    order of their R peaks.
     """
 
     __slots__ = ("_alerts",)
@@ -43,15 +43,15 @@ class AlertEngine:
 
     @classmethod
     def restore(cls, data: bytes, settings: AlertSettings) -> Self:
-        """Go on from a snapshot.
+        """Continue from a snapshot.
 
         Parameters
         ----------
         data : bytes
             From :meth:`snapshot`.
         settings : AlertSettings
-            May differ from those at the time of the snapshot: they hold from the next item on, and an active alert
-            stays active until its rule, as it is now, clears it.
+            May differ from the settings at the time of the snapshot.  They apply from the next item on; an active alert
+            stays active until its rule clears it under the new settings.
 
         Raises
         ------
@@ -63,7 +63,7 @@ class AlertEngine:
             state = msgspec.msgpack.decode(data, type=State)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise AlertStateError(
-                f"{len(data)} bytes are no snapshot of the alert rules ({error}); expected what snapshot() returned"
+                f"{len(data)} bytes are not a snapshot of the alert rules ({error}); expected the result of snapshot()"
             ) from error
         if state.version != SNAPSHOT_VERSION:
             raise AlertStateError(
@@ -76,16 +76,16 @@ class AlertEngine:
         return engine
 
     def snapshot(self) -> bytes:
-        """Everything that the rules remember, for :meth:`restore`; bounded by the settings."""
+        """Return the state of the rules, for :meth:`restore`; its size is bounded by the settings."""
         return msgspec.msgpack.encode(self._alerts.state)
 
     @property
     def active(self) -> tuple[Alert, ...]:
-        """Alerts raised and not cleared, in the order in which they were raised."""
+        """The active alerts, in the order in which they were raised."""
         return tuple(self._alerts.state.active.values())
 
     def feed(self, item: Item) -> list[Alert]:
-        """Take the next item of the stream.
+        """Process the next item of the stream.
 
         Parameters
         ----------
@@ -94,12 +94,12 @@ class AlertEngine:
         Returns
         -------
         list of Alert
-            Alerts that this item clears (``end`` is set) and raises (``end`` is None), in that order of events.
+            Alerts that this item clears (``end`` is set) and raises (``end`` is None), in the order of events.
 
         Raises
         ------
         AlertStateError
-            If anything but :class:`Stalled`, which then means nothing, follows the end.
+            If an item follows the end; only :class:`Stalled` may, and it is ignored.
         """
         state = self._alerts.state
         changes: list[Alert] = []
@@ -127,26 +127,26 @@ class AlertEngine:
         return changes
 
     def beat(self, seq: int, seconds: float, rr: float, score: float, quality: Quality) -> list[Alert]:
-        """Do what :meth:`feed` does with a :class:`ScoredBeat` of these, in a fraction of the time with most of them."""
+        """Do the same as :meth:`feed` with a :class:`ScoredBeat`, but much faster for most beats."""
         if self._ordinary_beat(seconds, rr, score, quality):
             return []
         return self.feed(ScoredBeat(seq, seconds, rr, score, quality))
 
     def second(self, seconds: float, quality: Quality) -> list[Alert]:
-        """Do what :meth:`feed` does with a :class:`SecondPassed` of these, in a fraction of the time with most of them."""
+        """Do the same as :meth:`feed` with a :class:`SecondPassed`, but much faster for most seconds."""
         if self._ordinary_second(seconds, quality):
             return []
         return self.feed(SecondPassed(seconds, quality))
 
     def _ordinary_beat(self, seconds: float, rr: float, score: float, quality: Quality) -> bool:
-        """Take a beat if no rule has anything to say about it, which the rules need several times as long to find.
+        """Process a beat if no rule can raise or clear an alert because of it; the full rules are several times slower.
 
-        So it is with most beats of most streams: seen clearly, at an ordinary rate, not anomalous, and no alert is
-        active or beginning.  Where this is False nothing has changed.
+        Most beats are ordinary: clean signal, normal rate, not anomalous, and no alert active or about to begin.
+        Returns False, and changes no state, if the beat is not ordinary.
         """
         state, rules, settings = self._alerts.state, self._alerts.limits, self._alerts.settings
         chain = state.chain
-        # A comparison with NaN is False, and a beat that has one is not ordinary
+        # Comparisons with NaN are False; `not` makes a beat with NaN fail the test, so it is not ordinary
         if (
             quality >= NOISY
             or state.active
@@ -169,11 +169,11 @@ class AlertEngine:
         del chain[0]
         state.scored += 1
         state.last_scored = state.quiet_since = seconds
-        state.beaten = True
+        state.had_beat = True
         return True
 
     def _ordinary_second(self, seconds: float, quality: Quality) -> bool:
-        """Take a second of the stream if no rule has anything to say about it: see :meth:`_ordinary_beat`."""
+        """Process a second if no rule can raise or clear an alert because of it; see :meth:`_ordinary_beat`."""
         state = self._alerts.state
         qualities = state.qualities
         if (
@@ -195,15 +195,15 @@ class AlertEngine:
     def _beat(self, beat: ScoredBeat, changes: list[Alert]) -> None:
         alerts = self._alerts
         if beat.quality >= UNUSABLE:
-            alerts.lose_sight(beat.seconds)
+            alerts.forget_rhythm(beat.seconds)
             return
         asystole.at_beat(alerts, beat, changes)
         heart_rate.at_beat(alerts, beat, changes)
-        # The shape of noise is not the shape of a beat, and NaN is no score
+        # In noise the score does not describe the beat's shape, and NaN is no score
         if beat.quality != NOISY and not isnan(beat.score):
             episode.at_beat(alerts, beat, changes)
         state = alerts.state
-        state.beaten = True
+        state.had_beat = True
         if state.quiet_since is None or beat.seconds > state.quiet_since:
             state.quiet_since = beat.seconds
 
@@ -212,7 +212,7 @@ class AlertEngine:
         if alerts.state.quiet_since is None:
             alerts.state.quiet_since = second.seconds - 1.0
         if second.quality >= UNUSABLE:
-            alerts.lose_sight(second.seconds)
+            alerts.forget_rhythm(second.seconds)
         else:
             asystole.at_second(alerts, second.seconds, changes)
         technical.at_second(alerts, second, changes)

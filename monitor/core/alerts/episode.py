@@ -15,7 +15,7 @@ _KIND: Final = AlertKind.ANOMALOUS_EPISODE
 
 
 def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> None:
-    """Anomalous episode: at least K of the last M scored beats are anomalous."""
+    """Raise or clear the alert: at least K of the last M scored beats are anomalous."""
     state, settings = alerts.state, alerts.settings
     anomalous = state.anomalous
     if beat.seconds - state.last_scored > settings.episode_gap_seconds:
@@ -33,9 +33,9 @@ def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> Non
             alerts.end(changes, _KIND)
     elif len(anomalous) >= settings.episode_beats_k:
         seqs = [seq for _, _, seq in anomalous]
-        looked_back_on = min(state.scored, settings.episode_beats_m)
+        considered = min(state.scored, settings.episode_beats_m)
         message = (
-            f"{len(seqs)} of the last {looked_back_on} beats scored {settings.score_threshold:g} or more"
+            f"{len(seqs)} of the last {considered} beats scored {settings.score_threshold:g} or more"
             f" (the newest {beat.score:.1f})"
         )
         alerts.begin(changes, _KIND, anomalous[0][1], message, seqs)

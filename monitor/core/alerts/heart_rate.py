@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from ecgmon.monitor.core.alerts.state import StreamAlerts
 
 
-# Python 3.11 looks a member of an enum up in Python code, which takes ten times as long as a name of the module
+# In Python 3.11 a module-level name is ten times faster to look up than a member of an enum
 _BRADYCARDIA: Final = AlertKind.EXTREME_BRADYCARDIA
 _TACHYCARDIA: Final = AlertKind.EXTREME_TACHYCARDIA
 
 
 def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> None:
-    """Extreme bradycardia and tachycardia: the mean rate over some consecutive beats."""
+    """Raise or clear the alerts, from the mean rate over some consecutive beats."""
     state, settings = alerts.state, alerts.settings
     chain = state.chain
-    # The comparison is False for NaN, which also breaks the chain
+    # The comparison is False if rr is NaN; this also clears the chain
     if chain and not (
         beat.rr < alerts.limits.pause and chain[-1][0] < beat.seconds < chain[-1][0] + alerts.limits.pause
     ):
@@ -39,7 +39,7 @@ def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> Non
     if n >= beats:
         span = beat.seconds - chain[-beats][0]
         if _BRADYCARDIA in state.active:
-            if span <= alerts.limits.slow_over:
+            if span <= alerts.limits.slow_clear:
                 alerts.end(changes, _BRADYCARDIA)
         elif span > alerts.limits.slow and _slow_without_pause(alerts, chain[-beats:]):
             _begin(alerts, changes, _BRADYCARDIA, beat.seq, chain[-beats:])
@@ -48,7 +48,7 @@ def at_beat(alerts: StreamAlerts, beat: ScoredBeat, changes: list[Alert]) -> Non
     if n >= beats:
         span = beat.seconds - chain[-beats][0]
         if _TACHYCARDIA in state.active:
-            if span >= alerts.limits.fast_over:
+            if span >= alerts.limits.fast_clear:
                 alerts.end(changes, _TACHYCARDIA)
         elif span < alerts.limits.fast:
             _begin(alerts, changes, _TACHYCARDIA, beat.seq, chain[-beats:])
@@ -64,13 +64,13 @@ def _begin(
         limit = f"above {alerts.settings.tachycardia_per_minute:g}/min"
     rate = (len(beats) - 1) * 60.0 / (end - start)
     in_noise = sum(noisy for _, noisy in beats)
-    doubt = f"; {in_noise} of them in noise" if in_noise else ""
-    message = f"heart rate {rate:.1f}/min over {len(beats)} beats, {limit}{doubt}"
+    noise = f"; {in_noise} of them in noise" if in_noise else ""
+    message = f"heart rate {rate:.1f}/min over {len(beats)} beats, {limit}{noise}"
     alerts.begin(changes, kind, start, message, range(last_seq - len(beats) + 1, last_seq + 1))
 
 
 def _slow_without_pause(alerts: StreamAlerts, beats: Sequence[tuple[float, bool]]) -> bool:
-    """Tell whether beats are too slow also without the longest interval: one pause is no bradycardia."""
+    """Return whether beats are too slow even without the longest interval: a single pause is not bradycardia."""
     intervals = [later[0] - earlier[0] for earlier, later in pairwise(beats)]
     if len(intervals) > 1:
         intervals.remove(max(intervals))

@@ -1,4 +1,4 @@
-"""What the alert rules take: the items of a stream, as they see them; and what they give: alerts."""
+"""The input and output of the alert rules: items of a stream, and alerts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ScoredBeat(Struct, frozen=True, gc=False):
     seconds : float
         R peak in stream time, in s.
     rr : float
-        RR interval to the beat before, in s; NaN where there is none.
+        RR interval to the previous beat, in s; NaN if there is none.
     score : float
-        -log10 of the share of normal beats that look at least this odd; NaN where the beat could not be scored.
+        -log10 of the share of normal beats that are at least as anomalous; NaN if the beat could not be scored.
     quality : Quality
         Quality of the signal under the beat.
     """
@@ -48,14 +48,14 @@ class SecondPassed(Struct, frozen=True, gc=False):
 
 
 class Gap(Struct, frozen=True, gc=False):
-    """A live source could not be taken in time.
+    """Beats of a live source were lost, because they could not be processed in time.
 
     Parameters
     ----------
     dropped : int
         Beats that were lost.
     seconds : float
-        Stream time from which on there are items again, in s.
+        Stream time at which items continue, in s.
     """
 
     dropped: int
@@ -63,7 +63,7 @@ class Gap(Struct, frozen=True, gc=False):
 
 
 class Stalled(Struct, frozen=True, gc=False):
-    """Nothing has come from the stream for :attr:`AlertSettings.stalled_seconds`; the next item ends it.
+    """Nothing has arrived from the stream for :attr:`AlertSettings.stalled_seconds`; the next item ends the condition.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ Item = ScoredBeat | SecondPassed | Gap | Stalled | End
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """A condition of a stream that was raised and, when ``end`` is set, cleared.
+    """A condition of a stream that was raised and, if ``end`` is set, cleared.
 
     Attributes
     ----------
@@ -101,14 +101,14 @@ class Alert(Struct, frozen=True, kw_only=True):
     start : float
         When the condition began, in s of stream time.
     raised : float
-        When that was known: the stream time reached, in s.
+        When the alert was raised: the stream time reached, in s.
     end : float or None
-        When it was known to be over, in s; None while it lasts.  It lies before ``raised`` only where a beat found by
-        searching back showed that a pause was too short for asystole after all.
+        When it was cleared, in s; None while it is active.  It is before ``raised`` only if a beat found by
+        searching back showed that a pause was too short for asystole.
     beats : tuple of int
-        Numbers of the beats that raised it; empty where no beat did.
+        Numbers of the beats that raised it; empty if no beat did.
     message : str
-        What was found, in one line.
+        A description in one line.
     """
 
     number: int

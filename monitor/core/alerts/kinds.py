@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class AlertKind(StrEnum):
-    """What is the matter with a stream."""
+    """The kind of an alert."""
 
     ASYSTOLE = "asystole"
     EXTREME_BRADYCARDIA = "extreme_bradycardia"
@@ -21,7 +21,7 @@ class AlertKind(StrEnum):
 
 
 class Priority(StrEnum):
-    """How urgent an alert is, after IEC 60601-1-8."""
+    """The urgency of an alert, as in IEC 60601-1-8."""
 
     HIGH = "high"
     MEDIUM = "medium"

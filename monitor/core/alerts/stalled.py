@@ -15,11 +15,11 @@ _KIND: Final = AlertKind.STREAM_STALLED
 
 
 def at_stall(alerts: StreamAlerts, changes: list[Alert]) -> None:
-    """Raise the alert; who calls has looked at a clock."""
+    """Raise the alert; the caller has compared the stream with the clock."""
     if _KIND not in alerts.state.active:
         alerts.begin(changes, _KIND, alerts.state.now, "nothing arrives from the stream")
 
 
 def at_item(alerts: StreamAlerts, changes: list[Alert]) -> None:
-    """Clear the alert at the next item, whatever it is."""
+    """Clear the alert at the next item of any kind."""
     alerts.end(changes, _KIND)

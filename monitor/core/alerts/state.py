@@ -1,4 +1,4 @@
-"""What the alert rules remember of a stream, and what follows from their settings."""
+"""The state of the alert rules of a stream, and limits derived from their settings."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import AlertSettings
 
 SNAPSHOT_VERSION: Final = 1
-"""Raised when the meaning of a snapshot's fields changes."""
+"""Increased when the meaning of a snapshot's fields changes."""
 
 UNUSABLE: Final = int(Quality.SATURATED)
-"""From this quality on the signal says nothing about the heart.
+"""The lowest quality value at which the signal says nothing about the heart.
 
-Noise is below it: ventricular fibrillation looks like noise, and to keep silent about it would be
-the worse error.
+Noise is not included: ventricular fibrillation looks like noise, and a missed fibrillation is worse than a
+false alert.
 """
 
 NOISY: Final = int(Quality.NOISY)
-"""A seconds or beats of this quality lie in noise."""
+"""The quality of a second or beat in noise."""
 
 TECHNICAL: Final = (
     (AlertKind.NOISY, NOISY, "noise hides the shape of the beats"),
@@ -37,36 +37,36 @@ TECHNICAL: Final = (
     (AlertKind.LEAD_OFF, int(Quality.FLAT), "the signal is flat: a lead is off, or there is nothing to see"),
     (AlertKind.SIGNAL_MISSING, int(Quality.MISSING), "the source delivers no values"),
 )
-"""Alerts on the quality of the signal: kind, quality of the seconds it counts, what it says."""
+"""Alerts on the quality of the signal: kind, quality of the seconds that it counts, message."""
 
 
 class State(Struct, kw_only=True):
-    """All that the rules remember of a stream; bounded by the settings."""
+    """The state of the rules for a stream; its size is bounded by the settings."""
 
     version: int = SNAPSHOT_VERSION
     now: float = 0.0
     """Stream time reached: the latest time of any item."""
     raised: int = 0
-    """Alerts raised so far; the next one's number."""
+    """Alerts raised so far; also the number of the next alert."""
     active: dict[AlertKind, Alert] = {}  # msgspec makes a new one for every state
     ended: bool = False
 
     quiet_since: float | None = None
-    """Since when the signal could be used and no beat was seen; None before the first item."""
-    beaten: bool = False
+    """Start of the current span of usable signal without a beat; None before the first item."""
+    had_beat: bool = msgspec.field(name="beaten", default=False)  # the name in stored snapshots
     """Whether the stream has had a beat."""
     recovered: int = 0
-    """Beats since asystole, each soon enough after the one before."""
+    """Consecutive beats since asystole without a new pause."""
 
     chain: list[tuple[float, bool]] = []
-    """R peaks of consecutive beats without a break, newest last, and whether they lie in noise."""
+    """R peaks of consecutive beats without a break, newest last, and whether each beat is in noise."""
 
     scored: int = 0
     """Beats scored since the episode's window was last emptied."""
     last_scored: float = -inf
-    """R peak of the newest of them."""
+    """R peak of the newest scored beat."""
     anomalous: list[tuple[int, float, int]] = []
-    """Those of the last M that were anomalous: ``scored`` at that beat, R peak, seq."""
+    """Anomalous beats among the last M: ``scored`` at that beat, R peak, seq."""
 
     qualities: list[int] = []
     """Quality of the last seconds, newest last."""
@@ -75,27 +75,27 @@ class State(Struct, kw_only=True):
 
 
 class Limits(Struct, frozen=True):
-    """What follows from the settings; all streams share it."""
+    """Limits derived from the settings; all streams share them."""
 
     priority: dict[AlertKind, Priority]
     pause: float
-    """A pause of so many seconds is an asystole alert of its own, and says nothing about the rate of the rhythm around it."""
+    """A pause of this many seconds raises asystole, and is not counted in the heart rate."""
     chain_length: int
     slow: float
-    slow_over: float
+    slow_clear: float
     fast: float
-    fast_over: float
+    fast_clear: float
     slow_from: int
     fast_from: int
-    """Which beat of a whole chain the next beat's rates begin with."""
+    """Index in a full chain of the first beat in the next beat's rate."""
     quality_seconds: int
     technical: tuple[tuple[AlertKind, int, str, int, int], ...]
-    """Of each technical alert: kind, quality, message, seconds of that quality that raise it, of how many."""
+    """For each technical alert: kind, quality, message, seconds of that quality that raise it, seconds looked at."""
 
 
-@lru_cache(maxsize=8)  # settings change where a configuration is read again
+@lru_cache(maxsize=8)  # a reload brings new settings
 def limits(settings: AlertSettings) -> Limits:
-    """Work out what follows from the settings."""
+    """Derive the limits from the settings."""
     names = msgspec.structs.asdict(settings.priorities)
     priority = {AlertKind(kind): Priority(name) for kind, name in names.items() if name != "off"}
     unusable = (settings.technical_seconds, settings.technical_window_seconds)
@@ -106,9 +106,9 @@ def limits(settings: AlertSettings) -> Limits:
         pause=settings.asystole_seconds if AlertKind.ASYSTOLE in priority else inf,
         chain_length=chain_length,
         slow=_span(settings.bradycardia_beats, settings.bradycardia_per_minute),
-        slow_over=_span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute),
+        slow_clear=_span(settings.bradycardia_beats, settings.bradycardia_clear_per_minute),
         fast=_span(settings.tachycardia_beats, settings.tachycardia_per_minute),
-        fast_over=_span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute),
+        fast_clear=_span(settings.tachycardia_beats, settings.tachycardia_clear_per_minute),
         slow_from=chain_length + 1 - settings.bradycardia_beats,
         fast_from=chain_length + 1 - settings.tachycardia_beats,
         quality_seconds=max(settings.technical_window_seconds, settings.noisy_window_seconds),
@@ -119,7 +119,7 @@ def limits(settings: AlertSettings) -> Limits:
 
 
 class StreamAlerts:
-    """The alerts of one stream, as the rules see and change them.
+    """The alerts of one stream; the rules read and change them.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class StreamAlerts:
     Attributes
     ----------
     limits : Limits
-        What follows from the settings.
+        Derived from the settings.
     state : State
     """
 
@@ -161,24 +161,24 @@ class StreamAlerts:
         changes.append(alert)
 
     def end(self, changes: list[Alert], kind: AlertKind, end: float | None = None) -> None:
-        """Clear an alert if it is active, at ``end`` or else at the stream time reached."""
+        """Clear an alert if it is active, at ``end`` or by default at the stream time reached."""
         alert = self.state.active.pop(kind, None)
         if alert is not None:
             changes.append(msgspec.structs.replace(alert, end=self.state.now if end is None else end))
 
-    def lose_sight(self, seconds: float) -> None:
-        """Forget the rhythm: there was signal up to ``seconds`` that says nothing about the heart."""
+    def forget_rhythm(self, seconds: float) -> None:
+        """Discard the rhythm: the signal up to ``seconds`` says nothing about the heart."""
         state = self.state
         state.chain.clear()
         if state.quiet_since is None or seconds > state.quiet_since:
             state.quiet_since = seconds
 
     def pause_limit(self) -> float:
-        """Time without a beat that is an asystole, in s."""
+        """Return the time without a beat that raises asystole, in s."""
         settings = self.settings
-        return settings.asystole_seconds if self.state.beaten else settings.asystole_first_seconds
+        return settings.asystole_seconds if self.state.had_beat else settings.asystole_first_seconds
 
 
 def _span(beats: int, per_minute: float) -> float:
-    """Time in s from the first to the last of some beats at a rate."""
+    """Return the time in s from the first to the last of ``beats`` beats at this rate."""
     return (beats - 1) * 60.0 / per_minute

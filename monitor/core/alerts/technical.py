@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def at_second(alerts: StreamAlerts, second: SecondPassed, changes: list[Alert]) -> None:
-    """Lead off, signal missing, saturated, noisy: some of the last seconds have that quality."""
+    """Raise or clear the alerts, from the number of recent seconds of each quality."""
     state = alerts.state
     qualities = state.qualities
     qualities.append(int(second.quality))

@@ -1,4 +1,4 @@
-"""Who is refused, why, and whether it is worth its while to come again."""
+"""Admission: which producers and workers are refused, why, and whether they may retry."""
 
 from __future__ import annotations
 
@@ -64,43 +64,43 @@ def monitor(info: ModelInfo) -> Monitor:
     return Monitor(info)
 
 
-def test_a_producer_with_streams_of_its_own_is_welcome(monitor: Monitor) -> None:
+def test_producer_with_its_own_streams_is_accepted(monitor: Monitor) -> None:
     assert monitor.refuse(hello("b", "c", name="q")) is None
 
 
-def test_another_protocol_is_refused_for_good(monitor: Monitor) -> None:
+def test_other_protocol_is_refused_permanently(monitor: Monitor) -> None:
     reason = f"protocol 99; this monitor speaks {wire.PROTOCOL}"
     assert monitor.refuse(hello("b", protocol=99)) == (reason, False)
 
 
-def test_a_stream_named_twice_is_refused_for_good(monitor: Monitor) -> None:
+def test_duplicate_stream_is_refused_permanently(monitor: Monitor) -> None:
     assert monitor.refuse(hello("b", "b")) == ("a stream is named twice", False)
 
 
-def test_streams_beyond_the_limit_may_come_later_and_known_ones_do_not_count(monitor: Monitor) -> None:
+def test_streams_above_the_limit_may_retry_and_known_ones_do_not_count(monitor: Monitor) -> None:
     assert monitor.refuse(hello("a", "b", "c")) is None
     assert monitor.refuse(hello("b", "c", "d")) == ("more than 3 streams ([delivery] max_streams)", True)
 
 
-def test_producers_beyond_the_limit_may_come_later_and_a_known_connection_does_not_count(monitor: Monitor) -> None:
+def test_producers_above_the_limit_may_retry_and_a_known_connection_does_not_count(monitor: Monitor) -> None:
     monitor.peers.producers["c3"] = Producer("r", [], [], 0.0, 1, 0)
     assert monitor.refuse(hello("b", name="q")) == ("more than 2 producers ([delivery] max_producers)", True)
     assert monitor.refuse(hello("a"), "c1") is None
 
 
-def test_fewer_leads_than_the_model_takes_are_refused_for_good(info: ModelInfo) -> None:
+def test_fewer_leads_than_the_model_takes_are_refused_permanently(info: ModelInfo) -> None:
     monitor = Monitor(replace(info, leads=3))
     reason = "stream b has 2 leads in its windows, the model takes 3"
     assert monitor.refuse(hello("b", name="q")) == (reason, False)
 
 
 @pytest.mark.parametrize("changed", [hello("a", fs=250.0), hello("a", leads=["V1", "MLII"])])
-def test_a_stream_cannot_change_its_sampling_frequency_or_leads(monitor: Monitor, changed: wire.Hello) -> None:
+def test_stream_cannot_change_its_sampling_frequency_or_leads(monitor: Monitor, changed: wire.Hello) -> None:
     assert monitor.refuse(changed) == ("stream a has another sampling frequency or other leads", False)
 
 
 @pytest.mark.parametrize(("name", "same_client", "taken"), [("p", True, False), ("q", True, True), ("p", False, True)])
-def test_a_stream_belongs_to_the_process_that_sends_it_until_that_has_gone(
+def test_stream_belongs_to_its_sender_until_the_sender_leaves(
     monitor: Monitor, *, name: str, same_client: bool, taken: bool
 ) -> None:
     refused = monitor.refuse(hello("a", name=name), same_client=same_client)
@@ -109,7 +109,7 @@ def test_a_stream_belongs_to_the_process_that_sends_it_until_that_has_gone(
     assert monitor.refuse(hello("a", name=name), same_client=same_client) is None
 
 
-def test_a_worker_needs_the_protocol_and_the_model_and_a_place(info: ModelInfo) -> None:
+def test_worker_needs_the_protocol_the_model_and_a_free_place(info: ModelInfo) -> None:
     peers: Peers[str] = Peers()
     limits = DeliverySettings(max_workers=1)
     ready = wire.Ready(wire.PROTOCOL, "w", info.fingerprint, "cpu", info.leads, 1)

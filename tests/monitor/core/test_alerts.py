@@ -1,4 +1,4 @@
-"""Alert rules: each at its exact boundary, each with its hysteresis, and what holds whatever a stream brings."""
+"""Alert rules: exact boundaries, hysteresis, and properties that hold for every stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 USABLE, NOISY, SATURATED, FLAT, MISSING = Quality
 UNUSABLE = [SATURATED, FLAT, MISSING]
-ODD = 2.0  # the default threshold: a beat with this score is anomalous
+ANOMALOUS = 2.0  # the default threshold: a beat with this score is anomalous
 NORMAL = 1.999
 
 
@@ -113,7 +113,7 @@ def test_a_pause_of_exactly_four_seconds_between_beats_is_asystole_and_no_part_o
     assert only(stream.beat(4.5)).kind == AlertKind.ASYSTOLE
 
 
-def test_the_beat_that_ends_the_pause_is_the_first_of_three() -> None:
+def test_beat_that_ends_the_pause_counts_as_first_of_three() -> None:
     stream = Stream()
     stream.beats(2, 5.0)
     assert stream.beats(1, 1.0) == []
@@ -153,7 +153,7 @@ def test_a_stream_without_any_beat_is_asystole_after_the_detector_has_had_time_t
     assert (alert.kind, alert.start, alert.raised) == (AlertKind.ASYSTOLE, 0.0, 10.0)
 
 
-def test_beats_that_are_known_only_after_learning_raise_nothing() -> None:
+def test_beats_reported_only_after_learning_raise_nothing() -> None:
     stream = Stream()
     stream.seconds(1, 9)
     for k in range(11):
@@ -163,7 +163,7 @@ def test_beats_that_are_known_only_after_learning_raise_nothing() -> None:
 
 
 @pytest.mark.parametrize("quality", UNUSABLE)
-def test_no_beat_in_signal_that_cannot_be_used_is_no_asystole(quality: Quality) -> None:
+def test_unusable_signal_without_beats_is_not_asystole(quality: Quality) -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 60, quality)
@@ -172,13 +172,13 @@ def test_no_beat_in_signal_that_cannot_be_used_is_no_asystole(quality: Quality) 
     assert AlertKind.ASYSTOLE in [alert.kind for alert in stream.feed(SecondPassed(64.0, USABLE))]
 
 
-def test_no_beat_in_noise_is_asystole_because_fibrillation_looks_like_noise() -> None:
+def test_noise_without_beats_is_asystole_because_fibrillation_looks_like_noise() -> None:
     stream = Stream()
     stream.beat(1.0)
     assert only(stream.seconds(1, 5, NOISY)).kind == AlertKind.ASYSTOLE
 
 
-def test_the_first_beat_after_lost_signal_raises_no_asystole_before_the_second_that_says_so() -> None:
+def test_first_beat_after_lost_signal_raises_no_asystole_before_the_lost_second_is_reported() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 3)
@@ -195,7 +195,7 @@ def test_a_beat_found_late_by_searching_back_prevents_asystole() -> None:
     assert only(stream.feed(SecondPassed(7.0, USABLE))).start == 2.4
 
 
-def test_a_beat_found_later_still_takes_asystole_back_at_once() -> None:
+def test_beat_found_after_asystole_was_raised_clears_it_at_once() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -207,7 +207,7 @@ def test_a_beat_found_later_still_takes_asystole_back_at_once() -> None:
     assert only(stream.feed(SecondPassed(7.0, USABLE))).number == 1
 
 
-def test_a_beat_four_seconds_after_the_last_does_not_take_asystole_back() -> None:
+def test_beat_four_seconds_after_the_last_does_not_clear_asystole() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -226,7 +226,7 @@ def test_a_late_beat_from_before_the_pause_does_not_end_asystole() -> None:
     assert AlertKind.ASYSTOLE in stream.active
 
 
-def test_asystole_lasts_while_the_lead_is_off_because_nobody_saw_it_end() -> None:
+def test_asystole_stays_active_while_the_lead_is_off() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.seconds(1, 5)
@@ -259,7 +259,7 @@ def test_bradycardia_is_cleared_at_forty_five_a_minute_and_not_before() -> None:
     assert alert.end is not None
 
 
-def test_bradycardia_is_over_at_exactly_its_clearing_rate() -> None:
+def test_bradycardia_is_cleared_at_exactly_its_clearing_rate() -> None:
     stream = Stream(bradycardia_clear_per_minute=48.0)  # 1.25 s is exact in binary
     stream.beats(5, 1.75)
     assert stream.beats(3, 1.25) == []
@@ -272,7 +272,7 @@ def test_bradycardia_over_two_beats_is_that_of_their_one_interval() -> None:
     assert only(stream.beats(1, 1.6)).message == "heart rate 37.5/min over 2 beats, below 40/min"
 
 
-def test_a_rate_that_wavers_around_the_limit_is_one_alert() -> None:
+def test_rate_that_varies_around_the_limit_is_one_alert() -> None:
     stream = Stream()
     for _ in range(20):
         stream.beats(5, 60 / 39)
@@ -280,7 +280,7 @@ def test_a_rate_that_wavers_around_the_limit_is_one_alert() -> None:
     assert only(stream.changes).end is None
 
 
-def test_one_pause_among_quick_beats_is_no_bradycardia() -> None:
+def test_one_pause_among_fast_beats_is_not_bradycardia() -> None:
     stream = Stream()
     stream.beats(10, 0.8)
     stream.beats(1, 3.9)  # the mean over five beats is now 38 a minute
@@ -305,7 +305,7 @@ def test_seventeen_beats_above_a_hundred_and_forty_are_extreme_tachycardia_and_s
     assert (alert.start, alert.raised, len(alert.beats)) == (0.0, stream.last, 17)
 
 
-def test_a_fast_rate_in_noise_is_raised_and_says_so() -> None:
+def test_fast_rate_in_noise_is_raised_and_its_message_mentions_noise() -> None:
     stream = Stream()
     stream.beats(10, 60 / 150)
     alert = only(stream.beats(7, 60 / 150, quality=NOISY))
@@ -326,7 +326,7 @@ def test_tachycardia_is_cleared_at_a_hundred_and_thirty_and_not_before() -> None
     assert alert.end is not None
 
 
-def test_tachycardia_is_over_at_exactly_its_clearing_rate() -> None:
+def test_tachycardia_is_cleared_at_exactly_its_clearing_rate() -> None:
     stream = Stream(tachycardia_clear_per_minute=120.0)  # 0.5 s is exact in binary
     stream.beats(17, 0.375)
     assert stream.beats(15, 0.5) == []
@@ -369,8 +369,8 @@ def test_with_asystole_off_the_slowest_rhythm_is_still_bradycardia() -> None:
 
 def test_three_of_the_last_ten_beats_are_an_episode_and_two_are_not() -> None:
     stream = Stream()
-    assert stream.scores(ODD, *[NORMAL] * 3, ODD, *[NORMAL] * 4) == []
-    alert = only(stream.scores(ODD))
+    assert stream.scores(ANOMALOUS, *[NORMAL] * 3, ANOMALOUS, *[NORMAL] * 4) == []
+    alert = only(stream.scores(ANOMALOUS))
     assert (alert.kind, alert.priority) == (AlertKind.ANOMALOUS_EPISODE, Priority.MEDIUM)
     assert alert.beats == (0, 4, 9)
     assert (alert.start, alert.raised) == (0.0, stream.last)
@@ -378,7 +378,7 @@ def test_three_of_the_last_ten_beats_are_an_episode_and_two_are_not() -> None:
 
 
 def test_a_third_anomalous_beat_one_beat_too_late_is_no_episode() -> None:
-    assert Stream().scores(ODD, *[NORMAL] * 4, ODD, *[NORMAL] * 4, ODD) == []
+    assert Stream().scores(ANOMALOUS, *[NORMAL] * 4, ANOMALOUS, *[NORMAL] * 4, ANOMALOUS) == []
 
 
 def test_single_premature_beats_and_a_couplet_raise_nothing() -> None:
@@ -410,7 +410,7 @@ def test_an_episode_is_cleared_by_ten_beats_without_an_anomalous_one_and_not_by_
     assert (alert.kind, alert.end) == (AlertKind.ANOMALOUS_EPISODE, stream.last)
 
 
-def test_beats_that_could_not_be_scored_or_lie_in_noise_count_neither_way() -> None:
+def test_unscored_and_noisy_beats_are_ignored_by_the_episode_rule() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0)
     stream.scores(*[nan] * 5)
@@ -445,7 +445,7 @@ def test_an_episode_is_not_cleared_by_a_long_break_but_by_ten_beats_after_it() -
     assert AlertKind.ANOMALOUS_EPISODE in [alert.kind for alert in stream.scores(NORMAL)]
 
 
-def test_chance_alone_raises_an_episode_less_than_once_in_six_hours() -> None:
+def test_random_anomalous_beats_raise_an_episode_less_than_once_in_six_hours() -> None:
     # docs/alerts.md: a beat completes K of M if it is anomalous and at least K - 1 of the M - 1 before it are
     rules = AlertSettings()
     k, m, p = rules.episode_beats_k, rules.episode_beats_m, 10**-rules.score_threshold
@@ -489,7 +489,7 @@ def test_noise_is_a_low_alert_after_ten_of_fifteen_seconds_and_over_after_fiftee
     assert cleared.end == 45.0
 
 
-def test_a_signal_that_is_bad_in_turns_is_still_an_alert() -> None:
+def test_intermittently_bad_signal_is_still_an_alert() -> None:
     stream = Stream()
     for k in range(1, 20, 2):
         stream.seconds(k, k, FLAT)
@@ -497,7 +497,7 @@ def test_a_signal_that_is_bad_in_turns_is_still_an_alert() -> None:
     assert set(stream.active) == {AlertKind.LEAD_OFF, AlertKind.SIGNAL_MISSING}
 
 
-def test_one_bad_second_now_and_then_raises_nothing() -> None:
+def test_occasional_bad_seconds_raise_nothing() -> None:
     stream = Stream()
     for k in range(1, 100):
         stream.beat(float(k))
@@ -505,7 +505,7 @@ def test_one_bad_second_now_and_then_raises_nothing() -> None:
     assert stream.changes == []
 
 
-def test_dropped_beats_are_one_alert_until_half_a_minute_passes_without_another_loss() -> None:
+def test_dropped_beats_are_one_alert_until_thirty_seconds_without_another_loss() -> None:
     stream = Stream()
     stream.beat(0.5)
     alert = only(stream.feed(Gap(120, 10.0)))
@@ -527,7 +527,7 @@ def test_bad_seconds_from_before_a_loss_do_not_count_after_it() -> None:
     assert only(stream.seconds(102, 103, FLAT)).start == 100.0
 
 
-def test_lost_beats_are_not_taken_for_asystole() -> None:
+def test_lost_beats_are_not_asystole() -> None:
     stream = Stream()
     stream.beat(1.0)
     stream.feed(Gap(50, 60.0))
@@ -549,7 +549,7 @@ def test_a_stalled_stream_is_an_alert_until_its_next_item() -> None:
 # The end
 
 
-def test_the_end_of_a_stream_clears_all_that_is_active() -> None:
+def test_end_of_a_stream_clears_all_active_alerts() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     stream.seconds(2, 10, FLAT)
@@ -561,7 +561,7 @@ def test_the_end_of_a_stream_clears_all_that_is_active() -> None:
     assert stream.engine.active == ()
 
 
-def test_nothing_but_stalling_may_follow_the_end() -> None:
+def test_only_a_stall_may_follow_the_end() -> None:
     stream = Stream()
     stream.feed(End(10.0))
     assert stream.feed(Stalled(10.0)) == []
@@ -580,17 +580,17 @@ def test_a_kind_that_is_off_is_never_raised() -> None:
     assert stream.changes == []
 
 
-def test_a_priority_is_what_was_configured() -> None:
+def test_alert_has_the_configured_priority() -> None:
     stream = Stream(priorities=PrioritySettings(lead_off="high"))
     assert only(stream.seconds(1, 5, FLAT)).priority == Priority.HIGH
 
 
-# What holds whatever comes
+# Properties of all streams
 
 TIMES = st.floats(0, 200) | st.integers(0, 200).map(float)
 INTERVALS = st.sampled_from([0.3, 0.4, 0.8, 1.6, 3.0, 5.0])
 QUALITIES = st.sampled_from(list(Quality))
-SCORES = st.sampled_from([0.0, NORMAL, ODD, 6.0, nan])
+SCORES = st.sampled_from([0.0, NORMAL, ANOMALOUS, 6.0, nan])
 CHAOS = st.lists(
     st.builds(ScoredBeat, st.integers(0, 1000), TIMES, st.floats(0, 10) | st.just(nan), SCORES, QUALITIES)
     | st.builds(SecondPassed, TIMES, QUALITIES)
@@ -643,7 +643,7 @@ def check_changes(changes: list[Alert]) -> None:
 
 
 @given(CHAOS | streams())
-def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items: list[Any]) -> None:
+def test_every_alert_is_raised_once_and_cleared_once(items: list[Any]) -> None:
     engine = AlertEngine(AlertSettings())
     changes = [change for item in items for change in engine.feed(item)]
     if not items or not isinstance(items[-1], End):
@@ -664,7 +664,7 @@ def test_whatever_comes_every_alert_is_raised_once_and_cleared_once(items: list[
         priorities=st.sampled_from([PrioritySettings(), PrioritySettings(asystole="off", extreme_bradycardia="off")]),
     ),
 )
-def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items: list[Any], rules: AlertSettings) -> None:
+def test_fast_path_has_the_same_effect_as_the_rules(items: list[Any], rules: AlertSettings) -> None:
     there, here = AlertEngine(rules), AlertEngine(rules)
     for item in items:
         if isinstance(item, ScoredBeat):
@@ -677,7 +677,7 @@ def test_what_is_called_ordinary_has_the_effect_that_it_would_have_had(items: li
         assert here.snapshot() == there.snapshot()
 
 
-def test_most_of_an_ordinary_stream_is_called_ordinary() -> None:
+def test_most_items_of_an_ordinary_stream_take_the_fast_path() -> None:
     engine = AlertEngine(AlertSettings())
     taken = 0
     for k in range(200):
@@ -693,7 +693,7 @@ def test_most_of_an_ordinary_stream_is_called_ordinary() -> None:
 
 
 @given(CHAOS | streams(), st.data())
-def test_a_restart_anywhere_changes_no_alert(items: list[Any], data: st.DataObject) -> None:
+def test_restart_at_any_item_changes_no_alert(items: list[Any], data: st.DataObject) -> None:
     whole = AlertEngine(AlertSettings())
     expected = [whole.feed(item) for item in items]
     engine = AlertEngine(AlertSettings())
@@ -707,7 +707,7 @@ def test_a_restart_anywhere_changes_no_alert(items: list[Any], data: st.DataObje
 
 @settings(max_examples=20, deadline=None)
 @given(CHAOS)
-def test_what_a_stream_is_remembered_by_stays_small(items: list[Any]) -> None:
+def test_snapshot_stays_small(items: list[Any]) -> None:
     engine = AlertEngine(AlertSettings())
     for _ in range(30):
         for item in items:
@@ -715,7 +715,7 @@ def test_what_a_stream_is_remembered_by_stays_small(items: list[Any]) -> None:
     assert len(engine.snapshot()) < 8000
 
 
-def test_a_long_stream_is_remembered_by_no_more_than_a_short_one() -> None:
+def test_snapshot_of_a_long_stream_is_no_larger_than_of_a_short_one() -> None:
     stream = Stream()
     for k in range(5000):
         stream.beats(1, 0.8, score=5.0, quality=USABLE if k % 2 else NOISY)
@@ -723,7 +723,7 @@ def test_a_long_stream_is_remembered_by_no_more_than_a_short_one() -> None:
     assert len(stream.engine.snapshot()) < 2000
 
 
-def test_an_active_alert_outlives_a_change_of_the_settings_and_is_cleared_by_the_new_ones() -> None:
+def test_active_alert_survives_a_change_of_settings_and_is_cleared_by_the_new_ones() -> None:
     stream = Stream()
     stream.scores(5.0, 5.0, 5.0)
     stream.seconds(2, 6, FLAT)
@@ -772,7 +772,7 @@ def test_a_snapshot_of_an_earlier_release_is_read_and_written_back_byte_for_byte
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"not a snapshot"])
 def test_a_damaged_snapshot_is_refused(data: bytes) -> None:
-    with pytest.raises(AlertStateError, match="expected what snapshot"):
+    with pytest.raises(AlertStateError, match="expected the result of snapshot"):
         AlertEngine.restore(data, AlertSettings())
 
 
@@ -844,7 +844,7 @@ def records(mitdb: Path) -> list[Path]:
     return sorted(path.with_suffix("") for path in mitdb.glob("*.hea"))
 
 
-def test_the_annotated_rhythms_of_mit_bih_raise_what_their_records_are_known_for(mitdb: Path) -> None:
+def test_annotated_rhythms_of_mit_bih_raise_the_expected_alerts(mitdb: Path) -> None:
     raised: dict[AlertKind, Counter[str]] = {kind: Counter() for kind in RHYTHM}
     for record in records(mitdb):
         for alert in rhythm_alerts(annotated_items(record)):

@@ -1,4 +1,4 @@
-"""What is stored is the stream, once each and in order, whatever producers and workers do."""
+"""Every item is stored once and in order, in spite of faults of producers and workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_lot(first: int, kinds: list[int], stream: str = "a") -> Lot:
 
 
 def answer_of(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A 'score' from which the beat that was scored can be told."""
+    """A 'score' that identifies the scored beat."""
     return windows[:, 0, 0] + np.float32(0.5), np.zeros((len(windows), LENGTH), np.float16)
 
 
@@ -62,7 +62,7 @@ def test_beats_of_a_dead_worker_go_to_another_before_newer_ones() -> None:
     assert exchange.redelivered == 2
 
 
-def test_another_model_scores_everything_that_was_not_taken_out() -> None:
+def test_new_model_scores_everything_that_is_not_completed() -> None:
     exchange = Exchange(batch_beats=2)
     exchange.open("a", 0)
     exchange.join("w", 3)
@@ -79,7 +79,7 @@ def test_another_model_scores_everything_that_was_not_taken_out() -> None:
     assert lot.ax.tolist() == [100.5, 101.5, 102.5, 103.5, 104.5, 105.5]
 
 
-def test_an_answer_after_the_lease_ran_out_changes_nothing() -> None:
+def test_answer_after_the_lease_expired_changes_nothing() -> None:
     exchange = Exchange(lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("slow", 1)
@@ -92,7 +92,7 @@ def test_an_answer_after_the_lease_ran_out_changes_nothing() -> None:
     assert list(exchange.completed()) == []
 
 
-def test_a_worker_that_hangs_holds_beats_up_once() -> None:
+def test_worker_that_hangs_delays_beats_once() -> None:
     exchange = Exchange(batch_beats=1, lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("hangs", 2)
@@ -125,14 +125,14 @@ def test_a_worker_that_is_slower_than_its_lease_gets_more_time_when_it_answers()
         if busy is not None and now >= due:
             lease = exchange.lease("slow", busy.batch)
             if lease is None:
-                exchange.trust("slow")
+                exchange.mark_responsive("slow")
             else:
                 exchange.answer(lease, *answer_of(lease.windows(1)))
             busy = None
     assert [lot.unscored for lot in exchange.completed()] == [0]
 
 
-def test_a_worker_that_comes_back_is_trusted_again() -> None:
+def test_worker_that_rejoins_gets_work_again() -> None:
     exchange = Exchange(lease_seconds=1.0)
     exchange.open("a", 0)
     exchange.join("w", 1)
@@ -188,7 +188,7 @@ def test_work_is_shared_between_workers_and_credit_is_respected() -> None:
     assert exchange.assign(0.0) == []
 
 
-def test_what_could_not_be_stored_comes_again_in_the_same_order() -> None:
+def test_lots_that_could_not_be_stored_are_returned_again_in_the_same_order() -> None:
     exchange = Exchange()
     exchange.open("a", 0)
     for first in range(3):
@@ -198,7 +198,7 @@ def test_what_could_not_be_stored_comes_again_in_the_same_order() -> None:
     assert list(exchange.completed()) == lots
 
 
-def test_the_outbox_never_lets_more_than_the_credit_be_under_way() -> None:
+def test_outbox_never_sends_more_than_the_credit() -> None:
     outbox = Outbox(2, limit=100)
     outbox.credit = 5
     for stream in (0, 1):
@@ -210,7 +210,7 @@ def test_the_outbox_never_lets_more_than_the_credit_be_under_way() -> None:
     assert sum(len(items) for _, _, items, _ in outbox.take(100)) == 2
 
 
-def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent() -> None:
+def test_outbox_refuses_confirmation_of_items_that_were_never_sent() -> None:
     outbox = Outbox(1, limit=10)
     outbox.resume(0, 0, 0)
     outbox.offer(0, 0, make_items([BEAT] * 3), np.zeros(3))
@@ -218,13 +218,13 @@ def test_the_outbox_refuses_a_confirmation_of_what_was_never_sent() -> None:
         outbox.confirm(0, 2)
 
 
-def test_a_monitor_that_said_it_had_less_before_the_rest_arrived_is_believed_when_it_has_stored_it() -> None:
+def test_outbox_accepts_confirmation_above_the_position_in_an_earlier_welcome() -> None:
     outbox = Outbox(1, limit=10)
     outbox.credit = 4
     outbox.resume(0, 0, 0)
     outbox.offer(0, 0, make_items([BEAT] * 8), np.zeros(8))
     outbox.take(4)
-    outbox.resume(0, 0, 0)  # it answers a greeting that was sent before the four
+    outbox.resume(0, 0, 0)  # the answer to a hello that was sent before the four items
     outbox.take(2)
     outbox.confirm(0, 3)
     assert outbox.stored(0) == 3
@@ -341,7 +341,7 @@ class Delivery(RuleBasedStateMachine):
             batch, windows = self.held[name].popleft()
             lease = self.exchange.lease(name, batch)
             if lease is None:
-                self.exchange.trust(name)
+                self.exchange.mark_responsive(name)
             elif not fails:
                 self.exchange.answer(lease, *answer_of(windows))
 
@@ -396,7 +396,7 @@ class Delivery(RuleBasedStateMachine):
     # -- what must hold
 
     @invariant()
-    def stored_is_a_beginning_of_the_truth(self) -> None:
+    def stored_items_are_a_prefix_of_the_stream(self) -> None:
         for stream, rows in getattr(self, "store", {}).items():
             assert [row[0] for row in rows] == list(range(len(rows)))
             assert [row[1] for row in rows] == KINDS[stream][: len(rows)]
@@ -411,7 +411,7 @@ class Delivery(RuleBasedStateMachine):
             assert self.exchange.leased >= 0
 
     def teardown(self) -> None:
-        """From wherever it stands, without further faults, everything is stored."""
+        """Everything is stored from any state, if no further faults occur."""
         if not hasattr(self, "store"):
             return
         self.worker_joins(1)

@@ -1,4 +1,4 @@
-"""What a stream comes to does not depend on how its items arrived, and survives a store that fails."""
+"""The outcome of a stream does not depend on the size of its lots or on failed commits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ FS = 100.0
 Detail = Literal["none", "anomalous", "all"]
 
 
-def stream_items(odd: AbstractSet[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE) -> Items:
+def stream_items(
+    anomalous: AbstractSet[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE
+) -> Items:
     """A beat every second, some of which are to score high, then the end."""
     rows: list[tuple[float, ...]] = []
     for second in range(seconds):
@@ -32,7 +34,7 @@ def stream_items(odd: AbstractSet[int] = frozenset(), seconds: int = 30, quality
         rows.append((Kind.SECOND, quality, 0, second, int(second * FS), int(second * FS) + 199, np.nan, np.nan))
     rows.append((Kind.END, 0, 0, seconds, int(seconds * FS), int(seconds * FS), np.nan, np.nan))
     windows = np.zeros((seconds, 1, LENGTH), np.float32)
-    windows[sorted(odd)] = 1.0
+    windows[sorted(anomalous)] = 1.0
     return Items(np.array(rows, ITEM), windows)
 
 
@@ -48,7 +50,7 @@ def lots(items: Items, cuts: list[int]) -> list[Lot]:
 
 
 def feed(rules: StreamRules, lot: Lot) -> Outcome:
-    """Run over a lot with A(x) for a score."""
+    """Process a lot, with A(x) as the score."""
     arrived = [(rules, [lot])]
     observed = observe(arrived)
     return conclude(arrived, observed, observed.ax)[0]
@@ -79,14 +81,14 @@ def run(
 
 @settings(max_examples=60, deadline=None)
 @given(cuts=st.lists(st.integers(1, 60), unique=True, max_size=10).map(sorted), fail_at=st.integers(-1, 5))
-def test_lots_of_any_size_and_failed_commits_come_to_the_same(cuts: list[int], fail_at: int) -> None:
-    items = stream_items(odd={10, 11, 12, 20})
-    whole, torn = run(items, []), run(items, cuts, fail_at=fail_at)
-    assert repr(torn) == repr(whole)  # repr, because NaN equals nothing
+def test_size_of_lots_and_failed_commits_do_not_change_the_outcome(cuts: list[int], fail_at: int) -> None:
+    items = stream_items(anomalous={10, 11, 12, 20})
+    whole, in_parts = run(items, []), run(items, cuts, fail_at=fail_at)
+    assert repr(in_parts) == repr(whole)  # repr, because NaN equals nothing
 
 
-def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands() -> None:
-    beats, alerts, runs, _, state, _ = run(stream_items(odd={10, 11, 12}), [])
+def test_beats_are_numbered_in_order_and_the_state_has_the_position() -> None:
+    beats, alerts, runs, _, state, _ = run(stream_items(anomalous={10, 11, 12}), [])
     assert [row[0] for row in beats] == list(range(30))
     assert (state.position, state.beats, state.seconds, state.ended) == (61, 30, 30.0, True)
     assert runs == {0: (30, Quality.USABLE)}
@@ -97,18 +99,18 @@ def test_beats_are_numbered_in_order_and_the_state_says_where_the_stream_stands(
 
 
 @pytest.mark.parametrize(("detail", "kept"), [("none", []), ("anomalous", [3, 9]), ("all", list(range(30)))])
-def test_the_windows_that_are_kept_are_those_asked_for(detail: Detail, kept: list[int]) -> None:
-    assert run(stream_items(odd={3, 9}), [7], detail=detail)[3] == kept
+def test_detail_selects_the_windows_that_are_kept(detail: Detail, kept: list[int]) -> None:
+    assert run(stream_items(anomalous={3, 9}), [7], detail=detail)[3] == kept
 
 
-def test_signal_that_cannot_be_used_raises_a_technical_alert_and_no_physiological_one() -> None:
-    alerts = run(stream_items(odd=set(range(30)), quality=Quality.FLAT), [])[1]
+def test_unusable_signal_raises_only_a_technical_alert() -> None:
+    alerts = run(stream_items(anomalous=set(range(30)), quality=Quality.FLAT), [])[1]
     assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
 
 
 @pytest.mark.parametrize("restart_at", [1, 5, 20])
 @pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
-def test_a_monitor_that_starts_again_compares_with_the_same_beats(restart_at: int, leads: tuple[str, ...]) -> None:
+def test_restarted_monitor_compares_with_the_same_beats(restart_at: int, leads: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     items = stream_items()
     items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))

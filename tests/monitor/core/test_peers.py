@@ -1,4 +1,4 @@
-"""Every producer gets room to send, and whoever falls silent is found, at times that are arguments."""
+"""Peers: every producer gets credit, and silent peers are found."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from ecgmon.monitor.core.peers import Peers, Producer, Worker
 
 
-def producer(name: str, *, heard: float = 0.0, credit: int = 1) -> Producer:
-    return Producer(name, [], [], heard, credit, 0)
+def producer(name: str, *, last_seen: float = 0.0, credit: int = 1) -> Producer:
+    return Producer(name, [], [], last_seen, credit, 0)
 
 
 @given(room=st.integers(1, 10_000), most=st.integers(1, 5000), count=st.integers(1, 40))
-def test_no_producer_is_granted_nothing_and_none_more_than_its_share(room: int, most: int, count: int) -> None:
+def test_every_producer_gets_credit_and_none_more_than_its_share(room: int, most: int, count: int) -> None:
     peers: Peers[int] = Peers()
     for number in range(count):
         left = room - sum(other.credit for other in peers.producers.values())
@@ -26,7 +26,7 @@ def test_no_producer_is_granted_nothing_and_none_more_than_its_share(room: int, 
     assert granted <= room + count  # beyond the room, each still gets one
 
 
-def test_credit_is_half_of_what_is_left_and_is_free_again_when_a_producer_leaves() -> None:
+def test_credit_is_half_of_the_rest_and_is_freed_when_a_producer_leaves() -> None:
     peers: Peers[str] = Peers()
     for name, expected in (("a", 500), ("b", 250), ("c", 125)):
         credit = peers.grant(1000, 4096)
@@ -38,18 +38,18 @@ def test_credit_is_half_of_what_is_left_and_is_free_again_when_a_producer_leaves
 
 
 @pytest.mark.parametrize(("now", "producers", "workers"), [(5.0, [], []), (5.5, ["p"], []), (6.5, ["p"], ["w"])])
-def test_a_peer_is_silent_when_it_was_not_heard_of_for_longer_than_the_limit(
+def test_peer_is_silent_after_longer_than_the_limit_without_a_message(
     now: float, producers: list[str], workers: list[str]
 ) -> None:
     peers: Peers[str] = Peers()
-    peers.producers["p"] = producer("p", heard=0.0)
-    peers.producers["talks"] = producer("talks", heard=now)
-    peers.workers["w"] = Worker("w", "cpu", heard=1.0)
+    peers.producers["p"] = producer("p", last_seen=0.0)
+    peers.producers["talks"] = producer("talks", last_seen=now)
+    peers.workers["w"] = Worker("w", "cpu", last_seen=1.0)
     assert peers.silent_producers(now, 5.0) == producers
     assert peers.silent_workers(now, 5.0) == workers
 
 
-def test_older_connections_of_a_process_are_found_by_its_name_and_its_own_is_not() -> None:
+def test_older_connections_of_a_process_are_found_by_name() -> None:
     peers: Peers[str] = Peers()
     peers.producers |= {"old": producer("x"), "new": producer("x"), "other": producer("y")}
     peers.workers |= {"w-old": Worker("z", "cpu", 0.0), "w-new": Worker("z", "cpu", 0.0)}
@@ -58,7 +58,7 @@ def test_older_connections_of_a_process_are_found_by_its_name_and_its_own_is_not
     assert peers.other_connections("nobody", "new") == []
 
 
-def test_workers_are_counted_by_device_and_those_that_degraded_say_why() -> None:
+def test_workers_are_counted_by_device_and_degraded_ones_have_a_reason() -> None:
     peers: Peers[int] = Peers()
     assert peers.devices() == {"cpu": 0, "cuda": 0}
     assert peers.degraded() == {}

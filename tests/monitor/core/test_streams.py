@@ -1,4 +1,4 @@
-"""What is known of a stream besides its rows: when it is stalled, its heart rate, and how far it came."""
+"""The unstored state of a stream: whether it is stalled, its heart rate, and its position."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lot(*kinds: Kind, ready: int = 100) -> Lot:
 
 
 def outcome(stream: Stream[str], *beats: tuple[float, float], items: int | None = None) -> Outcome:
-    """What some beats of an RR interval and a score came to."""
+    """The outcome of beats that are given as (RR interval, score)."""
     before = stream.rules.state
     count = len(beats) if items is None else items
     after = replace(before, position=before.position + count, beats=before.beats + len(beats))
@@ -45,7 +45,7 @@ def outcome(stream: Stream[str], *beats: tuple[float, float], items: int | None 
     return Outcome(Entry(after, rows), [score for _, score in beats], [Quality.USABLE], 0)
 
 
-def test_a_stream_stalls_when_nothing_came_for_longer_than_the_limit_and_goes_on_with_its_next_item() -> None:
+def test_stream_stalls_after_the_limit_without_items_and_resumes_with_the_next_item() -> None:
     streams: Streams[str] = Streams()
     stream = opened(streams, now=10.0)
     assert streams.silent(15.0, 5.0) == []
@@ -78,16 +78,16 @@ def test_a_stream_that_has_ended_does_not_stall_and_does_not_lag() -> None:
     assert streams.lags(7.5) == {"done": 0.0, "runs": 5.5}
 
 
-def test_what_arrives_moves_a_stream_on_and_an_end_ends_it() -> None:
+def test_items_advance_a_stream_and_an_end_item_ends_it() -> None:
     stream = opened(Streams(), seconds=2.005, position=7)
     assert (stream.received, stream.samples, stream.ended) == (7, 201, False)
     stream.take(lot(Kind.BEAT, Kind.SECOND, ready=450), 3.0)
-    assert (stream.received, stream.samples, stream.heard) == (9, 451, 3.0)
+    assert (stream.received, stream.samples, stream.last_seen) == (9, 451, 3.0)
     stream.take(lot(Kind.SECOND, Kind.END, ready=440), 4.0)
     assert (stream.received, stream.samples, stream.ended) == (11, 451, True)
 
 
-def test_the_heart_rate_is_that_of_the_last_eight_intervals_that_are_known() -> None:
+def test_heart_rate_uses_the_last_eight_known_intervals() -> None:
     stream = opened(Streams())
     assert math.isnan(stream.rate)
     stream.commit(outcome(stream, (math.nan, 1.0)))
@@ -100,7 +100,7 @@ def test_the_heart_rate_is_that_of_the_last_eight_intervals_that_are_known() -> 
     assert stream.rate == pytest.approx(60.0)
 
 
-def test_the_last_score_is_that_of_the_newest_beat_that_has_one() -> None:
+def test_last_score_is_that_of_the_newest_scored_beat() -> None:
     stream = opened(Streams())
     stream.commit(outcome(stream, (0.8, 1.5), (0.8, math.nan)))
     assert stream.last_score == 1.5
@@ -111,7 +111,7 @@ def test_the_last_score_is_that_of_the_newest_beat_that_has_one() -> None:
     assert stream.last_score == 2.5
 
 
-def test_a_commit_moves_the_state_and_a_stall_is_an_alert_that_counts() -> None:
+def test_commit_updates_the_state_and_a_stall_counts_as_an_alert() -> None:
     streams: Streams[str] = Streams()
     stream = opened(streams)
     stream.commit(outcome(stream, (0.8, 1.0), items=3))
@@ -121,7 +121,7 @@ def test_a_commit_moves_the_state_and_a_stall_is_an_alert_that_counts() -> None:
     assert streams.alerts() == 1
 
 
-def test_status_and_feed_say_what_is_known() -> None:
+def test_status_and_feed_contain_the_state_of_the_stream() -> None:
     stream = opened(Streams(), seconds=3.0)
     came = outcome(stream, (0.8, 1.5), (1.0, 2.5))
     stream.commit(came)
@@ -132,17 +132,17 @@ def test_status_and_feed_say_what_is_known() -> None:
     assert [alert.kind for alert in status.active] == ["stream_stalled"]
     update = FeedUpdate.of(came.entry, 75.0)
     assert (update.stream, update.beats, update.rate) == ("a", [(0.0, 1.5), (1.0, 2.5)], 75.0)
-    assert WorkerStatus.of(Worker("w", "cpu", heard=2.0, scored=9), 5.0) == WorkerStatus("w", "cpu", 9, 3.0)
+    assert WorkerStatus.of(Worker("w", "cpu", last_seen=2.0, scored=9), 5.0) == WorkerStatus("w", "cpu", 9, 3.0)
 
 
-def test_gauges_say_when_a_worker_was_heard_of_on_the_wall_clock() -> None:
+def test_gauges_give_a_workers_last_message_on_the_wall_clock() -> None:
     streams, peers, exchange = Streams[str](), Peers[str](), Exchange()
     opened(streams, now=40.0)
     peers.producers["p"] = Producer("p", ["a"], [1], 40.0, 1, 0)
-    peers.workers["w"] = Worker("w", "cuda", heard=42.0, degraded="it has failed")
+    peers.workers["w"] = Worker("w", "cuda", last_seen=42.0, degraded="it has failed")
     exchange.open("a", 0)
     exchange.accept(lot(Kind.BEAT, Kind.BEAT))
     gauges = Gauges.of(exchange, peers, streams, now=50.0, wall=1_000_000.0, ready=True)
-    assert gauges.workers_heard == {"w": 1_000_000.0 - 8.0}
+    assert gauges.workers_last_seen == {"w": 1_000_000.0 - 8.0}
     assert (gauges.queued, gauges.leased, gauges.producers, gauges.degraded) == (2, 0, 1, 1)
     assert (gauges.lags, gauges.states["running"], gauges.devices["cuda"]) == ({"a": 10.0}, 1, 1)

@@ -1,4 +1,4 @@
-"""Asystole, extreme bradycardia and tachycardia on signals made so that the truth is known, from samples to alerts."""
+"""Asystole, extreme bradycardia and tachycardia on synthetic signals with known beats, from samples to alerts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AT = 0.02
 """Seconds by which an R peak may be off; an alert that a beat raises or clears bears the time of its R peak."""
 
 
-def made_up(
+def synthetic_samples(
     fs: float, r_peaks: NDArray[np.float64] | list[np.float64], seconds: int, *, noise: float = 0.02
 ) -> NDArray[np.float32]:
     """Two leads with beats at these times, in s: samples (n, 2) in mV."""
@@ -56,7 +56,7 @@ def rhythm_alerts(samples: NDArray[np.float32], fs: float) -> list[Alert]:
 @pytest.mark.parametrize("per_minute", [44.0, 60.0, 100.0, 128.0])
 def test_a_steady_rhythm_within_the_limits_raises_nothing(fs: float, per_minute: float) -> None:
     r_peaks = at_rate(0.6, 89, per_minute)
-    assert rhythm_alerts(made_up(fs, r_peaks, 90), fs) == []
+    assert rhythm_alerts(synthetic_samples(fs, r_peaks, 90), fs) == []
 
 
 @pytest.mark.parametrize("fs", RATES)
@@ -66,7 +66,7 @@ def test_an_irregular_normal_rhythm_with_premature_beats_raises_nothing(fs: floa
     intervals[10::15] *= 0.6  # premature
     intervals[11::15] *= 1.4  # and the pause after it
     r_peaks = 0.6 + np.cumsum(intervals)
-    assert rhythm_alerts(made_up(fs, r_peaks[r_peaks < 89], 90), fs) == []
+    assert rhythm_alerts(synthetic_samples(fs, r_peaks[r_peaks < 89], 90), fs) == []
 
 
 @pytest.mark.parametrize("fs", RATES)
@@ -75,7 +75,7 @@ def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_
     fs: float, noise: float
 ) -> None:
     before, after = at_rate(0.6, 30, 75), at_rate(42.0, 70, 75)
-    alerts = rhythm_alerts(made_up(fs, [*before, *after], 70, noise=noise), fs)
+    alerts = rhythm_alerts(synthetic_samples(fs, [*before, *after], 70, noise=noise), fs)
     assert [alert.kind for alert in alerts] == [AlertKind.ASYSTOLE]
     assert alerts[0].start == pytest.approx(before[-1], abs=AT)
     assert before[-1] + 4 <= alerts[0].raised + AT <= before[-1] + 5 + AT  # seconds pass on a grid of one second
@@ -86,15 +86,15 @@ def test_asystole_is_raised_four_seconds_after_the_last_beat_and_cleared_at_the_
 def test_a_pause_of_three_and_a_half_seconds_is_no_asystole(fs: float) -> None:
     before = at_rate(0.6, 30, 75)
     after = at_rate(before[-1] + 3.5, 60, 75)
-    assert rhythm_alerts(made_up(fs, [*before, *after], 60), fs) == []
+    assert rhythm_alerts(synthetic_samples(fs, [*before, *after], 60), fs) == []
 
 
 @pytest.mark.parametrize("fs", RATES)
-def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_rate_is_back(fs: float) -> None:
+def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_rate_is_normal(fs: float) -> None:
     before = at_rate(0.6, 30, 70)
     slow = before[-1] + 2.0 * np.arange(1, 11)  # 30/min
     after = at_rate(slow[-1] + 60 / 70, 75, 70)
-    alerts = rhythm_alerts(made_up(fs, [*before, *slow, *after], 75), fs)
+    alerts = rhythm_alerts(synthetic_samples(fs, [*before, *slow, *after], 75), fs)
     assert [alert.kind for alert in alerts] == [AlertKind.EXTREME_BRADYCARDIA]
     # The mean of four intervals is above 1.5 s with the third of 2 s: 3 * 2 + 0.86 = 6.86 s for four
     assert alerts[0].raised == pytest.approx(slow[2], abs=AT)
@@ -105,14 +105,14 @@ def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_ra
 
 @pytest.mark.parametrize("fs", RATES)
 @pytest.mark.parametrize("per_minute", [155.0, 200.0])
-def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_the_rate_is_back(
+def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_the_rate_is_normal(
     fs: float, per_minute: float
 ) -> None:
     before = at_rate(0.6, 30, 80)
     quick = before[-1] + 60 / per_minute * np.arange(1, 61)
     after = at_rate(quick[-1] + 0.75, 80, 80)
     truth = np.array([*before, *quick, *after])
-    alerts = rhythm_alerts(made_up(fs, truth, 80), fs)
+    alerts = rhythm_alerts(synthetic_samples(fs, truth, 80), fs)
     assert [alert.kind for alert in alerts] == [AlertKind.EXTREME_TACHYCARDIA]
     spans = truth[16:] - truth[:-16]  # of seventeen beats
     raised = int(np.argmax(spans < 16 * 60 / 140)) + 16
@@ -124,6 +124,6 @@ def test_extreme_tachycardia_is_raised_at_its_seventeenth_beat_and_cleared_when_
 
 @pytest.mark.parametrize("fs", RATES)
 def test_a_lead_that_comes_off_is_no_asystole(fs: float) -> None:
-    samples = made_up(fs, at_rate(0.6, 60, 75), 60)
+    samples = synthetic_samples(fs, at_rate(0.6, 60, 75), 60)
     samples[round(25 * fs) : round(40 * fs)] = np.nan
     assert rhythm_alerts(samples, fs) == []

@@ -24,7 +24,7 @@ GAUGES = Gauges(
     redelivered=10,
     producers=1,
     devices={"cpu": 2, "cuda": 0},
-    workers_heard={"w1": 100.0, "w2": 101.0},
+    workers_last_seen={"w1": 100.0, "w2": 101.0},
     degraded=1,
     lags={"a": 1.0, "b": 2.0, "c": 4.0, "d": 3.0},
     states={"running": 4, "stalled": 0, "ended": 0},
@@ -113,7 +113,7 @@ def test_streams_that_share_a_label_show_the_longest_lag(metrics: Metrics, instr
 
 def test_a_worker_that_has_gone_is_not_shown_any_more(metrics: Metrics, instruments: Instruments) -> None:
     instruments.refresh(GAUGES)
-    instruments.refresh(replace(GAUGES, workers_heard={"w2": 105.0}, ready=False))
+    instruments.refresh(replace(GAUGES, workers_last_seen={"w2": 105.0}, ready=False))
     assert value(metrics, "worker_last_seen_timestamp_seconds", worker="w1") is None
     assert value(metrics, "worker_last_seen_timestamp_seconds", worker="w2") == 105.0
     assert value(metrics, "ready") == 0.0
