@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from ecgmon.models.score.score import Score
+from ecgmon.models.score.fitting import fit_score
 from ecgmon.testing.evidence import normal_beats
+
+if TYPE_CHECKING:
+    from ecgmon.models.score.score import Score
 
 pytest_plugins = ["ecgmon.testing.fixtures", "pytester"]
 
@@ -33,7 +37,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def made_up_score(one_thread: None) -> Score:  # noqa: ARG001  # for its effect
     """A score of made-up beats, for checkpoints whose scores nobody looks at."""
-    return Score.fit(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
+    return fit_score(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
 
 
 @pytest.fixture(scope="session")

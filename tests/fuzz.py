@@ -479,12 +479,12 @@ def _checkpoint() -> tuple[bytes, dict[str, Any], dict[str, Any]]:
 
     from ecgmon.models.networks.dense import DenseGenerator
     from ecgmon.models.networks.shape import DenseShape
-    from ecgmon.models.score.score import Score
+    from ecgmon.models.score.fitting import fit_score
     from ecgmon.models.weights import checkpoint
     from ecgmon.testing.evidence import normal_beats
 
     torch.manual_seed(0)
-    score = Score.fit(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
+    score = fit_score(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
     generator = DenseGenerator(DenseShape(leads=1, width=1, latent=2)).eval()
     usual = np.linspace(0.001, 0.01, LENGTH, dtype=np.float32)
     with tempfile.TemporaryDirectory() as name:

@@ -1,9 +1,9 @@
-"""From how odd a beat is to a score with a meaning: how rarely a normal beat is this odd.
+"""Turn a measured value into a score: how rarely a normal beat has a value at least as high.
 
-A score is a surprise, -log10 of the share of normal beats that look at least this odd: 2 means one
+A score is -log10 of the share of normal beats with at least that value: 2 means one
 normal beat in a hundred, 3 one in a thousand.  Tables of it are measured on normal beats that no model
 was fitted to.  Beyond the last hundredth of the measured beats they follow an exponential tail fitted to that
-hundredth (Pickands, 1975, with shape 0), so that odder always means a higher score, up to :data:`CAP`.
+hundredth (Pickands, 1975, with shape 0), so that a higher value always means a higher score, up to :data:`CAP`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CAP: Final = 6.0
 """Highest score: one normal beat in a million.  What lies above log10 of the beats measured is extrapolated."""
 
 TAIL: Final = 2.0
-"""Surprise from which the tables follow the fitted tail: the last hundredth of the beats."""
+"""Score from which the tables follow the fitted tail: the last hundredth of the beats."""
 
 KNOT: Final = 0.05
-"""Surprise between two knots of a table."""
+"""Score between two knots of a table."""
 
 LEAST_BEATS: Final = 1000
 """Normal beats that a calibration needs, so that ten lie in the tail."""
@@ -35,13 +35,13 @@ class CalibrationError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A monotone piecewise linear function from a measured value to its surprise.
+    """A monotone piecewise linear function from a measured value to its score.
 
     Parameters
     ----------
     values : ndarray of float64, shape (knots,)
         Strictly increasing.
-    surprise : ndarray of float64, shape (knots,)
+    score : ndarray of float64, shape (knots,)
         From 0 to :data:`CAP`, never falling.
 
     Raises
@@ -51,59 +51,57 @@ class Table:
     """
 
     values: NDArray[np.float64]
-    surprise: NDArray[np.float64]
+    score: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        values, surprise = self.values, self.surprise
-        if values.ndim != 1 or values.shape != surprise.shape or len(values) < 2:  # noqa: PLR2004 - a line has two ends
+        values, score = self.values, self.score
+        if values.ndim != 1 or values.shape != score.shape or len(values) < 2:  # noqa: PLR2004 - a line has two ends
             raise CalibrationError(
-                f"a table has {values.shape} values and {surprise.shape} surprises; expected one list of each, equally long"
+                f"a table has {values.shape} values and {score.shape} scores; expected one list of each, equally long"
             )
-        if not (np.isfinite(values).all() and np.isfinite(surprise).all()):
+        if not (np.isfinite(values).all() and np.isfinite(score).all()):
             raise CalibrationError("a table has values that are not finite")
         if not (np.diff(values) > 0).all():
             raise CalibrationError("the values of a table do not increase from knot to knot")
-        steps = np.diff(surprise)
+        steps = np.diff(score)
         if (steps < 0).any():
             how = "both rises and falls" if (steps > 0).any() else "runs the wrong way"
-            raise CalibrationError(f"the surprise of a table {how}: an odder beat could score lower")
-        if surprise.min() < 0 or surprise.max() > CAP:
-            raise CalibrationError(
-                f"a table has surprises from {surprise.min()} to {surprise.max()}; expected 0 to {CAP}"
-            )
+            raise CalibrationError(f"the score of a table {how}: a higher value could score lower")
+        if score.min() < 0 or score.max() > CAP:
+            raise CalibrationError(f"a table has scores from {score.min()} to {score.max()}; expected 0 to {CAP}")
 
     def __call__(self, value: NDArray[Any]) -> NDArray[np.float64]:
-        """Look up surprises; values beyond the ends get those of the ends, NaN stays NaN."""
-        surprise: NDArray[np.float64] = np.interp(value, self.values, self.surprise)
-        return surprise
+        """Look up scores; values beyond the ends get those of the ends, NaN stays NaN."""
+        score: NDArray[np.float64] = np.interp(value, self.values, self.score)
+        return score
 
     @classmethod
-    def measure(cls, oddness: NDArray[Any]) -> Self:
-        """Measure how rarely normal beats are at least this odd.
+    def measure(cls, values: NDArray[Any]) -> Self:
+        """Measure how rarely normal beats have at least each value.
 
         Parameters
         ----------
-        oddness : ndarray, shape (n,)
-            Of normal beats that no model was fitted to, finite; more is odder.
+        values : ndarray, shape (n,)
+            Of normal beats that no model was fitted to, finite; higher is more abnormal.
 
         Raises
         ------
         CalibrationError
-            If there are fewer than :data:`LEAST_BEATS`, one is not finite, or the oddest are all alike.
+            If there are fewer than :data:`LEAST_BEATS`, one is not finite, or the highest are all equal.
         """
-        if len(oddness) < LEAST_BEATS:
+        if len(values) < LEAST_BEATS:
             raise CalibrationError(
-                f"{len(oddness)} normal beats are too few for a table; expected at least {LEAST_BEATS}"
+                f"{len(values)} normal beats are too few for a table; expected at least {LEAST_BEATS}"
             )
-        if not np.isfinite(oddness).all():
-            raise CalibrationError("a beat to measure a table on has an oddness that is not finite")
-        # of knots with one value the least surprising is kept
-        values, first = np.unique(_quantiles(oddness).round(9), return_index=True)
-        return cls(values, _GRID[first])
+        if not np.isfinite(values).all():
+            raise CalibrationError("a beat to measure a table on has a value that is not finite")
+        # of several knots with one value, the one with the lowest score is kept
+        knots, first = np.unique(_quantiles(values).round(9), return_index=True)
+        return cls(knots, _GRID[first])
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return the knots as plain lists."""
-        return {"values": self.values.tolist(), "surprise": self.surprise.tolist()}
+        return {"values": self.values.tolist(), "surprise": self.score.tolist()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, list[float]]) -> Self:
@@ -117,12 +115,12 @@ class Table:
 _GRID: Final = np.arange(0, CAP + KNOT / 2, KNOT)
 
 
-def _quantiles(oddness: NDArray[Any]) -> NDArray[np.float64]:
-    """Find how odd a beat has to be for each surprise of the grid."""
-    measured = np.quantile(oddness, 1 - 10 ** -np.minimum(_GRID, TAIL))
-    excess = oddness[oddness > measured[-1]] - measured[-1]
+def _quantiles(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Find the value that each score of the grid needs."""
+    measured = np.quantile(values, 1 - 10 ** -np.minimum(_GRID, TAIL))
+    excess = values[values > measured[-1]] - measured[-1]
     if len(excess) == 0:
-        raise CalibrationError("the oddest normal beats are all alike; expected measurements that vary")
+        raise CalibrationError("the highest values of normal beats are all equal; expected measurements that vary")
     # Of an exponential tail, a tenth is left after every ln(10) mean excesses.
     beyond: NDArray[np.float64] = measured + np.maximum(_GRID - TAIL, 0) * np.log(10) * excess.mean()
     return beyond

@@ -19,7 +19,8 @@ from ecgmon.models import windows
 from ecgmon.models.networks.shape import BeatGanShape, DenseShape, shape_of
 from ecgmon.models.score.calibration import CalibrationError
 from ecgmon.models.score.normalizing_flow import DensityError
-from ecgmon.models.score.score import Score, ScoreError
+from ecgmon.models.score.parts import ScoreError
+from ecgmon.models.score.score import Score
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

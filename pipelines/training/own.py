@@ -355,7 +355,7 @@ def write_checkpoint(
 
 def _halves(dataset: Dataset, used: Split, rule: Rule | None) -> list[Split]:
     """Give the halves of the patients that train, if there are enough of them and none of them is among those tested."""
-    from ecgmon.models.score.score import ROUNDS
+    from ecgmon.models.score.fitting import ROUNDS
 
     own = np.isin(dataset.whose(), dataset.whose()[used.train | used.held_out]) & ~used.test
     if len(np.unique(dataset.whose()[own])) < ROUNDS or (isinstance(rule, Drawn) and rule.by == "beat"):

@@ -9,8 +9,9 @@ import numpy as np
 
 from ecgmon.models.score.calibration import CalibrationError
 from ecgmon.models.score.evidence import Evidence
+from ecgmon.models.score.fitting import fit_score
 from ecgmon.models.score.normalizing_flow import DensityError
-from ecgmon.models.score.score import Score, ScoreError
+from ecgmon.models.score.parts import ScoreError
 from ecgmon.pipelines.items import ITEM, Items, Kind
 from ecgmon.pipelines.limits import MATCH_SECONDS
 from ecgmon.pipelines.sources.wfdb_record import open_record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ecgmon.models.inference.reconstruction import Raw, Reconstructor
+    from ecgmon.models.score.score import Score
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.splits import Split
 
@@ -218,7 +220,7 @@ def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
     both = np.concatenate([train, held_out])
     apart = found.unseen is not None
     try:
-        return Score.fit(
+        return fit_score(
             found.evidence[train],
             found.evidence[held_out],
             patients=dataset.whose()[found.beats[both]] if apart else None,

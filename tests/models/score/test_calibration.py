@@ -1,4 +1,4 @@
-"""A surprise means what it says: 2 is one normal beat in a hundred, whatever was measured."""
+"""A score has its meaning, whatever was measured: 2 is one normal beat in a hundred."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ def table() -> Table:
 
 
 @pytest.mark.parametrize("level", [0.5, 1, 1.5, 2, 2.5, 3])
-def test_the_share_of_normal_beats_over_a_surprise_is_what_it_says(table: Table, level: float) -> None:
-    surprise = table(np.log(normal_beats(400_000, seed=2)))
-    assert np.mean(surprise > level) == pytest.approx(10**-level, rel=0.25)
+def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(table: Table, level: float) -> None:
+    score = table(np.log(normal_beats(400_000, seed=2)))
+    assert np.mean(score > level) == pytest.approx(10**-level, rel=0.25)
 
 
 @settings(deadline=None)
-@given(odd=st.floats(-20, 20), odder=st.floats(-20, 20))
-def test_what_is_odder_is_never_less_surprising(table: Table, odd: float, odder: float) -> None:
-    usual, rare = table(np.sort([odd, odder]))
+@given(one=st.floats(-20, 20), other=st.floats(-20, 20))
+def test_a_higher_value_never_scores_lower(table: Table, one: float, other: float) -> None:
+    usual, rare = table(np.sort([one, other]))
     assert 0 <= usual <= rare <= CAP
 
 
-def test_a_beat_of_which_nothing_is_known_surprises_nobody(table: Table) -> None:
+def test_an_unknown_value_has_no_score(table: Table) -> None:
     assert np.isnan(table(np.array([np.nan]))).all()
 
 
 def test_a_table_survives_being_stored(table: Table) -> None:
     restored = Table.from_dict(json.loads(json.dumps(table.to_dict())))
-    oddness = np.log(normal_beats(1000, seed=5))
-    assert np.array_equal(restored(oddness), table(oddness))
+    values = np.log(normal_beats(1000, seed=5))
+    assert np.array_equal(restored(values), table(values))
 
 
 def test_too_few_beats_are_not_taken_for_a_table() -> None:
@@ -54,17 +54,17 @@ def test_too_few_beats_are_not_taken_for_a_table() -> None:
         Table.measure(normal_beats(999, seed=6))
 
 
-def test_beats_that_are_all_alike_are_not_taken_for_a_table() -> None:
-    with pytest.raises(CalibrationError, match="all alike"):
+def test_values_that_are_all_equal_are_refused() -> None:
+    with pytest.raises(CalibrationError, match="all equal"):
         Table.measure(np.full(2000, 0.1))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_impossible_oddness_is_not_taken_for_a_table(bad: float) -> None:
-    oddness = normal_beats(2000, seed=7)
-    oddness[3] = bad
+def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
+    values = normal_beats(2000, seed=7)
+    values[3] = bad
     with pytest.raises(CalibrationError, match="not finite"):
-        Table.measure(oddness)
+        Table.measure(values)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from ecgmon.models.features import NAMES, OUTLINE, OWN
 from ecgmon.models.score.calibration import CAP
 from ecgmon.models.score.evidence import Evidence
-from ecgmon.models.score.score import KNOWN, Score, ScoreError
+from ecgmon.models.score.fitting import fit_score
+from ecgmon.models.score.parts import FEATURE_SETS, ScoreError
+from ecgmon.models.score.score import Score
 from ecgmon.testing.evidence import normal_beats
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ LESS = {
 
 @pytest.fixture(scope="module")
 def score() -> Score:
-    return Score.fit(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
+    return fit_score(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
 
 
 @pytest.mark.parametrize("level", [0.5, 1, 2])
@@ -42,7 +44,7 @@ def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score: Sc
 
 
 def test_every_set_of_features_is_tried_above() -> None:
-    assert set(LESS) == {known.name for known in KNOWN}
+    assert set(LESS) == {known.name for known in FEATURE_SETS}
 
 
 def test_a_beat_of_which_less_is_known_is_scored_by_less(score: Score) -> None:
@@ -80,9 +82,9 @@ def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(
 
 
 def test_a_beat_that_is_odd_in_everything_scores_high(score: Score) -> None:
-    odd = normal_beats(50, seed=8)
-    odd.features[:] += 8
-    scores = score.score(odd)
+    abnormal = normal_beats(50, seed=8)
+    abnormal.features[:] += 8
+    scores = score.score(abnormal)
     assert scores.min() > 3
     assert scores.max() <= CAP
 
@@ -146,8 +148,8 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
     held_out, whose_held_out = of(range(20), 55, seed=2)
     new, _ = of(range(100, 160), 60, seed=3)
     unseen = np.exp(np.concatenate([train.features[:, 0], held_out.features[:, 0]]))  # no generator took part
-    apart = Score.fit(train, held_out, patients=np.concatenate([whose, whose_held_out]), unseen=unseen)
-    together = Score.fit(train, held_out)
+    apart = fit_score(train, held_out, patients=np.concatenate([whose, whose_held_out]), unseen=unseen)
+    together = fit_score(train, held_out)
     false_alarms = [np.mean(score.score(new) > 2) for score in (apart, together)]
     assert false_alarms[0] < false_alarms[1] / 2
     assert apart.beats == len(train) + len(held_out)
@@ -157,8 +159,8 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
 def test_records_of_one_lead_have_a_score_that_does_without_a_second_one(patients: NDArray[np.int64] | None) -> None:
     beats = normal_beats(2600, seed=19).without(LESS["one lead"])
     unseen = None if patients is None else np.exp(beats.features[:, 0])
-    fitted = Score.fit(beats[:1300], beats[1300:], patients=patients, unseen=unseen)
-    assert [part is None for part in fitted.parts] == [known.name == "two leads" for known in KNOWN]
+    fitted = fit_score(beats[:1300], beats[1300:], patients=patients, unseen=unseen)
+    assert [part is None for part in fitted.parts] == [known.name == "two leads" for known in FEATURE_SETS]
     restored = Score.restore(json.loads(json.dumps(fitted.to_dict())), fitted.to_arrays())
     new = normal_beats(4000, seed=20)
     scores = restored.score(new)
@@ -173,10 +175,10 @@ def test_a_part_that_needs_no_second_lead_has_to_be_stored(score: Score) -> None
         Score.restore(plain, score.to_arrays())
 
 
-@pytest.mark.parametrize("known", [known.name for known in KNOWN if known.compares])
+@pytest.mark.parametrize("known", [known.name for known in FEATURE_SETS if known.compares])
 def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known: str) -> None:
     beats = normal_beats(2000, seed=18)
-    score = Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
+    score = fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
     paced = normal_beats(200, seed=14)
     paced.features[:, 0] = np.abs(paced.features[:, 0]) + 4
     paced.features[:, [NAMES.index(name) for name in (*OWN, "early", "spread")]] -= 2  # regular, like the beats before
@@ -189,37 +191,37 @@ def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_ow
 def test_errors_of_patients_not_seen_decide_what_an_error_alone_means() -> None:
     beats, patients = normal_beats(2000, seed=15), np.arange(2000) % 10
     seen = np.exp(beats.features[:, 0])
-    fitted = [Score.fit(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
-    odd = normal_beats(50, seed=16)
-    odd.features[:, 0] += 4
-    strict, lenient = (score.score(odd) for score in fitted)
+    fitted = [fit_score(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
+    abnormal = normal_beats(50, seed=16)
+    abnormal.features[:, 0] += 4
+    strict, lenient = (score.score(abnormal) for score in fitted)
     assert lenient.mean() < strict.mean() - 0.3
 
 
-def test_patients_without_errors_by_generators_that_have_not_seen_them_are_refused() -> None:
+def test_patients_without_ax_by_generators_that_have_not_seen_them_are_refused() -> None:
     beats = normal_beats(2000, seed=17)
     with pytest.raises(ScoreError, match="expected both or neither"):
-        Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10)
-    with pytest.raises(ScoreError, match="2000 patients and 1999 errors"):
-        Score.fit(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.ones(1999))
+        fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10)
+    with pytest.raises(ScoreError, match="2000 patients and 1999 values"):
+        fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.ones(1999))
 
 
 def test_too_few_beats_are_refused() -> None:
     few = normal_beats(999, seed=12)
     with pytest.raises(ScoreError, match="999 held-out normal beats"):
-        Score.fit(normal_beats(1000, seed=13), few)
+        fit_score(normal_beats(1000, seed=13), few)
 
 
 def test_patients_that_do_not_fit_the_beats_are_refused() -> None:
     beats = normal_beats(1000, seed=14)
-    with pytest.raises(ScoreError, match="3 patients and 2000 errors were named for 2000 beats"):
-        Score.fit(beats, beats, patients=np.arange(3), unseen=np.ones(2000))
+    with pytest.raises(ScoreError, match="3 patients and 2000 values of A\(x\) were given for 2000 beats"):
+        fit_score(beats, beats, patients=np.arange(3), unseen=np.ones(2000))
     with pytest.raises(ScoreError, match="4 patients are too few"):
-        Score.fit(beats, beats, patients=np.arange(2000) % 4, unseen=np.ones(2000))
+        fit_score(beats, beats, patients=np.arange(2000) % 4, unseen=np.ones(2000))
 
 
 def test_a_feature_that_never_varies_is_refused() -> None:
     held_out = normal_beats(1500, seed=15)
     held_out.features[:, 0] = 1
     with pytest.raises(ScoreError, match="the same for all"):
-        Score.fit(normal_beats(1000, seed=16), held_out)
+        fit_score(normal_beats(1000, seed=16), held_out)
