@@ -58,8 +58,8 @@ P_TICKS: Final = np.arange(50, 128, 3)
 QRS_TICKS: Final = np.arange(118, 172, 2)
 """Ticks of a window around the QRS complex: 61 ms before the R peak to 83 ms after it, every 6 ms."""
 
-ERROR_TICKS: Final = slice(122, 168)
-"""Ticks whose reconstruction error counts as that of the QRS complex."""
+AX_TICKS: Final = slice(122, 168)
+"""Ticks over which ``error_qrs`` is the mean."""
 
 OUTLINE_TICKS: Final = slice(0, windows.LENGTH, 4)
 """Ticks that :attr:`Evidence.outline` keeps of a window: 90 Hz holds the pass band's 45."""

@@ -275,6 +275,30 @@ def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[T
     return lambda x: torch.from_numpy(session.run(None, {"x": x.cpu().numpy()})[0]).to(x.device)
 
 
+def _all_rounds(
+    subjects: dict[str, _Scoring], given: dict[int, NDArray[np.float32]]
+) -> dict[str, dict[int, tuple[float, list[float]]]]:
+    """Measure every subject once with every batch size: beats per second and latencies."""
+    return {
+        name: {batch: _round(score, windows) for batch, windows in given.items()} for name, score in subjects.items()
+    }
+
+
+def _figures(rounds: list[dict[int, tuple[float, list[float]]]]) -> dict[str, Any]:
+    """Summarise the rounds of one subject, by batch size."""
+    figures = {}
+    for batch in rounds[0]:
+        latencies = np.concatenate([found[batch][1] for found in rounds])
+        figures[str(batch)] = {
+            "beats_per_second": Spread(tuple(found[batch][0] for found in rounds)).as_dict(),
+            "latency_seconds": {
+                "p50": float(np.percentile(latencies, 50)),
+                "p99": float(np.percentile(latencies, 99)),
+            },
+        }
+    return figures
+
+
 def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
     """Measure scoring by batch size, for the reference and for the student in all forms.
 
@@ -306,7 +330,7 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
         made = _forms(device, generator)
         reference = Reference(device)
 
-        forms: dict[str, _Scoring] = {"deployed": lambda windows: scorer.score(windows).error}
+        forms: dict[str, _Scoring] = {"deployed": lambda windows: scorer.score(windows).ax}
         forms |= {name: form for name, form in made.items() if not isinstance(form, str)}
         subjects = {"reference": reference.score} | forms
         windows = np.repeat(_windows(_PARITY_BEATS), info.leads, axis=1)
@@ -319,33 +343,17 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
             float(np.abs(forms["deployed"](windows[first:last]) - expected[first:last]).max())
             for first, last in _SLICES
         )
-        speeds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
-        waits: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in batches} for name in subjects}
         given = {batch: np.repeat(_windows(batch), info.leads, axis=1) for batch in batches}
-        of_reference: list[float] = []
-        for _ in range(repeats):
-            of_reference.append(reference.beats_per_second(_REFERENCE_SECONDS))
-            for name, score in subjects.items():
-                for batch in batches:
-                    speed, wait = _round(score, given[batch])
-                    speeds[name][batch].append(speed)
-                    waits[name][batch] += wait
+        rounds = [
+            (reference.beats_per_second(_REFERENCE_SECONDS), _all_rounds(subjects, given)) for _ in range(repeats)
+        ]
         floor = _floor(device, scorer.multiply_adds, info.leads)
 
-    def figures(name: str) -> dict[str, Any]:
-        return {
-            str(batch): {
-                "beats_per_second": Spread(tuple(speeds[name][batch])).as_dict(),
-                "latency_seconds": {
-                    "p50": float(np.percentile(waits[name][batch], 50)),
-                    "p99": float(np.percentile(waits[name][batch], 99)),
-                },
-            }
-            for batch in batches
-        }
-
-    best = max(batches, key=lambda batch: np.median(speeds["deployed"][batch]))
-    fastest = float(np.median(speeds["deployed"][best]))
+    of_reference = Spread(tuple(speed for speed, _ in rounds))
+    figures = {name: _figures([found[name] for _, found in rounds]) for name in subjects}
+    medians = {batch: float(np.median([found["deployed"][batch][0] for _, found in rounds])) for batch in batches}
+    best = max(batches, key=medians.__getitem__)
+    fastest = medians[best]
     return {
         "machine": machine(device),
         "device": device,
@@ -356,14 +364,14 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
         },
         "reference": {
             "multiply_adds": reference.shape.multiply_adds, "parameters": reference.shape.parameters,
-            "beats_per_second": Spread(tuple(of_reference)).as_dict(),
-            "batches": figures("reference"),
+            "beats_per_second": of_reference.as_dict(),
+            "batches": figures["reference"],
         },
-        "forms": {name: {"parity": parity[name], "batches": figures(name)} for name in forms},
+        "forms": {name: {"parity": parity[name], "batches": figures[name]} for name in forms},
         "unavailable": {name: form for name, form in made.items() if isinstance(form, str)},
         "difference_between_batch_sizes": apart,
         "best": {
-            "batch": best, "beats_per_second": fastest, "ratio": fastest / Spread(tuple(of_reference)).median,
+            "batch": best, "beats_per_second": fastest, "ratio": fastest / of_reference.median,
             "microseconds_per_beat": 1e6 / fastest, "over_floor": 1e6 / fastest / floor["microseconds_per_beat"],
         },
         "floor": floor,

@@ -133,7 +133,7 @@ class Model:
         """
         taken, _ = self._taken(windows)
         with self.running() as scorer:
-            return scorer.score(taken).error
+            return scorer.score(taken).ax
 
     @contextmanager
     def running(self) -> Iterator[Scorer]:

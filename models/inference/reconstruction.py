@@ -37,19 +37,19 @@ class ScoringError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class Reconstruction:
     """What a generator makes of windows.
 
     Attributes
     ----------
-    error : ndarray of float32, shape (n,)
+    ax : ndarray of float32, shape (n,)
         A(x): mean squared difference of scaled window and reconstruction, over leads and ticks.
         NaN for a window that holds values that are not finite.
     ticks : ndarray of float16, shape (n, 320)
         Squared difference per tick, mean over leads.  NaN for such a window.
     """
 
-    error: NDArray[np.float32]
+    ax: NDArray[np.float32]
     ticks: NDArray[np.float16]
 
 
@@ -94,7 +94,7 @@ class Reconstructor:
         self.multiply_adds = self._sampled.multiply_adds if self._sampled else generator.shape.multiply_adds
         self.captured = self._resident is not None and self._resident.captured
 
-    def score(self, windows: NDArray[np.float32]) -> Raw:
+    def score(self, windows: NDArray[np.float32]) -> Reconstruction:
         """Compute A(x) and its ticks.
 
         Parameters
@@ -104,7 +104,7 @@ class Reconstructor:
 
         Returns
         -------
-        Raw
+        Reconstruction
             A window with a value that is not finite gets NaN and leaves the others alone.
 
         Raises
@@ -114,9 +114,9 @@ class Reconstructor:
         """
         self._check(windows)
         if self._resident is not None:
-            error, ticks = self._resident.score(_tensor(windows))
-            return Raw(error.numpy(), ticks.numpy())
-        error = torch.empty(len(windows))
+            ax, ticks = self._resident.score(_tensor(windows))
+            return Reconstruction(ax.numpy(), ticks.numpy())
+        ax = torch.empty(len(windows))
         ticks = torch.empty((len(windows), LENGTH), dtype=torch.float16)
         with torch.inference_mode():
             for first in range(0, len(windows), BLOCK):
@@ -128,12 +128,12 @@ class Reconstructor:
                     tick = tick + apart[:, lead]
                 if self._leads > 1:
                     tick /= self._leads
-                error[part] = row_means(tick)
+                ax[part] = row_means(tick)
                 ticks[part] = tick
                 if unusable is not None:
-                    error[part][unusable] = torch.nan
+                    ax[part][unusable] = torch.nan
                     ticks[part][unusable] = torch.nan
-        return Raw(error.numpy(), ticks.numpy())
+        return Reconstruction(ax.numpy(), ticks.numpy())
 
     def reconstruct(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Compute what the generator sees and what it makes of it, for pictures.

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ecgmon.models.features import ERROR_TICKS, NAMES
+from ecgmon.models.features import AX_TICKS, NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,10 +75,10 @@ class Evidence:
         features[:, [NAMES.index(name) for name in names]] = np.nan
         return type(self)(features, self.outline)
 
-    def with_errors(self, error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> Self:
+    def with_ax(self, ax: NDArray[np.float32], ticks: NDArray[np.floating[Any]]) -> Self:
         """Replace what another generator makes of the same beats; arguments as in :meth:`ecgmon.models.score.history.History.observe`."""
         features = self.features.copy()
-        features[:, :2] = error_features(error, squared_error[:, ERROR_TICKS])
+        features[:, :2] = ax_features(ax, ticks[:, AX_TICKS])
         return type(self)(features, self.outline)
 
     def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:
@@ -90,9 +90,9 @@ class Evidence:
         return cls(np.concatenate([p.features for p in parts]), np.concatenate([p.outline for p in parts]))
 
 
-def log_error(error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Turn mean squared errors, such as A(x), into the features ``error`` and ``error_qrs``; same shape."""
-    return log(error.astype(np.float32) + np.float32(_LEAST_ERROR))
+def log_ax(ax: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Turn A(x), or the mean over some ticks, into the features ``error`` and ``error_qrs``; same shape."""
+    return log(ax.astype(np.float32) + np.float32(_LEAST_ERROR))
 
 
 def log(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,7 +103,7 @@ def log(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.log(x.astype(np.float64)).astype(np.float32)
 
 
-def error_features(error: NDArray[np.float32], squared_error: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Find ``error`` and ``error_qrs``, shape (n, 2), from A(x) and the squared error at :data:`ERROR_TICKS`."""
-    of_qrs = squared_error.astype(np.float32).mean(axis=1)
-    return log_error(np.stack([error, of_qrs], axis=1))
+def ax_features(ax: NDArray[np.float32], ticks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Find ``error`` and ``error_qrs``, shape (n, 2), from A(x) and the squared error at :data:`AX_TICKS`."""
+    of_qrs = ticks.astype(np.float32).mean(axis=1)
+    return log_ax(np.stack([ax, of_qrs], axis=1))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models.score.calibration import LEAST_BEATS, Table
-from ecgmon.models.score.evidence import Evidence, log_error
+from ecgmon.models.score.evidence import Evidence, log_ax
 from ecgmon.models.score.normalizing_flow import LEAST, Density
 from ecgmon.models.score.parts import (
     FEATURE_SETS,
@@ -72,14 +72,14 @@ def fit_score(
         )
     if patients is None or unseen is None:
         first = np.arange(len(everything)) < len(train)
-        rounds, log_ax = [(first, ~first)], columns_of(everything, ("error",))[:, 0]
+        rounds, own_ax = [(first, ~first)], columns_of(everything, ("error",))[:, 0]
     else:
         if not len(patients) == len(unseen) == len(everything):
             raise ScoreError(
                 f"{len(patients)} patients and {len(unseen)} values of A(x) were given for {len(everything)} beats; "
                 "expected one for each beat"
             )
-        rounds, log_ax = [(~out, out) for out in _left_out(patients, seed)], log_error(unseen)
+        rounds, own_ax = [(~out, out) for out in _left_out(patients, seed)], log_ax(unseen)
     parts: list[Part | None] = []
     blurs: tuple[float, ...] = BLURS
     for known in FEATURE_SETS:
@@ -87,7 +87,7 @@ def fit_score(
         if known.by_second_lead and _too_few(known, everything, rounds):
             parts.append(None)
             continue
-        part = _fit_part(known, names, everything, log_ax, rounds, blurs, seed)
+        part = _fit_part(known, names, everything, own_ax, rounds, blurs, seed)
         if part.joint is not None:
             blurs = (part.joint.blur,)  # chosen once, where most is known
         parts.append(part)

@@ -8,8 +8,8 @@ import numpy as np
 
 from ecgmon.models import windows
 from ecgmon.models.features import (
+    AX_TICKS,
     BEATS,
-    ERROR_TICKS,
     INTERVALS,
     LEAST_BEATS,
     LEAST_INTERVALS,
@@ -20,7 +20,7 @@ from ecgmon.models.features import (
     QRS_TICKS,
 )
 from ecgmon.models.kernels.history import TICKS, Compared, Kept, Memory, compare, look, put_back
-from ecgmon.models.score.evidence import Evidence, EvidenceError, error_features, log
+from ecgmon.models.score.evidence import Evidence, EvidenceError, ax_features, log
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,13 +109,13 @@ class History:
     def observe(
         self,
         windows_mv: NDArray[np.float32],
-        error: NDArray[np.float32],
-        squared_error: NDArray[np.floating[Any]],
+        ax: NDArray[np.float32],
+        ticks: NDArray[np.floating[Any]],
         rr: NDArray[np.float32],
         rr_ratio: NDArray[np.float32],
     ) -> tuple[Evidence, list[bytes]]:
         """Take the stream's next beats, in order: :func:`observe` of this history alone."""
-        return observe([self], [len(windows_mv)], [windows_mv], error, [squared_error], rr, rr_ratio)
+        return observe([self], [len(windows_mv)], [windows_mv], ax, [ticks], rr, rr_ratio)
 
     def keep(self) -> None:
         """Keep the beats observed last for good; what :meth:`forget` would need is let go of."""
@@ -145,8 +145,8 @@ def observe(
     histories: Sequence[History],
     counts: Sequence[int],
     windows_mv: Sequence[NDArray[np.float32]],
-    error: NDArray[np.float32],
-    squared_error: Sequence[NDArray[np.floating[Any]]],
+    ax: NDArray[np.float32],
+    ticks: Sequence[NDArray[np.floating[Any]]],
     rr: NDArray[np.float32],
     rr_ratio: NDArray[np.float32],
 ) -> tuple[Evidence, list[bytes]]:
@@ -160,9 +160,9 @@ def observe(
         Beats of each stream, ``n`` in all.
     windows_mv : sequence of ndarray of float32, each of shape (beats, leads, 320)
         Filtered windows in mV, in the parts that they came in: to join them would take longer than to look at them.
-    error : ndarray of float32, shape (n,)
+    ax : ndarray of float32, shape (n,)
         A(x), of the first lead; NaN where a beat could not be scored.
-    squared_error : sequence of ndarray of float16 or float32, each of shape (beats, 320)
+    ticks : sequence of ndarray of float16 or float32, each of shape (beats, 320)
         Squared difference of window and reconstruction at each tick of the first lead, in the same parts or others.
     rr : ndarray of float32, shape (n,)
         RR interval to the beat before, in seconds; NaN where not known.
@@ -197,15 +197,15 @@ def observe(
                 f"windows of shape {each.shape} do not fit a history of {leads} lead(s); "
                 f"expected (beats, {leads}, {windows.LENGTH})"
             )
-    beats, ticks = sum(map(len, windows_mv)), sum(map(len, squared_error))
-    if not beats == len(error) == ticks == len(rr) == len(rr_ratio) == n:
+    beats, rows = sum(map(len, windows_mv)), sum(map(len, ticks))
+    if not beats == len(ax) == rows == len(rr) == len(rr_ratio) == n:
         raise EvidenceError(
-            f"{beats} windows came with {len(error)} errors, {ticks} errors per tick, {len(rr)} "
+            f"{beats} windows came with {len(ax)} values of A(x), {rows} rows of ticks, {len(rr)} "
             f"intervals and {len(rr_ratio)} ratios for {n} beats; expected as many of each"
         )
     kept, outline = _seen(windows_mv, n, leads, rr)
     features = np.full((n, len(NAMES)), np.nan, np.float32)
-    features[:, :2] = error_features(error, np.concatenate([part[:, ERROR_TICKS] for part in squared_error]))
+    features[:, :2] = ax_features(ax, np.concatenate([part[:, AX_TICKS] for part in ticks]))
     features[:, 2] = -log(rr_ratio)
     features[:, 3] = -log(rr)
     compared = Compared.empty(n, leads)

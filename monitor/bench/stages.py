@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgmon.models.inference.reconstruction import Raw, Scorer
+    from ecgmon.models.inference.reconstruction import Reconstruction, Scorer
     from ecgmon.models.weights.checkpoint import ModelInfo
     from ecgmon.monitor.bench.profile import Profile
     from ecgmon.pipelines.items import Items
@@ -159,8 +159,8 @@ def _batch(windows: NDArray[np.float32]) -> NDArray[np.float32]:
     return wire.unpack_batch(header, frames)
 
 
-def _answer(raw: Raw) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-    return wire.unpack_scores(wire.pack_scores(1, 0, 0.0, raw.error, raw.ticks), len(raw.error))
+def _answer(raw: Reconstruction) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    return wire.unpack_scores(wire.pack_scores(1, 0, 0.0, raw.ax, raw.ticks), len(raw.ax))
 
 
 def _commit(

@@ -98,90 +98,10 @@ class Metrics:
         PlatformCollector(registry=registry)
 
         self.label_names: dict[str, tuple[str, ...]] = {}
-
-        def named(name: str, labels: tuple[str, ...]) -> str:
-            self.label_names[f"{PREFIX}_{name}"] = labels
-            return f"{PREFIX}_{name}"
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(named(name, labels), text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(named(name, labels), text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
-            return Histogram(named(name, labels), text, labels, buckets=buckets, registry=registry)
-
-        self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=registry)
-        self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=registry)
-        self.score = histogram(
-            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this unusual.",
-            score_buckets(threshold), "stream",
-        )  # fmt: skip
-        self.segmented = counter("beats_segmented", "Beats that producers cut and sent, each once.", "stream")
-        self.scored = counter("beats_scored", "Beats with a score.", "stream")
-        self.stored = counter("beats_stored", "Beats committed to the store.", "stream")
-        self.unscored = counter("beats_unscored", "Beats stored without a score, because no worker could score them.")
-        self.redelivered = counter(
-            "beats_redelivered",
-            "Beats handed over again: by a producer to the monitor, or by the monitor to a worker.",
-            "hop",
-        )
-        self.dropped = counter(
-            "beats_dropped",
-            "Beats that a live source dropped because the daemon did not accept them in time.",
-            "stream",
-        )
-        self.workers_degraded = gauge(
-            "workers_degraded", "Workers whose GPU has failed and that continue on the CPU until they are restarted."
-        )
-        self.producer_dropped = counter(
-            "producer_beats_dropped", "Beats that live sources dropped, reported by their producers at once."
-        )
-        self.alerts_raised = counter("alerts_raised", "Alerts raised.", "kind", "priority")
-        self.alerts_active = gauge("alerts_active", "Alerts raised and not cleared.", "kind", "priority")
-        self.heart_rate = gauge("heart_rate_beats_per_minute", "Heart rate over the last eight RR intervals.", "stream")
-        self.quality = counter("signal_quality_seconds", "Seconds of signal by quality.", "stream", "quality")
-        self.lag = gauge(
-            "stream_lag_seconds", "Time since the last item of a stream that has not ended arrived.", "stream"
-        )
-        self.last_beat = gauge(
-            "stream_last_item_timestamp_seconds", "When the last item of a stream was stored.", "stream"
-        )
-        self.streams = gauge("streams", "Streams by state.", "state")
-        self.duration = histogram(
-            "stage_duration_seconds",
-            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat until it is sent to a worker;"
-            " score: sending a batch to receiving its answer; order: arrival of a beat until it is scored and its turn has"
-            " come; commit: one commit; total: arrival of the last sample of a window to the commit.",
-            DURATION_BUCKETS, "stage",
-        )  # fmt: skip
-        self.inference = histogram(
-            "inference_duration_seconds", "Time of a batch inside the worker.", DURATION_BUCKETS, "device"
-        )
-        self.batch = histogram("batch_beats", "Beats in a batch.", BATCH_BUCKETS)
-        self.queue = gauge(
-            "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
-        )
-        self.queue_limit = gauge("queue_limit_items", "Most unstored items that the monitor holds.")
-        self.reload_success = gauge("config_reload_success", "1 if the last reload was applied, 0 if it was refused.")
-        self.reload_success.set(1)
-        self.workers = gauge("workers", "Workers that are connected and alive.", "device")
-        self.producers = gauge("producers", "Producers that are connected and alive.")
-        self.worker_seen = gauge(
-            "worker_last_seen_timestamp_seconds", "When the last message of a worker arrived.", "worker"
-        )
-        self.rejected = counter(
-            "messages_rejected", "Messages that did not follow the protocol, by reason.", "role", "reason"
-        )
-        self.source_errors = counter("source_errors", "Sources that could not be read, or only in part.")
-        self.store_errors = counter("store_errors", "Commits that failed; they are tried again.")
-        self.commits = counter("store_commits", "Commits to the store.")
-        self.pruned = counter("beats_pruned", "Beats deleted because they are older than the retention.")
-        self.ready = gauge("ready", "1 while the monitor can take, score and store beats, else 0.")
-        self.http_refused = counter(
-            "http_refused", "Connections and requests that the HTTP server of the metrics refused, by reason.", "reason"
-        )
+        self._add_beats(threshold)
+        self._add_streams()
+        self._add_stages()
+        self._add_daemon()
         for reason in REFUSALS:
             self.http_refused.labels(reason)
         for stage in STAGES:
@@ -190,6 +110,103 @@ class Metrics:
             self.queue.labels(queue)
         for hop in ("producer", "worker"):
             self.redelivered.labels(hop)
+
+    def _named(self, name: str, labels: tuple[str, ...]) -> str:
+        self.label_names[f"{PREFIX}_{name}"] = labels
+        return f"{PREFIX}_{name}"
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(self._named(name, labels), text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(self._named(name, labels), text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+        return Histogram(self._named(name, labels), text, labels, buckets=buckets, registry=self.registry)
+
+    def _add_beats(self, threshold: float) -> None:
+        self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=self.registry)
+        self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=self.registry)
+        self.score = self._histogram(
+            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this unusual.",
+            score_buckets(threshold), "stream",
+        )  # fmt: skip
+        self.segmented = self._counter("beats_segmented", "Beats that producers cut and sent, each once.", "stream")
+        self.scored = self._counter("beats_scored", "Beats with a score.", "stream")
+        self.stored = self._counter("beats_stored", "Beats committed to the store.", "stream")
+        self.unscored = self._counter(
+            "beats_unscored", "Beats stored without a score, because no worker could score them."
+        )
+        self.redelivered = self._counter(
+            "beats_redelivered",
+            "Beats handed over again: by a producer to the monitor, or by the monitor to a worker.",
+            "hop",
+        )
+        self.dropped = self._counter(
+            "beats_dropped",
+            "Beats that a live source dropped because the daemon did not accept them in time.",
+            "stream",
+        )
+        self.workers_degraded = self._gauge(
+            "workers_degraded", "Workers whose GPU has failed and that continue on the CPU until they are restarted."
+        )
+        self.producer_dropped = self._counter(
+            "producer_beats_dropped", "Beats that live sources dropped, reported by their producers at once."
+        )
+        self.alerts_raised = self._counter("alerts_raised", "Alerts raised.", "kind", "priority")
+        self.alerts_active = self._gauge("alerts_active", "Alerts raised and not cleared.", "kind", "priority")
+
+    def _add_streams(self) -> None:
+        self.heart_rate = self._gauge(
+            "heart_rate_beats_per_minute", "Heart rate over the last eight RR intervals.", "stream"
+        )
+        self.quality = self._counter("signal_quality_seconds", "Seconds of signal by quality.", "stream", "quality")
+        self.lag = self._gauge(
+            "stream_lag_seconds", "Time since the last item of a stream that has not ended arrived.", "stream"
+        )
+        self.last_beat = self._gauge(
+            "stream_last_item_timestamp_seconds", "When the last item of a stream was stored.", "stream"
+        )
+        self.streams = self._gauge("streams", "Streams by state.", "state")
+
+    def _add_stages(self) -> None:
+        self.duration = self._histogram(
+            "stage_duration_seconds",
+            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat until it is sent to a worker;"
+            " score: sending a batch to receiving its answer; order: arrival of a beat until it is scored and its turn has"
+            " come; commit: one commit; total: arrival of the last sample of a window to the commit.",
+            DURATION_BUCKETS, "stage",
+        )  # fmt: skip
+        self.inference = self._histogram(
+            "inference_duration_seconds", "Time of a batch inside the worker.", DURATION_BUCKETS, "device"
+        )
+        self.batch = self._histogram("batch_beats", "Beats in a batch.", BATCH_BUCKETS)
+        self.queue = self._gauge(
+            "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
+        )
+        self.queue_limit = self._gauge("queue_limit_items", "Most unstored items that the monitor holds.")
+
+    def _add_daemon(self) -> None:
+        self.reload_success = self._gauge(
+            "config_reload_success", "1 if the last reload was applied, 0 if it was refused."
+        )
+        self.reload_success.set(1)
+        self.workers = self._gauge("workers", "Workers that are connected and alive.", "device")
+        self.producers = self._gauge("producers", "Producers that are connected and alive.")
+        self.worker_seen = self._gauge(
+            "worker_last_seen_timestamp_seconds", "When the last message of a worker arrived.", "worker"
+        )
+        self.rejected = self._counter(
+            "messages_rejected", "Messages that did not follow the protocol, by reason.", "role", "reason"
+        )
+        self.source_errors = self._counter("source_errors", "Sources that could not be read, or only in part.")
+        self.store_errors = self._counter("store_errors", "Commits that failed; they are tried again.")
+        self.commits = self._counter("store_commits", "Commits to the store.")
+        self.pruned = self._counter("beats_pruned", "Beats deleted because they are older than the retention.")
+        self.ready = self._gauge("ready", "1 while the monitor can take, score and store beats, else 0.")
+        self.http_refused = self._counter(
+            "http_refused", "Connections and requests that the HTTP server of the metrics refused, by reason.", "reason"
+        )
 
     def of_stream(self, stream: str) -> StreamMetrics:
         """Give the metrics of a stream: labelled by its id while there is room, then by :data:`OTHER`.

@@ -96,7 +96,7 @@ def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> di
     """
     if not len(normal):
         raise ExplanationError("no beats to distort were given; expected at least one")
-    before = scorer.score(normal).error
+    before = scorer.score(normal).ax
     distortions: dict[str, Any] = {}
     for place, (name, distort) in enumerate(DISTORTIONS.items()):
         windows, changed = distort(normal, np.random.default_rng([seed, place]))
@@ -109,7 +109,7 @@ def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> di
         distortions[name] = {
             "beats": int(np.count_nonzero(shown)),
             "span": float(changed[shown].mean()),
-            "rises": float((raw.error > before[shown]).mean()),
+            "rises": float((raw.ax > before[shown]).mean()),
             **{ranking: compare(rankings[ranking], changed[shown]) for ranking in RANKINGS},
         }
     mean = {

@@ -137,7 +137,7 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
         scorer = Scorer(shipped(split))
         raw = reconstructed(dataset, scorer)
         # all of it but the errors is the same for every generator
-        evidence = annotated(dataset, raw).evidence if evidence is None else evidence.with_errors(raw.error, raw.ticks)
+        evidence = annotated(dataset, raw).evidence if evidence is None else evidence.with_ax(raw.ax, raw.ticks)
         test = split_of(dataset, split).test
         beats = dataset.beats[test]
         score = scorer.info.score.score(evidence[test])
@@ -145,7 +145,7 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
             {
                 "split": split,
                 "score": separation(score, beats["aami"]),
-                "raw": separation(raw.error[test], beats["aami"]),
+                "raw": separation(raw.ax[test], beats["aami"]),
                 "without": {
                     what: separation(scorer.info.score.score(evidence[test].without(features)), beats["aami"])
                     for what, features in WITHOUT.items()

@@ -330,13 +330,27 @@ def draw_stages(db: Path, folder: Path) -> None:
     here = (beats["sample"] >= first) & (beats["sample"] < last)
     r_peaks = beats["sample"][here]
 
+    samples = _draw_samples(record, first, last, folder)
+    envelope = _draw_envelope(record, first, last, samples, folder)
+    _draw_candidates(envelope, time, first, r_peaks, folder)
+    _draw_windows(record, first, last, r_peaks, items.windows[here][:, 0], folder)
+    _draw_quality(db, folder)
+
+
+def _draw_samples(record: Record, first: int, last: int, folder: Path) -> NDArray[np.float32]:
     figure, axes = _figure(1, 2.6)
     samples = _draw_signal(axes[0], record, first, last)
     axes[0].set_title("1. The signal as it comes: MIT-BIH 208", loc="left")
     axes[0].set_xlabel("time, s")
     _label(axes[0], columns=2)
     figure.savefig(folder / "stage-1-signal.png", dpi=80)
+    return samples
 
+
+def _draw_envelope(
+    record: Record, first: int, last: int, samples: NDArray[np.float32], folder: Path
+) -> NDArray[np.float32]:
+    time = np.arange(first, last) / record.fs
     half = qrs.GABOR_HALF
     raw = np.ascontiguousarray(record.read(first - half, last + half).T)
     envelope = np.empty((len(raw), last - first), np.float32)
@@ -355,7 +369,12 @@ def draw_stages(db: Path, folder: Path) -> None:
     axes[-1].set_xlabel("time, s")
     axes[0].set_title("2. The envelope at 15 Hz: one hump for each complex", loc="left")
     figure.savefig(folder / "stage-2-envelope.png", dpi=80)
+    return envelope
 
+
+def _draw_candidates(
+    envelope: NDArray[np.float32], time: NDArray[np.float64], first: int, r_peaks: NDArray[np.int64], folder: Path
+) -> None:
     figure, axes = _figure(1, 2.6)
     fused = (envelope / np.median(np.sort(envelope, axis=1)[:, -len(envelope[0]) // 20 :], axis=1)[:, None]).mean(
         axis=0
@@ -377,18 +396,24 @@ def draw_stages(db: Path, folder: Path) -> None:
     _label(axes[0], columns=2)
     figure.savefig(folder / "stage-3-candidates.png", dpi=80)
 
+
+def _draw_windows(
+    record: Record, first: int, last: int, r_peaks: NDArray[np.int64], cut: NDArray[np.float32], folder: Path
+) -> None:
     figure, axes = _figure(2, 2.2)
     _draw_signal(axes[0], record, first, last)
     for r in r_peaks:
         axes[0].axvline(r / record.fs, color="tab:red", lw=0.8)
     axes[0].set_title("4. R peaks, and the windows that are cut around them", loc="left")
     tick = (np.arange(windows.LENGTH) - windows.BEFORE) / windows.FS
-    axes[1].plot(tick, items.windows[here][:, 0].T, lw=0.8)
+    axes[1].plot(tick, cut.T, lw=0.8)
     axes[0].set_xlabel("time, s")
     axes[1].set_xlabel("time from the R peak, s")
     axes[1].set_ylabel("mV, filtered")
     figure.savefig(folder / "stage-4-windows.png", dpi=80)
 
+
+def _draw_quality(db: Path, folder: Path) -> None:
     (ref,) = resolve([str(db / "104")])
     record = open_record(ref)
     first, last = round(295 * record.fs), round(325 * record.fs)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ecgmon.models.inference.reconstruction import Raw, Scorer
+    from ecgmon.models.inference.reconstruction import Reconstruction, Scorer
     from ecgmon.pipelines.transport.keys import ConnectionKeys
 
 _log = structlog.get_logger("worker")
@@ -169,12 +169,12 @@ class Worker:
             self._peer.send([wire.encode(wire.Failed(message.epoch, message.batch, _short(error)))])
             return
         self.scored += message.beats
-        self._peer.send(wire.pack_scores(message.epoch, message.batch, self._clock() - began, raw.error, raw.ticks))
+        self._peer.send(wire.pack_scores(message.epoch, message.batch, self._clock() - began, raw.ax, raw.ticks))
         if self._degraded and self._spare is not None:
             self._spare = None
             self._peer.send(self._greeting())  # after the answer: the monitor gives unanswered batches to others
 
-    def _scored(self, windows: NDArray[np.float32]) -> Raw:
+    def _scored(self, windows: NDArray[np.float32]) -> Reconstruction:
         """Score windows; switch to the spare if the device fails, because the fault may lie in the GPU."""
         try:
             return self._scorer.score(windows)

@@ -52,7 +52,7 @@ class Reconstructed(NamedTuple):
 def reconstruct(items: Items, generator: Reconstructor, leads: int = 1) -> Reconstructed:
     """Reconstruct the first ``leads`` leads of the windows of some items."""
     raw = generator.score(items.windows[:, :leads])
-    return Reconstructed(items, raw.error, raw.ticks)
+    return Reconstructed(items, raw.ax, raw.ticks)
 
 
 @dataclass(frozen=True, slots=True)

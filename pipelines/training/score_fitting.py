@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgmon.models.inference.reconstruction import Raw, Reconstructor
+    from ecgmon.models.inference.reconstruction import Reconstruction, Reconstructor
     from ecgmon.models.score.score import Score
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.splits import Split
@@ -55,10 +55,10 @@ class Halves:
             )
         self._patients = dict(zip(dataset.beats["record"].tolist(), whose.tolist(), strict=True))
 
-    def error(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
+    def ax(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
         """Find A(x) of windows, shape (n, 1, 320), of a record of the data set, by the half that has not seen its patient."""
         generator = next(generator for seen, generator in self._halves if self._patients[record] not in seen)
-        return generator.score(windows_mv).error
+        return generator.score(windows_mv).ax
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +82,18 @@ class Gathered:
     unseen: NDArray[np.float32] | None = None
 
 
-def reconstructed(dataset: Dataset, generator: Reconstructor) -> Raw:
+def reconstructed(dataset: Dataset, generator: Reconstructor) -> Reconstruction:
     """Reconstruct all beats of a data set, cut at their annotations, in order."""
-    from ecgmon.models.inference.reconstruction import Raw
+    from ecgmon.models.inference.reconstruction import Reconstruction
 
     beats = dataset.beats
     parts = [generator.score(dataset.windows(part)[:, :1]) for part in _blocks(beats)]
-    return Raw(np.concatenate([part.error for part in parts]), np.concatenate([part.ticks for part in parts]))
+    return Reconstruction(np.concatenate([part.ax for part in parts]), np.concatenate([part.ticks for part in parts]))
 
 
 def annotated(
     dataset: Dataset,
-    raw: Raw,
+    raw: Reconstruction,
     *,
     leads: int = 2,
     halves: Halves | None = None,
@@ -104,7 +104,7 @@ def annotated(
     Parameters
     ----------
     dataset : Dataset
-    raw : Raw
+    raw : Reconstruction
         What a generator makes of the data set's beats: see :func:`reconstructed`.
     leads : int
         Leads to look at, 1 or 2.
@@ -126,10 +126,10 @@ def annotated(
         here = np.flatnonzero(dataset.beats["record"] == place)
         beats = dataset.beats[here]
         windows_mv = dataset.windows(beats)[:, :leads]
-        part = Reconstructed(_items(beats, windows_mv), raw.error[here], raw.ticks[here])
+        part = Reconstructed(_items(beats, windows_mv), raw.ax[here], raw.ticks[here])
         parts.append(Chain(leads).observe(part).evidence)
         if halves is not None:
-            unseen.append(halves.error(place, windows_mv[:, :1]))
+            unseen.append(halves.ax(place, windows_mv[:, :1]))
         done(name)
     return Gathered(
         np.arange(len(dataset.beats)),
@@ -190,7 +190,7 @@ def streamed(
             numbers.append(here[nearest[matched]])
             ticks.append(part.ticks[matched])
             if halves is not None:
-                unseen.append(halves.error(place, items.windows[matched, :1]))
+                unseen.append(halves.ax(place, items.windows[matched, :1]))
         done(name)
     return Gathered(
         np.concatenate(numbers),

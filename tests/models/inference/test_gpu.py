@@ -49,7 +49,7 @@ def score(at_home: Resident, windows: NDArray[np.float32]) -> tuple[NDArray[np.f
 def test_the_answer_is_that_of_the_cpu(at_home: Resident, beats: NDArray[np.float32]) -> None:
     error, ticks = score(at_home, beats)
     expected = Scorer().score(beats)
-    assert error == pytest.approx(expected.error, rel=1e-4)
+    assert error == pytest.approx(expected.ax, rel=1e-4)
     assert ticks.astype(np.float32) == pytest.approx(expected.ticks.astype(np.float32), rel=1e-2, abs=1e-6)
     assert (error.dtype, ticks.dtype) == (np.dtype(np.float32), np.dtype(np.float16))
 
@@ -93,7 +93,7 @@ def test_what_is_bad_or_flat_is_what_the_cpu_calls_so(at_home: Resident) -> None
     flat = np.broadcast_to(values[1:4, None, None], (3, 1, 320))
     windows = np.concatenate([windows, flat])
     error, _ = score(at_home, windows)
-    expected = Scorer().score(windows).error
+    expected = Scorer().score(windows).ax
     assert np.array_equal(np.isnan(error), np.isnan(expected))
     assert error == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
@@ -113,7 +113,7 @@ def test_a_network_of_convolutions_and_two_leads(device: str) -> None:
     windows[3, 1, 7] = np.nan  # one lead is enough
     error, ticks = score(at_home, windows)
     good = np.arange(len(windows)) != 3
-    assert error[good] == pytest.approx(expected.error[good], rel=1e-3)
+    assert error[good] == pytest.approx(expected.ax[good], rel=1e-3)
     assert ticks[good].astype(np.float32) == pytest.approx(expected.ticks[good].astype(np.float32), rel=1e-2, abs=1e-6)
     assert np.isnan(error[3])
 
@@ -124,6 +124,6 @@ def test_a_scorer_on_a_gpu_answers_through_it(beats: NDArray[np.float32], device
     if device == "cpu":
         scorer._resident, scorer._sampled = Resident(scorer._network, 1, "cpu"), None
     raw, expected = scorer.score(beats[:9]), Scorer().score(beats[:9])
-    assert raw.error == pytest.approx(expected.error, rel=1e-4)
+    assert raw.ax == pytest.approx(expected.ax, rel=1e-4)
     scaled, made = scorer.reconstruct(beats[:9])
-    assert np.square(scaled - made).mean(axis=(1, 2)) == pytest.approx(raw.error, rel=1e-4)
+    assert np.square(scaled - made).mean(axis=(1, 2)) == pytest.approx(raw.ax, rel=1e-4)

@@ -52,7 +52,7 @@ def test_where_a_library_has_other_sums_the_answers_are_still_the_same(monkeypat
     monkeypatch.setattr(products, "_library_is_exact", lambda *_: False)
     monkeypatch.setattr(Product, "by_library", lambda *_: pytest.fail("the library was asked all the same"))
     found = Reconstructor(generator).score(windows)
-    assert found.error.tobytes() == expected.error.tobytes()
+    assert found.ax.tobytes() == expected.ax.tobytes()
     assert found.ticks.tobytes() == expected.ticks.tobytes()
 
 

@@ -50,7 +50,7 @@ def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(
     alone = scorer.score(beats)
     chosen = data.draw(st.lists(st.integers(0, len(beats) - 1), min_size=1, max_size=200))
     together = scorer.score(beats[chosen])
-    assert np.array_equal(together.error, alone.error[chosen])
+    assert np.array_equal(together.ax, alone.ax[chosen])
     assert np.array_equal(together.ticks, alone.ticks[chosen])
 
 
@@ -60,9 +60,9 @@ def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(
     raw = scorer.score(beats)
     scaled, reconstruction = scorer.reconstruct(beats)
     assert np.array_equal(scaled, scale(beats))
-    assert raw.error == pytest.approx(np.square(scaled - reconstruction).mean(axis=(1, 2)), rel=1e-5)
-    assert raw.ticks.astype(np.float32).mean(axis=1) == pytest.approx(raw.error, rel=1e-2)
-    assert (raw.error.dtype, raw.ticks.dtype) == (np.dtype(np.float32), np.dtype(np.float16))
+    assert raw.ax == pytest.approx(np.square(scaled - reconstruction).mean(axis=(1, 2)), rel=1e-5)
+    assert raw.ticks.astype(np.float32).mean(axis=1) == pytest.approx(raw.ax, rel=1e-2)
+    assert (raw.ax.dtype, raw.ticks.dtype) == (np.dtype(np.float32), np.dtype(np.float16))
 
 
 @given(
@@ -79,7 +79,7 @@ def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(
     unusable = ~(np.isfinite(windows) & np.isfinite(expected)).all(axis=(1, 2))
     expected[unusable] = 0
     assert np.array_equal(scorer.reconstruct(windows)[0], expected)
-    assert np.array_equal(np.isnan(scorer.score(windows).error), unusable)
+    assert np.array_equal(np.isnan(scorer.score(windows).ax), unusable)
 
 
 def test_windows_may_lie_anywhere_in_memory(scorer: Scorer, beats: NDArray[np.float32]) -> None:
@@ -90,7 +90,7 @@ def test_windows_may_lie_anywhere_in_memory(scorer: Scorer, beats: NDArray[np.fl
     reversed_ = beats[::-1].copy()[::-1]
     unaligned = np.frombuffer(b"1" + beats.tobytes(), np.float32, offset=1).reshape(beats.shape)
     for given_windows in (fixed, strided, reversed_, unaligned):
-        assert np.array_equal(scorer.score(given_windows).error, expected.error)
+        assert np.array_equal(scorer.score(given_windows).ax, expected.ax)
 
 
 def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(
@@ -114,20 +114,20 @@ def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(
     spoilt[5, 0, 100] = bad
     spoilt[5, 0, 101] = -3e38
     raw, clean = scorer.score(spoilt), scorer.score(beats)
-    assert np.isnan(raw.error[5])
+    assert np.isnan(raw.ax[5])
     assert np.isnan(raw.ticks[5]).all()
     others = np.arange(len(beats)) != 5
-    assert np.array_equal(raw.error[others], clean.error[others])
+    assert np.array_equal(raw.ax[others], clean.ax[others])
     assert np.array_equal(raw.ticks[others], clean.ticks[others])
 
 
 def test_a_flat_window_has_an_answer(scorer: Scorer) -> None:
-    assert np.isfinite(scorer.score(np.full((1, 1, 320), 0.7, np.float32)).error).all()
+    assert np.isfinite(scorer.score(np.full((1, 1, 320), 0.7, np.float32)).ax).all()
 
 
 def test_no_windows_give_no_answers(scorer: Scorer) -> None:
     raw = scorer.score(np.empty((0, 1, 320), np.float32))
-    assert raw.error.shape == (0,)
+    assert raw.ax.shape == (0,)
     assert raw.ticks.shape == (0, 320)
 
 

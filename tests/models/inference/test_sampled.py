@@ -93,7 +93,7 @@ def test_filtered_windows_get_the_whole_networks_answer(name: str, kind: str) ->
     generator, _ = load_generator(shipped(name))
     assert isinstance(generator, DenseGenerator)
     windows = filter_raw(raw_signals(kind))
-    expected, found = answer_of_all(generator, windows), Reconstructor(generator).score(windows).error
+    expected, found = answer_of_all(generator, windows), Reconstructor(generator).score(windows).ax
     apart = np.abs(found - expected) / expected
     assert apart[expected > 1e-4].max() < 1e-4
     assert apart.mean() < 1e-5
@@ -110,7 +110,7 @@ def test_several_leads_are_sampled_alike(leads: int) -> None:
     sampled = reconstructor._sampled
     assert sampled is not None
     assert sampled(torch.from_numpy(scale(windows)))[1] is None
-    assert reconstructor.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    assert reconstructor.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
     windows[7, leads - 1, 101] += 0.1
     unknown = sampled(torch.from_numpy(scale(windows)))[1]
     assert unknown is not None
@@ -121,7 +121,7 @@ def test_a_window_that_passed_no_filter_gets_the_whole_networks_answer(
     scorer: Reconstructor, generator: DenseGenerator
 ) -> None:
     windows = np.random.default_rng(0).standard_normal((200, 1, LENGTH)).astype(np.float32)
-    assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    assert scorer.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
 
 
 def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer: Reconstructor, generator: DenseGenerator) -> None:
@@ -133,7 +133,7 @@ def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer: Reconstructor, g
         unknown = sampled(torch.from_numpy(scale(windows)))[1]
     assert unknown is not None
     assert unknown.all()
-    assert scorer.score(windows).error == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    assert scorer.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
 
 
 def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer: Reconstructor) -> None:
@@ -142,7 +142,7 @@ def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer: Reconstr
     windows[40] = np.random.default_rng(0).standard_normal((1, LENGTH))
     found = scorer.score(windows)
     others = np.arange(len(windows)) != 40
-    assert np.array_equal(found.error[others], alone.error[others])
+    assert np.array_equal(found.ax[others], alone.ax[others])
     assert np.array_equal(found.ticks[others], alone.ticks[others])
 
 
@@ -158,7 +158,7 @@ def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer: Recon
         for count in [*range(1, 301), 511, 512, 513, 599]:
             part = slice(600 - count, None)
             found = scorer.score(windows[part])
-            assert np.array_equal(found.error, alone.error[part])
+            assert np.array_equal(found.ax, alone.ax[part])
             assert np.array_equal(found.ticks, alone.ticks[part])
     finally:
         torch.set_num_threads(before)

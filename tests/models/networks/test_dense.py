@@ -115,7 +115,7 @@ def test_a_stored_student_scores_as_it_did_before(made_up_score: Score, tmp_path
     x = torch.from_numpy(scale(windows_mv))
     with torch.no_grad():
         expected = (generator(x)[0] - x).square().mean(dim=(1, 2)).numpy()
-    assert np.allclose(found.score(windows_mv).error, expected, rtol=1e-5)
+    assert np.allclose(found.score(windows_mv).ax, expected, rtol=1e-5)
 
 
 def test_an_unknown_architecture_is_refused() -> None:

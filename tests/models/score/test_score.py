@@ -214,7 +214,7 @@ def test_too_few_beats_are_refused() -> None:
 
 def test_patients_that_do_not_fit_the_beats_are_refused() -> None:
     beats = normal_beats(1000, seed=14)
-    with pytest.raises(ScoreError, match="3 patients and 2000 values of A\(x\) were given for 2000 beats"):
+    with pytest.raises(ScoreError, match=r"3 patients and 2000 values of A\(x\) were given for 2000 beats"):
         fit_score(beats, beats, patients=np.arange(3), unseen=np.ones(2000))
     with pytest.raises(ScoreError, match="4 patients are too few"):
         fit_score(beats, beats, patients=np.arange(2000) % 4, unseen=np.ones(2000))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ecgmon.models.inference.reconstruction import Scorer
-from ecgmon.pipelines.evaluation.model_card import FAILING, SECTIONS, CardError, failure_cases, worst, write
+from ecgmon.pipelines.evaluation.model_card import SECTIONS, CardError, failure_cases, worst, write
+from ecgmon.pipelines.evaluation.model_card_pictures import FAILING
 from ecgmon.pipelines.training.mitdb import prepare
 from ecgmon.pipelines.training.records import BEAT
 

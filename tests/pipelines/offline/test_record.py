@@ -35,8 +35,8 @@ def test_a_record_has_the_beats_and_scores_of_the_stream_bit_for_bit(
     for k, beat in enumerate(streamed.beats):
         window = streamed.windows[k : k + 1]
         raw = scorer.score(window[:, :1])
-        evidence, _ = history.observe(window, raw.error, raw.ticks, beat["rr"][None], beat["rr_ratio"][None])
-        ax.append(raw.error[0])
+        evidence, _ = history.observe(window, raw.ax, raw.ticks, beat["rr"][None], beat["rr_ratio"][None])
+        ax.append(raw.ax[0])
         score.append(scorer.info.score.score(evidence)[0])
         features.append(evidence.features[0])
     assert scored.beats.tobytes() == streamed.beats.tobytes()

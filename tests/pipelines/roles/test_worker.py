@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zmq
 
-from ecgmon.models.inference.reconstruction import Raw, Scorer
+from ecgmon.models.inference.reconstruction import Reconstruction, Scorer
 from ecgmon.pipelines import wire
 from ecgmon.pipelines.roles.worker import Worker
 
@@ -32,7 +32,7 @@ class Broken:
         self.info = self._good.info
         self.left = 1
 
-    def score(self, windows: NDArray[np.float32]) -> Raw:
+    def score(self, windows: NDArray[np.float32]) -> Reconstruction:
         self.left -= 1
         if self.left < 0:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -115,7 +115,7 @@ def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor: Monitor, worki
         assert isinstance(message, wire.Scores)
         errors, ticks = wire.unpack_scores(frames, n)
         expected = Scorer().score(beats(n))
-        assert np.array_equal(errors, expected.error)
+        assert np.array_equal(errors, expected.ax)
         assert np.array_equal(ticks, expected.ticks)
     again = greeted(monitor)
     assert again.device == "cpu"

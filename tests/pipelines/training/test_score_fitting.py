@@ -10,7 +10,7 @@ import pytest
 
 from ecgmon.models.features import NAMES
 from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
-from ecgmon.models.score.evidence import log_error
+from ecgmon.models.score.evidence import log_ax
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.training import score_fitting
 from ecgmon.pipelines.training.fitting import TrainingError
@@ -70,8 +70,8 @@ def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset: Da
         ("220", "ds1-b"),
     ):  # every other patient, from the first on
         here = dataset.windows(dataset.beats[dataset.of_records([record])][:50])[:, :1]
-        found = halves.error(dataset.records.index(record), here)
-        assert np.array_equal(found, generators[unseen].score(here).error)
+        found = halves.ax(dataset.records.index(record), here)
+        assert np.array_equal(found, generators[unseen].score(here).ax)
 
 
 @pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1", "all-b"), ("fold0", "fold1")])
@@ -87,7 +87,7 @@ def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(
     streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
     assert streamed.unseen is not None
     known = np.isfinite(streamed.unseen)
-    assert np.allclose(log_error(streamed.unseen[known]), streamed.evidence.features[known, 0])
+    assert np.allclose(log_ax(streamed.unseen[known]), streamed.evidence.features[known, 0])
 
 
 def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(
