@@ -208,7 +208,7 @@ def test_beats_that_do_not_fit_the_stream_are_refused() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(5, seed=15)
     with pytest.raises(EvidenceError, match="2 lead"):
         History(2).observe(windows[:, :1], error, squared_error, rr, rr_ratio)
-    with pytest.raises(EvidenceError, match="4 errors"):
+    with pytest.raises(EvidenceError, match="4 values"):
         History(2).observe(windows, error[:4], squared_error, rr, rr_ratio)
     with pytest.raises(EvidenceError, match="multiple of 224"):
         History.restore(2, b"\0" * 100)
