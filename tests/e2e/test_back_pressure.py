@@ -130,4 +130,4 @@ def test_live_and_waiting_sources_do_not_share_a_producer(ecgmon: RunEcgmon, tmp
     config.write_text(configuration(tmp_path, runtime, sources))
     done = ecgmon("producer", "--config", config)
     assert done.returncode == 3
-    assert "a producer each" in done.stderr
+    assert "separate producers" in done.stderr
