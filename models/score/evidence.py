@@ -1,8 +1,8 @@
 """What is known of a beat when it is scored: its reconstruction, its rhythm, and how it compares with the beats before.
 
-A reconstruction error says how unlike all normal beats a beat is.  It cannot say that a beat is
-unlike those of its own patient, or that it came early; both are what a premature beat is known by.
-A bounded :class:`ecgmon.models.score.history.History` of its stream measures that, causally; this module names what it measures:
+A(x) says how much a beat differs from all normal beats.  It does not say that a beat differs from those of its own
+patient, or that it came early, and both are typical of a premature beat.  A bounded
+:class:`ecgmon.models.score.history.History` of the stream measures that, from earlier beats only.  These are the features:
 
 =========  ===========================================================================================
 error      log of A(x)
@@ -19,15 +19,14 @@ own_qrs_2  ``own_qrs`` on the second lead
 own_p_2    ``own_p`` on the second lead
 =========  ===========================================================================================
 
-In all of them but ``spread`` and ``jump`` more is odder by design; nothing is measured against a label here.
-A feature that cannot be known yet, or at all, is NaN: what is said of the beats before needs some of them, and
-a lead that shows nothing under this beat has nothing to compare.
+In all but ``spread`` and ``jump``, a higher value is more abnormal.  No label takes part in them.  A feature that is not
+known is NaN: a comparison needs some earlier beats, and a lead without signal under this beat cannot be compared.
 
 How far a part of a beat is from the beats before is the thirtieth percentile of its mean squared
-differences to each.  The percentile asks that a third of the recent beats look like this one, so a
-few earlier ones of an ectopic focus do not make it usual; dividing by the stream's own amplitude
-makes streams comparable.  The percentile (the fifteenth was tried) and the ticks of both parts were chosen with
-abnormal beats in sight.
+differences to each.  It is low only if a third of the recent beats look like this one, so a
+few earlier beats of an ectopic focus do not make it low.  Dividing by the stream's own amplitude makes streams
+comparable.  The percentile (the fifteenth was tried) and the ticks of both parts were chosen with the results on
+abnormal beats known.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ HANDICAP: Final = float(np.log10(2))
 
 
 class ScoreError(Exception):
-    """A score that cannot be fitted, or stored parts that are none."""
+    """A score cannot be fitted, or stored parts are damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class FeatureSet:
     added : tuple of str
         Features whose standard scores are added.
     joined : tuple of str
-        Features of the density where it meets the patients it was fitted to; none where there is no density.
+        Features of the density, if it is for the patients that it was fitted to; empty where there is no density.
     carried : tuple of str
-        Features of the density where it meets others.
+        Features of the density, if it is for other patients.
     """
 
     name: str
@@ -77,7 +77,7 @@ FEATURE_SETS: Final = (
     FeatureSet("no own beats", ("error", "early", "spread")),
     FeatureSet("reconstruction", ("error",)),
 )
-"""Sets of features, best first.  A beat is scored by the first whose features are all known of it."""
+"""Sets of features, best first.  A beat is scored by the first set of which it has all features."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +124,7 @@ class JointScore:
 
     @classmethod
     def restore(cls, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Make it from :meth:`to_dict`'s answer and the density's arrays: see :meth:`Score.restore`."""
+        """Make it from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
         names, density = tuple(plain["names"]), Density.from_arrays(arrays)
         if not set(names) <= set(NAMES) or len(names) != len(density.mean):
             raise ScoreError(
@@ -218,7 +218,7 @@ class Part:
 
     @classmethod
     def restore(cls, known: FeatureSet, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
-        """Make a part from :meth:`to_dict`'s answer and the density's arrays: see :meth:`Score.restore`."""
+        """Make a part from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
         mean, scale = (
             np.array([plain[which][name] for name in known.added], np.float64) for which in ("mean", "scale")
         )
