@@ -1,7 +1,6 @@
 """The stages of a segmenter as compiled loops, and the one array of bytes that holds what they remember.
 
-:mod:`ecgmon.pipelines.segmentation.segmenter` calls them.  Each is plain Python too: the tests run a stream through the
-uncompiled functions and compare the items.
+:mod:`ecgmon.pipelines.segmentation.segmenter` calls them.
 """
 
 from __future__ import annotations

@@ -217,7 +217,9 @@ def open_source(
         ) from error
     fs, seconds = record.fs, record.length / record.fs
     if loop < 0:
-        raise RangeError(f"{ref.stream}: cannot be repeated {loop} times; expected 1 or more, or 0 for forever")
+        raise RangeError(
+            f"{ref.stream}: cannot be repeated {loop} times; expected 1 or more, or 0 to repeat without end"
+        )
     if not (0 <= start < seconds) or (stop is not None and not stop > start):
         raise RangeError(
             f"{ref.stream}: no samples from {start:g} s to {'the end' if stop is None else f'{stop:g} s'}; "

@@ -135,8 +135,8 @@ def open_record(ref: RecordRef, *, leads: Sequence[str] | None = None) -> Record
 
     Notes
     -----
-    A lead that cannot be used (no voltage, no gain) is left out with a note.  It is an error if no
-    other lead is left.  Signals with several samples per frame are read at the frame rate, as the mean
+    A lead that cannot be used (no voltage, no gain) is left out with a note.  It is an error if it
+    was requested or if no other lead is left.  Signals with several samples per frame are read at the frame rate, as the mean
     of each frame.  Records of several segments are read as one.
     """
     if ref.path is None:

@@ -288,7 +288,7 @@ def _train_until(
             if training.step % LOG_EVERY == 0:
                 entry |= {"rate": rate, **terms, "restarts": training.restarts}
             if training.step % steps_per_epoch == 0:
-                entry["held_out_reconstruction"] = float(np.mean(errors(training.generator, dataset, held_out)))
+                entry["held_out_reconstruction"] = float(np.mean(ax_of(training.generator, dataset, held_out)))
             if entry:
                 log.write(json.dumps({"step": training.step, "epoch": training.step / steps_per_epoch} | entry) + "\n")
                 log.flush()
@@ -330,7 +330,7 @@ def fingerprint(generator: AnyGenerator) -> str:
     return digest.hexdigest()
 
 
-def errors(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
+def ax_of(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
     """Compute A(x) of some beats, cut at their annotations; shape (n,)."""
     import torch
 
@@ -350,7 +350,7 @@ def tested(generator: AnyGenerator, dataset: Dataset, used: Split) -> dict[str, 
     This is only reported; no choice depends on it.
     """
     beats = dataset.beats[used.test]
-    return separation(errors(generator, dataset, beats), beats["aami"])
+    return separation(ax_of(generator, dataset, beats), beats["aami"])
 
 
 def _scaled(dataset: Dataset, beats: NDArray[np.void]) -> list[NDArray[np.float32]]:

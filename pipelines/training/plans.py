@@ -179,7 +179,7 @@ def _conclude(run: Run, dataset: Dataset, folder: Path, times: list[float]) -> N
     """Write down what a finished run came to."""
     generator, about = training.trained(folder)
     used = split_of(dataset, run.split)
-    held_out = training.errors(generator, dataset, dataset.beats[used.held_out])
+    held_out = training.ax_of(generator, dataset, dataset.beats[used.held_out])
     result = {
         "name": run.name,
         "what": run.what,

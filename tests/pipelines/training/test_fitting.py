@@ -90,8 +90,8 @@ def test_training_learns_to_reconstruct_normal_beats(
 ) -> None:
     short = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"epochs": 2})
     early = fit(beats, tmp_path, short, "all")
-    before = training.errors(early.generator, beats, held_out(beats)).mean()
-    after = training.errors(finished[0].generator, beats, held_out(beats)).mean()
+    before = training.ax_of(early.generator, beats, held_out(beats)).mean()
+    after = training.ax_of(finished[0].generator, beats, held_out(beats)).mean()
     assert after < 0.75 * before
 
 
