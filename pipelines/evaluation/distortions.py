@@ -1,13 +1,13 @@
-"""Known distortions, put into normal beats: they show whether the error per tick points at what is odd.
+"""Known distortions of normal beats, to test whether the error per tick is largest where the beat is distorted.
 
 Each function takes filtered windows in mV, as :func:`ecgmon.models.windows.cut` makes them, draws sizes and
-places from a random generator, and returns the distorted windows with the ticks that it changed.
-What is done to the windows comes before :func:`ecgmon.models.windows.scale`: a spike shrinks the rest of the
+places from a random generator, and returns the distorted windows and the ticks that it changed.
+The windows are distorted before :func:`ecgmon.models.windows.scale`: a spike shrinks the rest of the
 scaled window, but the ticks that were distorted stay the same.
 
 A shape that is added to the signal (ST shift, spike) is drawn as it would be recorded and passed
-through the window filter, which is linear: the result is what the filter makes of a distorted
-recording.  What is done to a wave of the beat itself (QRS, P, T) is done to the filtered wave.
+through the window filter.  The filter is linear, so the result equals a filtered recording with that shape.
+A change of a wave of the beat itself (QRS, P, T) is applied to the filtered wave.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ Distortion: TypeAlias = (
 """From windows, shape (n, leads, 320), in mV, to distorted windows and changed ticks, shape (n, 320)."""
 
 CHANGED_SHARE: Final = 0.1
-"""The changed ticks are all from the first to the last where the change is over this share of its largest.
+"""Share of the largest change.  The changed ticks run from the first to the last tick whose change is over it.
 
-The filter spreads every change over its whole length; what is under a tenth can hardly be seen, and
-is under a hundredth of the largest in a squared difference.  Where a change crosses zero on its way,
-as at the R peak of a widened complex, one is still inside the distortion.
+The filter spreads every change over its whole length; a change under a tenth of the largest can hardly be
+seen, and its square is under a hundredth of the largest square.  A tick between the first and the last where
+the change crosses zero, as at the R peak of a widened complex, counts as changed.
 """
 
 LEAST_CHANGE: Final = 0.05
-"""Change in mV under which nothing was distorted: half a small square of ECG paper.  A beat without a P
+"""Smallest change in mV that counts as a distortion: half a small square of ECG paper.  A beat without a P
 wave cannot lose it."""
 
 QRS_SECONDS: Final = 0.1
@@ -45,11 +45,11 @@ QRS_SECONDS: Final = 0.1
 standardization and interpretation of the electrocardiogram, part III, 2009)."""
 
 WIDENING: Final = (1.5, 2.2)
-"""Factor that a QRS complex is stretched by: 0.12 s and more is wide (same source); this is 0.15 to 0.22 s,
-as in bundle branch block and in beats from the ventricles."""
+"""Range of the factor by which a QRS complex is stretched.  0.12 s and more is wide (same source); the factor gives
+0.15 to 0.22 s, as in bundle branch block and in beats from the ventricles."""
 
 P_SECONDS: Final = (-0.26, -0.06)
-"""Where a P wave lies, from the R peak: a PR interval of 0.12 to 0.20 s, and 0.04 to 0.06 s from the
+"""First and last time of a P wave, from the R peak: a PR interval of 0.12 to 0.20 s, and 0.04 to 0.06 s from the
 beginning of the QRS complex to its peak."""
 
 ST_SHIFT: Final = (0.2, 0.4)
@@ -57,23 +57,23 @@ ST_SHIFT: Final = (0.2, 0.4)
 universal definition of myocardial infarction (Thygesen et al., 2018)."""
 
 ST_SECONDS: Final = (0.05, 0.07, 0.16, 0.30)
-"""From the R peak: the shift begins at the J point, is whole, begins to fade at the end of the ST segment,
-and has faded with the T wave."""
+"""Times from the R peak: the shift begins (J point), is complete, begins to fade (end of the ST segment), and has
+faded (end of the T wave)."""
 
 SPIKE: Final = (0.5, 1.5)
-"""Height of a spike in mV, up or down: as high as an R wave, as the movement of an electrode makes it."""
+"""Height of a spike in mV, up or down: as high as an R wave.  A moving electrode makes such spikes."""
 
 SPIKE_SECONDS: Final = (0.03, 0.08)
-"""Duration of a spike, from foot to foot."""
+"""Duration of a spike in s, from its beginning to its end."""
 
 SPIKE_WITHIN: Final = (-0.35, 0.45)
-"""Where a spike may have its peak, from the R peak, in s: inside the window with room for its feet."""
+"""First and last time of the peak of a spike, from the R peak, in s: the whole spike lies inside the window."""
 
 COUPLING: Final = (0.40, 0.50)
-"""RR interval before an early beat, in s; it follows the T wave of the beat before closely."""
+"""RR interval before an early beat, in s; the early beat follows closely after the T wave of the previous beat."""
 
 _T_SECONDS: Final = (0.08, 0.11, 0.39, 0.42)  # from R: fades in after the QRS complex and out before the next beat
-_FADE_SECONDS: Final = 0.03  # over which a wave is faded in and out, so that cutting it makes no edges
+_FADE_SECONDS: Final = 0.03  # a wave is faded in and out over this time, so that the cut makes no edges
 
 _SECONDS: Final = (np.arange(LENGTH) - BEFORE) / FS
 _RAW_SECONDS: Final = (np.arange(RAW_LENGTH) - RAW_BEFORE) / FS
@@ -82,7 +82,7 @@ _RAW_SECONDS: Final = (np.arange(RAW_LENGTH) - RAW_BEFORE) / FS
 def widened_qrs(
     windows: NDArray[np.float32], random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Stretch the QRS complex in time by a factor of :data:`WIDENING`; what lies around it stays in place.
+    """Stretch the QRS complex in time by a factor of :data:`WIDENING`; the rest of the window stays in place.
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def widened_qrs(
 def missing_p(
     windows: NDArray[np.float32], random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Draw a straight line through the place of the P wave, :data:`P_SECONDS`.
+    """Replace the P wave, :data:`P_SECONDS`, by a straight line.
 
-    A beat that shows no P wave comes back with no tick changed.
+    In a beat without a visible P wave no tick counts as changed.
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ def st_shift(
 
     Notes
     -----
-    The window filter passes nothing under 3 Hz, so a lasting shift would not be seen at all, and of one
-    that comes and goes within a beat the beginning and the fading are seen best.
+    The window filter passes nothing under 3 Hz.  A lasting shift would be invisible; a shift within one beat shows
+    mostly at its beginning and where it fades.
     """
     size = _either_sign(random, ST_SHIFT, len(windows))
     shape = np.interp(_RAW_SECONDS, ST_SECONDS, (0.0, 1.0, 1.0, 0.0))
@@ -182,9 +182,9 @@ def spike(windows: NDArray[np.float32], random: np.random.Generator) -> tuple[ND
 def early_beat(
     windows: NDArray[np.float32], random: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Draw the T wave of a beat that came only :data:`COUPLING` before, over the P wave.
+    """Add the T wave of a previous beat that came only :data:`COUPLING` earlier; it lies over the P wave.
 
-    The beat before is taken to look like the beat itself, whose own T wave is drawn a second time.
+    The previous beat is assumed to look like the beat itself: the beat's own T wave is added a second time.
 
     Parameters
     ----------
@@ -208,14 +208,14 @@ DISTORTIONS: Final[dict[str, Distortion]] = {
     "ST shift": st_shift,
     "spike": spike,
 }
-"""The distortions that explanations are tested with.  :func:`early_beat` is not among them: its rhythm is
-what is odd about it, and a window shows that only where the T wave before happens to fall."""
+"""Distortions that explanations are tested with, by name.  :func:`early_beat` is not one of them: an early beat differs in
+rhythm, and a window shows that only where the T wave of the previous beat lies."""
 
 
 def _with_changed(
     windows: NDArray[np.float32], change: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Add a change, broadcast over the leads, and tell which ticks it spans in any of them."""
+    """Add a change, broadcast over the leads; return the windows and the ticks that it spans in any lead."""
     size = np.abs(np.broadcast_to(change, windows.shape))
     largest = size.max(axis=-1, keepdims=True)
     large = ((size > CHANGED_SHARE * largest) & (largest >= LEAST_CHANGE)).any(axis=1)

@@ -1,9 +1,9 @@
-"""Measure the streaming segmenter against reference beats, as ANSI/AAMI EC57 has it.
+"""Measure the streaming segmenter against reference beats, as ANSI/AAMI EC57 defines it.
 
 A detected beat and a reference beat match if they are within 150 ms of each other, one to one, nearest first.
-Figures are gross: over all beats of all records together.  Ventricular flutter, where single beats cannot be told, is left
-out: annotations from ``[`` to ``]``.  Everything is said twice, for whole records and without their
-first five minutes, which EC57 grants a detector for learning.
+Figures are gross: over all beats of all records together.  Ventricular flutter (annotations from ``[`` to ``]``) is left
+out, because it has no single beats.  Every figure is given twice: for whole records, and without their first five
+minutes, which EC57 allows a detector for learning.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 LEARNING_SECONDS: Final = 300.0
-"""Beginning of a record that EC57 grants for learning."""
+"""Beginning of a record that EC57 allows for learning."""
 
 CHUNK_SECONDS: Final = 1.0
-"""Length of the chunks that records are fed in."""
+"""Length of the chunks in which a record is fed to the segmenter."""
 
 BEAT_SYMBOLS: Final = frozenset("NLRBAaJSVrFejnE/fQ?")
 """WFDB annotation symbols that stand for a beat (WFDB Applications Guide, annotation codes)."""
@@ -43,7 +43,7 @@ FLUTTER_ENDS: Final = "]"
 """WFDB annotation symbols around ventricular flutter or fibrillation."""
 
 READ_SECONDS: Final = 600.0
-"""Signal that is read from disk at once."""
+"""Length of the signal that is read from disk at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class BeatCounts:
     fn: int = 0
 
     def __add__(self, other: BeatCounts) -> BeatCounts:
-        """Count over both."""
+        """Add the counts of two results."""
         return BeatCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     @property
@@ -81,7 +81,7 @@ class BeatCounts:
         return 2 * self.tp / total if total else None
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON."""
+        """Return the counts and shares as plain values, for JSON."""
         return {
             "tp": self.tp,
             "fp": self.fp,
@@ -120,7 +120,7 @@ class Reference:
         return cls(annotations.sample[is_beat], np.array(stretches, np.int64).reshape(-1, 2))
 
     def outside_flutter(self, sample: NDArray[np.int64], margin: int = 0) -> NDArray[np.bool_]:
-        """Tell which samples are farther than ``margin`` from every stretch of flutter."""
+        """Return which samples are farther than ``margin`` from every stretch of flutter."""
         outside = np.ones(len(sample), np.bool_)
         for start, end in self.flutter:
             outside &= (sample < start - margin) | (sample > end + margin)
@@ -135,12 +135,12 @@ def match_beats(reference: NDArray[np.int64], detected: NDArray[np.int64], windo
     reference, detected : ndarray of int64, shape (m,) and (n,)
         Sample indices, in order.
     window : int
-        Farthest distance of a match, in samples.
+        Largest distance of a match, in samples.
 
     Returns
     -------
     ndarray of int64, shape (matches, 2)
-        Positions in ``reference`` and in ``detected``.  Of two beats that could be matched with the same one, the nearer is.
+        Positions in ``reference`` and in ``detected``.  Where two beats could match the same one, the nearer is matched.
     """
     pairs: list[tuple[int, int]] = []
     i = j = 0
@@ -153,7 +153,7 @@ def match_beats(reference: NDArray[np.int64], detected: NDArray[np.int64], windo
             else:
                 i += 1
         elif j + 1 < len(detected) and abs(detected[j + 1] - reference[i]) < distance:
-            # Passed over for the next one: the reference beat before, if it was passed over, too, can have it
+            # The next detected beat is nearer; the previous reference beat may take this one, if it has no match
             if last_i < i - 1 and abs(detected[j] - reference[i - 1]) <= window:
                 pairs.append((i - 1, j))
             j += 1
@@ -170,7 +170,7 @@ def match_beats(reference: NDArray[np.int64], detected: NDArray[np.int64], windo
 
 @dataclass(frozen=True, slots=True)
 class RecordResult:
-    """How the segmenter did on one record.
+    """Result of the segmenter on one record.
 
     Attributes
     ----------
@@ -181,7 +181,7 @@ class RecordResult:
     offsets : ndarray of float64, shape (tp,)
         Detected R peak minus reference, in seconds.
     delays : ndarray of float64, shape (beats,)
-        From an R peak to the sample that made its item known, in seconds.
+        From an R peak to the sample at which its item was complete, in seconds.
     false_of_bad_quality : int
         Detected beats without a match whose quality is not usable.
     quality_seconds : dict of str to int
@@ -201,7 +201,7 @@ class RecordResult:
     invented: NDArray[np.int64]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the result as plain values, for JSON."""
         return {
             "lead": self.lead,
             **self.counts.as_dict(),
@@ -266,9 +266,9 @@ def stream_record(
     Returns
     -------
     items : Items
-        All items, the end included.
+        All items, including those at the end.
     segmenter : Segmenter
-        The one that made them.
+        The segmenter that made them.
     """
     segmenter = Segmenter(record.fs, record.leads, settings=settings)
     parts = [segmenter.push(chunk) for chunk in _chunks(record, max(1, round(chunk_seconds * record.fs)))]
@@ -299,23 +299,23 @@ def evaluate_records(
     Parameters
     ----------
     folder : Path
-        WFDB records, in sub-folders, too; those without annotated beats are left out: a record whose annotations tell of
-        rhythms alone would have nothing but false beats.
+        WFDB records, also in sub-folders.  Records without annotated beats are left out: where only rhythms are
+        annotated, every detected beat would count as false.
     annotator : str
         Suffix of the annotation files.
     chunk_seconds : float
-        Length of the chunks that records are fed in; it does not change the result.
+        Length of the chunks in which records are fed to the segmenter; it does not change the result.
     settings : SegmentSettings
-        Figures of the methods, the same for every record.
+        Settings of the segmenter, the same for every record.
     progress : bool
-        Show a bar on standard error while at work.
+        Show a progress bar on standard error.
     inspect : callable, optional
-        Is given every record's stream id, sampling frequency in Hz, annotations and items.
+        Called for every record with its stream id, sampling frequency in Hz, annotations and items.
 
     Returns
     -------
     dict of str to RecordResult
-        By record.
+        Results by stream id.
 
     Raises
     ------
@@ -345,18 +345,18 @@ def evaluate_records(
             inspect(ref.stream, record.fs, annotations, items)
     if not results:
         raise AnnotationError(
-            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; expected symbols as N or V"
+            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; expected symbols such as N or V"
         )
     return results
 
 
 def summarise(results: dict[str, RecordResult]) -> dict[str, Any]:
-    """Put the results of records together into the gross figures.
+    """Calculate the gross figures from the results of all records.
 
     Parameters
     ----------
     results : dict of str to RecordResult
-        By record.
+        Results by stream id.
 
     Returns
     -------
@@ -385,10 +385,10 @@ def evaluate_stream(
     settings: SegmentSettings = DEFAULT_SETTINGS,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure the segmenter on a folder: :func:`evaluate_records`, then :func:`summarise`."""
+    """Measure the segmenter on a folder of records: :func:`evaluate_records`, then :func:`summarise`."""
     return summarise(evaluate_records(folder, chunk_seconds=chunk_seconds, settings=settings, progress=progress))
 
 
 def _spread(values: NDArray[np.float64], percentiles: dict[str, int]) -> dict[str, float | None]:
-    """Give percentiles by name; None of nothing."""
+    """Return percentiles by name; each is None if there are no values."""
     return {name: float(np.percentile(values, p)) if len(values) else None for name, p in percentiles.items()}

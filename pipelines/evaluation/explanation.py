@@ -1,14 +1,13 @@
-"""Does the error per tick point at what is odd?  Tried with known distortions of held-out normal beats.
+"""Measure whether the error per tick is largest where a beat is distorted.
 
-A score that says "odd" is worth more if it also says where.  Here the answer is known: a distortion
-(:mod:`ecgmon.pipelines.evaluation.distortions`) is put into a normal beat, and the most anomalous tenth of the ticks is
-compared with the ticks that were distorted.  Three ways to rank ticks are measured side by side:
+A known distortion (:mod:`ecgmon.pipelines.evaluation.distortions`) is put into held-out normal beats, and the most
+anomalous tenth of the ticks is compared with the ticks that were distorted.  Three ways to rank ticks are measured:
 
 ========  ==========================================================================================
 error     squared difference of beat and reconstruction, as A(x) averages it
 smoothed  the same, as a moving mean over :data:`ecgmon.models.inference.ticks.SMOOTHING_SECONDS`
-relative  the smoothed error over the smoothed error that is usual at that tick in normal beats: what
-          ``ecgmon explain`` draws
+relative  the smoothed error divided by the usual smoothed error of normal beats at that tick;
+          ``ecgmon explain`` draws it
 ========  ==========================================================================================
 """
 
@@ -30,24 +29,24 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.dataset import Dataset
 
 TOP: Final = LENGTH // 10
-"""Ticks that are the most anomalous tenth of a window."""
+"""Number of ticks in the most anomalous tenth of a window."""
 
 AIM: Final = 0.9
-"""Share of the most anomalous tenth of the ticks that should lie inside the distortion, on average."""
+"""Target for the mean share of the most anomalous tenth of the ticks that lies inside the distortion."""
 
 BEATS: Final = 2000
-"""Beats that are distorted."""
+"""Number of beats to distort."""
 
 RANKINGS: Final = ("error", "smoothed", "relative")
-"""Ways to rank ticks that are measured, see the module."""
+"""The ways to rank ticks; see the module's docstring."""
 
 
 class ExplanationError(Exception):
-    """Too few beats to try explanations with."""
+    """Too few beats to evaluate explanations."""
 
 
 def compare(ranking: NDArray[np.floating[Any]], distorted: NDArray[np.bool_]) -> dict[str, float]:
-    """Tell how much of the most anomalous tenth of the ticks lies inside a distortion.
+    """Measure how much of the most anomalous tenth of the ticks lies inside a distortion.
 
     Parameters
     ----------
@@ -58,8 +57,8 @@ def compare(ranking: NDArray[np.floating[Any]], distorted: NDArray[np.bool_]) ->
     Returns
     -------
     dict of str to float
-        ``inside``: share of the :data:`TOP` ticks that is inside, mean over the beats, which :data:`AIM`
-        is held against; ``half`` and ``all``: share of the beats with at least half, with all of them inside.
+        ``inside``: share of the :data:`TOP` ticks that lie inside, mean over the beats, to compare with :data:`AIM`;
+        ``half`` and ``all``: share of the beats that have at least half, and all, of these ticks inside.
     """
     top = np.argpartition(-ranking, TOP - 1, axis=-1)[:, :TOP]
     inside = np.take_along_axis(distorted, top, axis=-1).mean(axis=-1)
@@ -71,7 +70,7 @@ def compare(ranking: NDArray[np.floating[Any]], distorted: NDArray[np.bool_]) ->
 
 
 def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> dict[str, Any]:
-    """Distort normal beats and see where the error per tick points.
+    """Distort normal beats and measure how many of the most anomalous ticks lie inside the distortion.
 
     Parameters
     ----------
@@ -79,15 +78,15 @@ def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> di
     normal : ndarray of float32, shape (n, leads, 320)
         Filtered windows in mV to distort, with the scorer's number of leads.
     seed : int
-        Decides sizes and places of the distortions.
+        Seed for the sizes and places of the distortions.
 
     Returns
     -------
     dict
-        For JSON.  ``distortions`` has for each by name: ``beats`` distorted (a beat without a P wave
-        cannot lose it), ``span``: share of the window that the distortion covers, which is what ticks drawn
-        by lot would find, ``rises``: share of the beats whose A(x) rises, and one :func:`compare` for each of
-        :data:`RANKINGS`.  ``mean`` is the mean over the distortions.
+        For JSON.  ``distortions`` has for each by name: ``beats``: number of distorted beats (a beat without a P wave
+        cannot lose it); ``span``: share of the window that the distortion covers, which is also the expected share of
+        ticks chosen at random; ``rises``: share of the beats whose A(x) rises; and the result of :func:`compare` for
+        each of :data:`RANKINGS`.  ``mean`` is the mean over the distortions.
 
     Raises
     ------
@@ -123,22 +122,23 @@ def measure(scorer: Scorer, normal: NDArray[np.float32], *, seed: int = 0) -> di
 
 
 def evaluate(scorer: Scorer, dataset: Dataset, split_name: str, *, beats: int = BEATS, seed: int = 0) -> dict[str, Any]:
-    """Run :func:`measure` on held-out normal beats of a data set, drawn by lot.
+    """Run :func:`measure` on held-out normal beats of a data set, chosen at random.
 
     Parameters
     ----------
     scorer : Scorer
     dataset : Dataset
     split_name : str
-        The split that the scorer's generator was trained on: its held-out beats are taken.
+        The split that the scorer's generator was trained on; its held-out beats are used.
     beats : int
-        Beats to distort, at most; fewer where fewer are held out.
+        Largest number of beats to distort; fewer if fewer are held out.
     seed : int
+        Seed for the choice of the beats and for the distortions.
 
     Returns
     -------
     dict
-        Of :func:`measure`, with ``split`` and ``model`` (its fingerprint).
+        The result of :func:`measure`, with ``split`` and ``model`` (the fingerprint of the model).
 
     Raises
     ------
@@ -151,12 +151,12 @@ def evaluate(scorer: Scorer, dataset: Dataset, split_name: str, *, beats: int = 
 
 
 def table(found: dict[str, Any]) -> str:
-    """Write what :func:`measure` found as a table in Markdown.
+    """Format the result of :func:`measure` as a table in Markdown.
 
     Returns
     -------
     str
-        Shares of the most anomalous tenth of the ticks that lie inside, in percent.
+        Shares of the most anomalous tenth of the ticks that lie inside the distortion, in percent.
     """
     lines = [
         "| distortion | beats | of the window, % | A(x) rises, % | error, % | smoothed, % | relative, % | all inside, % |",

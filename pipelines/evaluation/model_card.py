@@ -1,26 +1,26 @@
-"""Tables and pictures of the model card, made from result files and nothing else.
+"""Tables and pictures of the model card, made from result files only.
 
-The card is a page of text written by hand.  This module writes what is between a pair of markers, such as
-``<!-- beatgan -->`` and ``<!-- /beatgan -->``.  A run replaces that and leaves the other text as it is.
-Pictures go into a folder beside the card with the same name.
+The card is a page of text written by hand.  This module replaces the text between pairs of markers, such as
+``<!-- beatgan -->`` and ``<!-- /beatgan -->``, and does not change the other text.
+Pictures are written to a folder beside the card, with the card's name.
 
 ==================  ================================================================================
-result file         what it holds
+result file         contents
 ==================  ================================================================================
 beatgan.json        ``ecgmon evaluate beatgan --json``: ``score``, ``raw``, ``teacher_raw``: ``auc``
                     and ``ap``, each ``mean`` and ``std``; ``per_class``, ``model``, ``teacher``
-inter-patient.json  the same of ``ecgmon evaluate inter-patient --json``
+inter-patient.json  ``ecgmon evaluate inter-patient --json``, with the same keys
 beatgan.npz,        every tested beat: ``score`` float32, ``aami`` uint8, ``record`` str,
 inter-patient.npz   ``fold`` uint8, each of shape (n,)
 frontier.json       ``sizes``: ``name``, ``parameters``, ``multiply_adds``, ``auc``, ``ap``,
-                    ``beats_per_second``; ``teacher``: the same, its speed where it was measured
+                    ``beats_per_second``; ``teacher``: the same; its speed only if it was measured
 ablation.json       ``variants``: ``name``, ``what``, and per seed ``seeds``, ``auc``, ``ap``
 explanation.json    :func:`ecgmon.pipelines.evaluation.explanation.evaluate`
 failures.npz        :func:`failure_cases`
 ==================  ================================================================================
 
-A section whose files are missing says how to make them.  Figures are made without pyplot: there is
-no window and no global state.
+If the files of a section are missing, the section names the command that makes them.  Figures are drawn without
+pyplot: no window, no global state.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.dataset import Dataset
 
 CASES: Final = 3
-"""Failure cases that are shown of each class."""
+"""Number of failure cases shown for each class."""
 
 HEAVY: Final = "232"
-"""The record that holds almost half of all S beats, in long runs; figures are given with and without it."""
+"""Record with almost half of all S beats, in long runs; figures are given with and without it."""
 
 
 class CardError(Exception):
-    """A card without its markers, or a result file that is damaged."""
+    """A model card without its markers, or a damaged result file."""
 
 
 def write(results: Path, card: Path) -> list[str]:
-    """Bring the tables and pictures of a card up to date.
+    """Update the tables and pictures of a model card.
 
     Parameters
     ----------
     results : Path
-        Folder of the result files named in the module.
+        Folder with the result files listed in the module's docstring.
     card : Path
-        Page with markers for every one of :data:`SECTIONS`; it is replaced as a whole.
+        Page with markers for each of :data:`SECTIONS`; the file is replaced as a whole.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def write(results: Path, card: Path) -> list[str]:
     Raises
     ------
     CardError
-        If the card cannot be read or has no place for a section, or a result file is damaged.
+        If the card cannot be read or lacks the markers of a section, or a result file is damaged.
     """
     try:
         text = card.read_text()
@@ -96,7 +96,7 @@ def write(results: Path, card: Path) -> list[str]:
         place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if len(place.findall(text)) != 1:
             raise CardError(
-                f"{card} has not exactly one place for {name}; expected <!-- {name} --> and <!-- /{name} --> once"
+                f"{card} does not have exactly one section {name}; expected <!-- {name} --> and <!-- /{name} --> once"
             )
         missing = [file for file in files if not (results / file).exists()]
         if missing:
@@ -118,21 +118,21 @@ def write(results: Path, card: Path) -> list[str]:
 
 
 def worst(score: NDArray[np.float32], aami: NDArray[np.uint8], cases: int = CASES) -> NDArray[np.int64]:
-    """Find the beats that a score is most wrong about: normal ones with the highest scores, others with the lowest.
+    """Find the beats whose score is most wrong: normal beats with the highest scores, other beats with the lowest.
 
     Parameters
     ----------
     score : ndarray of float32, shape (n,)
         Finite.
     aami : ndarray of uint8, shape (n,)
-        :class:`ecgmon.pipelines.training.classes.BeatClass` of each.
+        :class:`ecgmon.pipelines.training.classes.BeatClass` of each beat.
     cases : int
-        Of each class in :data:`FAILING`, at most.
+        Largest number of beats of each class in :data:`FAILING`.
 
     Returns
     -------
     ndarray of int64, shape (m,)
-        Indices, class by class, the worst first.
+        Indices, class by class, the worst beat first.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def worst(score: NDArray[np.float32], aami: NDArray[np.uint8], cases: int = CASE
 def failure_cases(
     scorer: Scorer, dataset: Dataset, beats: NDArray[np.void], score: NDArray[np.float32]
 ) -> dict[str, NDArray[Any]]:
-    """Collect what pictures of the worst beats need, for ``failures.npz``.
+    """Collect the arrays from which the worst beats are drawn, for ``failures.npz``.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def _frontier(results: Path, pictures: Path) -> str:
 
 def _ablation(results: Path, pictures: Path) -> str:
     variants = json.loads((results / "ablation.json").read_text())["variants"]
-    variants = [variant for variant in variants if variant["auc"]]  # a plan that goes on has some without a run
+    variants = [variant for variant in variants if variant["auc"]]  # in an unfinished plan some have no run yet
     draw_ablation(pictures / "ablation.png", variants)
     rows = [
         (variant["name"], variant["what"], str(len(variant["auc"])), _spread(variant["auc"]), _spread(variant["ap"]))
@@ -259,7 +259,7 @@ def _failures(results: Path, pictures: Path) -> str:
         )
     ]
     head = ("class", "record", "R peak, s", "score")
-    return _table(head, rows) + f"\n\n![Beats that the score is most wrong about]({pictures.name}/failures.png)"
+    return _table(head, rows) + f"\n\n![Beats whose score is most wrong]({pictures.name}/failures.png)"
 
 
 SECTIONS: Final[dict[str, tuple[Callable[[Path, Path], str], tuple[str, ...], str]]] = {
@@ -274,15 +274,15 @@ SECTIONS: Final[dict[str, tuple[Callable[[Path, Path], str], tuple[str, ...], st
     "explanation": (_explanation, ("explanation.json",), "ecgmon evaluate explanation --db DIR"),
     "failures": (_failures, ("failures.npz",), "ecgmon evaluate beatgan --db DIR"),
 }
-"""Sections by marker: what makes each, the result files it needs, and the command that makes those."""
+"""Sections by marker: the function that makes each, the result files that it needs, and the command that makes the files."""
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Read the named arrays, all of one length."""
+    """Read the named arrays; all must have the same length."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in names}
     if "record" in arrays:
-        arrays["record"] = arrays["record"].astype(np.str_)  # a number in files of earlier versions
+        arrays["record"] = arrays["record"].astype(np.str_)  # files of earlier versions have numbers
     if len({len(array) for array in arrays.values()}) != 1:
         raise ValueError(f"the arrays {', '.join(names)} differ in length")
     return arrays
@@ -293,7 +293,7 @@ def _curves(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _figures(found: dict[str, Any]) -> str:
-    """Tables of AUC and AP, by class, and of the networks' sizes."""
+    """Return tables of AUC and AP, of the AUC by class, and of the sizes of the networks."""
     names = {"score": "score", "raw": "A(x) of the student", "teacher_raw": "A(x) of the teacher"}
     rows = [
         (text, *(_mean_and_std(found[name][figure]) for figure in ("auc", "ap")))
@@ -346,7 +346,7 @@ def _by_record(curves: dict[str, NDArray[Any]]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Write a table in Markdown."""
+    """Format a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---",) * len(head), *rows])
 
 
@@ -360,6 +360,6 @@ def _mean_and_std(found: dict[str, float | None]) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    """Write mean and standard deviation, the latter of a sample."""
+    """Format mean and sample standard deviation."""
     spread = f" ± {_four(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
     return _four(float(np.mean(values))) + spread

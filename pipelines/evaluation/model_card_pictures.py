@@ -1,4 +1,4 @@
-"""The pictures of the model card.  Drawn without pyplot: there is no window and no global state."""
+"""Pictures of the model card, drawn without pyplot: no window, no global state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 FAILING: Final = (BeatClass.N, BeatClass.S, BeatClass.V, BeatClass.F)
-"""Classes that failure cases are shown of; there are too few Q."""
+"""Classes whose failure cases are shown; there are too few Q beats."""
 
 _DPI: Final = 120
 _INK: Final = "#17202a"
@@ -24,7 +24,7 @@ _QUIET: Final = "#7b8794"
 _GRID: Final = "#e3e7ea"
 _RECONSTRUCTION: Final = "#1f6fb2"
 _ERROR: Final = "#d9480f"
-# Okabe and Ito's colours (2008), which differ also for people who cannot see red or green
+# Okabe and Ito's colours (2008), which people with red-green colour blindness can tell apart
 _COLOURS: Final = {
     BeatClass.N: "#7b8794",
     BeatClass.S: "#0072b2",
@@ -32,8 +32,8 @@ _COLOURS: Final = {
     BeatClass.F: "#009e73",
     BeatClass.Q: "#cc79a7",
 }
-_SCORE_BINS: Final = np.arange(0.0, 6.26, 0.25)  # a score ends at 6
-_LARGEST_MARKER: Final = 500.0  # area in square points of the fastest size
+_SCORE_BINS: Final = np.arange(0.0, 6.26, 0.25)  # the largest score is 6
+_LARGEST_MARKER: Final = 500.0  # marker area of the fastest size, in square points
 
 
 def _figure(columns: int, rows: int = 1, *, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -51,7 +51,7 @@ def _figure(columns: int, rows: int = 1, *, size: tuple[float, float]) -> tuple[
 
 
 def draw_curves(path: Path, curves: dict[str, NDArray[Any]], parts: list[NDArray[np.bool_]], *names: str) -> None:
-    """Draw ROC and precision-recall of parts of the beats; with fewer names than parts, the last stands for the rest."""
+    """Draw the ROC and precision-recall curves of parts of the beats; parts after the last name get no label."""
     figure, ((roc, recall),) = _figure(2, size=(10, 4.6))
     lines = len(names) > 1
     for place, part in enumerate(parts):
@@ -73,7 +73,7 @@ def draw_curves(path: Path, curves: dict[str, NDArray[Any]], parts: list[NDArray
 
 
 def draw_distributions(path: Path, curves: dict[str, NDArray[Any]]) -> None:
-    """Draw for every class the share of its beats by score."""
+    """Draw a histogram of the scores for each class, in percent of its beats."""
     present = [kind for kind in BeatClass if (curves["aami"] == kind).any()]
     figure, axes = _figure(1, len(present), size=(8, 1.25 * len(present) + 0.6))
     for row, (kind, part) in enumerate(zip(present, axes[:, 0], strict=True)):
@@ -89,7 +89,7 @@ def draw_distributions(path: Path, curves: dict[str, NDArray[Any]]) -> None:
 
 
 def draw_frontier(path: Path, sizes: list[dict[str, Any]], teacher: dict[str, Any]) -> None:
-    """Draw AUC against multiply-adds, the area of a marker in proportion to beats per second."""
+    """Draw AUC against multiply-adds; the area of a marker is proportional to beats per second."""
     figure, ((axes,),) = _figure(1, size=(8, 4.8))
     fastest = max(size["beats_per_second"] for size in sizes)
     work = [size["multiply_adds"] for size in sizes]
@@ -134,7 +134,7 @@ def draw_ablation(path: Path, variants: list[dict[str, Any]]) -> None:
 
 
 def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
-    """Draw the worst beats with their reconstruction, and below each the error per tick; a row for every class."""
+    """Draw the worst beats with their reconstructions, and the error per tick below each; one row for each class."""
     kinds = [kind for kind in FAILING if (cases["aami"] == kind).any()]
     columns = max(int(np.count_nonzero(cases["aami"] == kind)) for kind in kinds)
     figure, axes = _figure(columns, 2 * len(kinds), size=(3.6 * columns, 2.6 * len(kinds)))
@@ -178,7 +178,7 @@ def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
 def _rates(
     score: NDArray[np.float32], aami: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Share of the normal and of the abnormal beats at or over every threshold, and the precision there."""
+    """Return, for each threshold, the share of normal beats and of abnormal beats at or over it, and the precision."""
     thresholds = np.unique(score)[::-1]
     normal, abnormal = np.sort(score[aami == BeatClass.N]), np.sort(score[aami != BeatClass.N])
     false = len(normal) - np.searchsorted(normal, thresholds)

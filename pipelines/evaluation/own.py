@@ -1,4 +1,4 @@
-"""How well a model tells the beats of a user's own annotated records apart, as a stream has them."""
+"""Evaluate a model on a user's own annotated records, scored as a stream."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How well values tell abnormal beats from normal ones.
+    """How well values separate abnormal beats from normal beats.
 
     Attributes
     ----------
     auc, ap : float or None
-        Area under the ROC curve and average precision, all abnormal beats against the normal ones; None where there are
-        none of either.
+        Area under the ROC curve and average precision, all abnormal beats against the normal ones; None if there are no
+        normal or no abnormal beats.
     per_class : dict of str to float
-        AUC of each abnormal class that there is against the normal beats.
+        AUC of each abnormal class that is present, against the normal beats.
     """
 
     __module__ = "ecgmon"
@@ -60,7 +60,7 @@ class Separation:
 
     @classmethod
     def of(cls, values: NDArray[np.float32], aami: NDArray[np.uint8]) -> Separation:
-        """Measure values, shape (n,), of beats of some classes."""
+        """Calculate the figures from values and classes of beats, each of shape (n,)."""
         normal, abnormal = values[aami == BeatClass.N], values[aami != BeatClass.N]
         if not len(normal) or not len(abnormal):
             return cls(None, None, {})
@@ -71,29 +71,30 @@ class Separation:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes
     ----------
     model, fingerprint : str
-        Name of the model, and what tells it from others.
+        Name of the model, and its fingerprint.
     part : str
-        ``test``, or ``all`` where no split was given: beats that may have trained the model are among them.
+        ``test``; or ``all`` if no split was given, where beats may be among those that trained the model.
     records : tuple of str
-        Those with beats that were tested.
+        Records with tested beats.
     left_out : dict of str to str
-        Records that could not be used, and why.
+        Records that could not be used, with the reason.
     beats : dict of str to int
-        Annotated beats that were to be tested, of each class.
+        Number of annotated beats of each class to test.
     scored : dict of str to int
-        Those of them that the stream had: a detected beat within 150 ms, with a score.
+        Number of those that have a detected beat within 150 ms, with a score.
     score, ax : Separation
-        Of the score, and of A(x).
+        Separation by the score, and by A(x).
     over_threshold : dict of str to float or None
-        Share of the scored beats of each class whose score is at least 2, which is one in a hundred by the score's meaning.
+        Share of the scored beats of each class whose score is at least 2; about one ordinary beat in a hundred has such a
+        score.
     detection : dict or None
-        Beats of these records after AAMI EC57, as :meth:`ecgmon.pipelines.evaluation.ec57.BeatCounts.as_dict`; None for a
-        table of beats, which may leave beats out.
+        Detection of the beats of these records after AAMI EC57, as
+        :meth:`ecgmon.pipelines.evaluation.ec57.BeatCounts.as_dict`; None for a table of beats, which may omit beats.
     """
 
     __module__ = "ecgmon"
@@ -111,13 +112,13 @@ class Figures:
     detection: dict[str, float | None] | None
 
     def dict(self) -> dict[str, Any]:
-        """Return all of it as plain values, for JSON."""
+        """Return the result as plain values, for JSON."""
         return asdict(self) | {"records": list(self.records)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tested:
-    """The tested beats of a record that were scored, each of shape (n,), and how its beats were found."""
+    """The scored beats among the tested beats of a record, arrays of shape (n,), and the counts of its detection."""
 
     aami: NDArray[np.uint8]
     score: NDArray[np.float32]
@@ -126,7 +127,7 @@ class _Tested:
 
 
 THRESHOLD = 2.0
-"""Score whose share of the beats is told: one normal beat in a hundred, if the score means what it says."""
+"""Score for :attr:`Figures.over_threshold`: one ordinary beat in a hundred has a score at least as high."""
 
 
 @threads_as_before()
@@ -141,16 +142,16 @@ def evaluate(
     patients: Mapping[str, str] | Path | str | None = None,
     progress: Progress | None = None,
 ) -> Figures:
-    """Stream annotated records through segmenter and scorer, and compare the beats of the part that tests.
+    """Stream annotated records through segmenter and scorer, and compare the beats of the test part.
 
     Parameters
     ----------
     db : Path or str
-        Folder of WFDB records, in sub-folders, too.
+        Folder of WFDB records, also in sub-folders.
     weights : Path or str, optional
         Checkpoint; by default the shipped one.
     split, annotator, beats, records, patients
-        As :func:`ecgmon.train` had them, so that the same beats test.
+        As given to :func:`ecgmon.train`, so that the same beats are tested.
     progress : callable, optional
         See :class:`ecgmon.pipelines.training.own.Progress`.
 
@@ -161,13 +162,13 @@ def evaluate(
     Raises
     ------
     ecgmon.errors.Stopped
-        If ``progress`` says so.
+        If ``progress`` returns False.
     ecgmon.errors.CheckpointError
         If the checkpoint cannot be used.
     ecgmon.errors.DatasetError
-        If records, beats, patients or the split do not fit each other, or nothing is left to test.
+        If records, beats, patients or the split do not fit each other, or no beats are left to test.
     ecgmon.errors.SourceError
-        If a record that was named cannot be read.
+        If a named record cannot be read.
 
     Examples
     --------
@@ -210,7 +211,7 @@ evaluate.__module__ = "ecgmon"
 def _tested(
     dataset: Dataset, db: Path, place: int, test: NDArray[np.bool_], scorer: Scorer, annotator: str | None
 ) -> _Tested:
-    """Stream a record, and find the beats that are to be tested among those detected."""
+    """Stream a record, and find the beats to test among the detected beats."""
     from ecgmon.pipelines.scoring.chain import Chain
 
     ref = reference(db, dataset.records[place])

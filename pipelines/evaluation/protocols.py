@@ -1,9 +1,8 @@
 """``ecgmon evaluate beatgan`` and ``inter-patient``: published protocols, with shipped weights and without training.
 
-Every beat is cut at its annotation and goes through the generator, the evidence and the score in the
-order of its record, as the daemon's beats do: what comes after a beat is not used, so that every
-figure is what a stream has at the moment of the beat.  Each fold has its own generator and score, which
-have seen the normal beats of that fold's training part and nothing else.
+Every beat is cut at its annotation.  The beats of a record pass the generator, the evidence and the score in order,
+as in the daemon; nothing after a beat is used for its score.  Each fold has its own generator and score, made
+from the normal beats of the training part of that fold only.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.dataset import Dataset
 
 STEPS: Final = {"beatgan": len(FOLD_NAMES), "inter-patient": 1, "explanation": 1}
-"""What can be evaluated, and the models that each runs, one after the other."""
+"""Evaluations by name, with the number of models that each runs, one after the other."""
 
 WITHOUT: Final = {
     "the second lead": OWN_2,
@@ -46,19 +45,19 @@ WITHOUT: Final = {
     "own beats": OWN + OWN_2,
     "rhythm and own beats": RHYTHM + OWN + OWN_2,
 }
-"""What is taken from the score, to see what it adds: names of features."""
+"""Names of features that are left out of the score, to measure what they contribute."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluated:
-    """What an evaluation found.
+    """Result of an evaluation.
 
     Attributes
     ----------
     figures : dict
-        For people and for JSON.
+        Figures, ready for JSON.
     arrays : dict of str to dict of str to ndarray
-        For the model card, by the name of the file, which :mod:`ecgmon.pipelines.evaluation.model_card` describes.
+        Arrays for the model card, by file name; :mod:`ecgmon.pipelines.evaluation.model_card` describes the files.
     """
 
     figures: dict[str, Any]
@@ -88,18 +87,19 @@ def evaluate(
     db : Path
         Folder with the records.
     records : iterable of str
-        Which of them; all make the protocol.
+        Records to use; the protocol needs all of them.
     done : callable
-        Called with what was just done: the name of each record as it is read, of each model as it is through.
+        Called with the name of each record after it is read, and of each model after its evaluation.
 
     Returns
     -------
     Evaluated
         For ``beatgan`` and ``inter-patient`` the figures are ``score`` and ``raw`` (A(x)): ``auc`` and ``ap``, each with
-        ``mean`` and ``std`` over the folds; ``teacher_raw``: the same as its training recorded it; ``per_class``:
-        mean AUC of the score by class; ``without``: the score where less is known of a beat; ``folds``: each one's own; ``model`` and ``teacher``: ``parameters`` and
-        ``multiply_adds``.  ``inter-patient`` has the DS2 records as its one fold, and ``without_232``.
-        For ``explanation``: :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
+        ``mean`` and ``std`` over the folds; ``teacher_raw``: the same, as recorded when the teacher was trained;
+        ``per_class``: mean AUC of the score by class; ``without``: the score without some features, see
+        :data:`WITHOUT`; ``folds``: the figures of each fold; ``model`` and ``teacher``: ``parameters`` and
+        ``multiply_adds``.  ``inter-patient`` has the DS2 records as its only fold, and ``without_232``.
+        For ``explanation``: the result of :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def evaluate(
 
 @contextmanager
 def _prepared(db: Path, records: Iterable[str], done: Callable[[str], None]) -> Iterator[Dataset]:
-    """Prepare the data set in a folder that is gone afterwards."""
+    """Prepare the data set in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
         yield mitdb.prepare(db, Path(folder), records=records, done=done)
 
@@ -136,7 +136,7 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
     for number, split in enumerate(splits):
         scorer = Scorer(shipped(split))
         raw = reconstructed(dataset, scorer)
-        # all of it but the errors is the same for every generator
+        # all evidence except the errors is the same for every generator
         evidence = annotated(dataset, raw).evidence if evidence is None else evidence.with_ax(raw.ax, raw.ticks)
         test = split_of(dataset, split).test
         beats = dataset.beats[test]
@@ -181,7 +181,7 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
 
 
 def _spread(found: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation over folds; one fold has none."""
+    """Calculate mean and standard deviation over folds; the standard deviation of one fold is None."""
     return {
         key: {
             "mean": float(np.mean([row[key] for row in found])),
@@ -205,7 +205,7 @@ def _size(info: ModelInfo) -> dict[str, int]:
 
 
 def _teacher(splits: tuple[str, ...]) -> dict[str, Any]:
-    """Say what the teachers' trainings recorded; their weights are not shipped."""
+    """Read the figures recorded when the teachers were trained; the weights of the teachers are not shipped."""
     recorded = json.loads(shipped("teacher", ".json").read_text())
     found = [recorded["folds"][split] for split in splits if split in recorded["folds"]]
     return {

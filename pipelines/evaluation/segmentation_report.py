@@ -1,7 +1,9 @@
-"""Make the figures and pictures of docs/segmentation.md: ``python -m ecgmon.pipelines.evaluation.segmentation_report DB FOLDER``.
+"""Make the tables and pictures of docs/segmentation.md.
 
-``DB`` is the folder of the MIT-BIH Arrhythmia Database, ``FOLDER`` takes the pictures; the tables go to standard output.
-``python -m ecgmon.pipelines.evaluation.segmentation_report DB`` changes the detector's settings one by one instead, which takes longer.
+``python -m ecgmon.pipelines.evaluation.segmentation_report DB FOLDER`` prints the tables to standard output and writes
+the pictures to ``FOLDER``.  ``DB`` is the folder of the MIT-BIH Arrhythmia Database.
+``python -m ecgmon.pipelines.evaluation.segmentation_report DB`` changes the settings of the detector one by one instead,
+which takes longer.
 """
 
 from __future__ import annotations
@@ -40,31 +42,31 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 NOISES: Final = ("white", "wander", "mains", "muscle")
-"""Kinds of noise that are added."""
+"""Kinds of noise to add."""
 
 SNRS: Final = (24, 18, 12, 6, 0)
 """Signal-to-noise ratios in dB, after Moody et al. 1984: power of a QRS complex (peak-to-peak^2 / 8) over that of the noise."""
 
 NOISE_RECORDS: Final = ("100", "103", "106", "112", "119", "122", "200", "209", "213", "215", "219", "230")
-"""Records that noise is added to: little noise of their own, and ectopic beats in some."""
+"""Records to which noise is added: they have little noise of their own, and some have ectopic beats."""
 
 NOISE_SECONDS: Final = 600.0
-"""Beginning of each that is used."""
+"""Length of the beginning of each of these records that is used."""
 
 QRS_HALF_SECONDS: Final = 0.05
-"""Samples on either side of an R peak over which a complex is measured."""
+"""Time before and after an R peak over which the amplitude of a complex is measured."""
 
 FACTORS: Final = (0.8, 1.25)
-"""What settings are multiplied by."""
+"""Factors by which each setting is multiplied."""
 
 OTHER_RATES: Final = (128, 250, 257, 500)
-"""Sampling rates in Hz that records are brought to."""
+"""Sampling rates in Hz to which records are resampled."""
 
 WORST: Final = 10
-"""Records that are shown with what went wrong."""
+"""Number of records in the picture of the worst records."""
 
 PICTURE_SECONDS: Final = 4.0
-"""Signal in each of those pictures."""
+"""Length of the signal shown of each of these records."""
 
 SEED: Final = 1
 
@@ -78,7 +80,7 @@ def make_noise(kind: str, n: int, fs: float, rng: np.random.Generator) -> NDArra
         One of :data:`NOISES`: white; baseline wander, below 0.5 Hz; mains hum of 50 Hz; muscle-like, 20 to 120 Hz
         in bursts of some seconds.
     n : int
-        Samples.
+        Number of samples.
     fs : float
         Sampling frequency in Hz.
     rng : numpy.random.Generator
@@ -106,20 +108,20 @@ def make_noise(kind: str, n: int, fs: float, rng: np.random.Generator) -> NDArra
 def add_noise(
     samples: NDArray[np.float32], r_peaks: NDArray[np.int64], fs: float, kind: str, snr: float
 ) -> NDArray[np.float32]:
-    """Add noise of a signal-to-noise ratio to every lead.
+    """Add noise to every lead, at a given signal-to-noise ratio.
 
     Parameters
     ----------
     samples : ndarray of float32, shape (n, leads)
         In mV.
     r_peaks : ndarray of int64, shape (beats,)
-        Where the signal's power is measured.
+        R peaks, around which the power of the signal is measured.
     fs : float
         Sampling frequency in Hz.
     kind : str
         One of :data:`NOISES`.
     snr : float
-        In dB.
+        Signal-to-noise ratio in dB.
 
     Returns
     -------
@@ -144,17 +146,17 @@ class NoiseRow:
     kind, snr
         Noise that was added; ``snr`` in dB.
     counts : BeatCounts
-    false_told : float
-        Share of the false beats that carry a bad quality; NaN where there are none.
-    beats_accused : float
-        Share of the true beats that carry a bad quality.
+    false_marked : float
+        Share of the false beats whose quality is not usable; NaN if there are no false beats.
+    true_marked : float
+        Share of the true beats whose quality is not usable.
     """
 
     kind: str
     snr: int
     counts: BeatCounts
-    false_told: float
-    beats_accused: float
+    false_marked: float
+    true_marked: float
 
 
 def noise_rows(db: Path, kinds: Sequence[str] = NOISES, snrs: Sequence[int] = SNRS) -> list[NoiseRow]:
@@ -170,17 +172,17 @@ def noise_rows(db: Path, kinds: Sequence[str] = NOISES, snrs: Sequence[int] = SN
     for kind in kinds:
         for snr in snrs:
             counts = BeatCounts()
-            told = accused = 0
+            false_marked = true_marked = 0
             for record, samples, reference in clean:
                 noisy = add_noise(samples, reference.sample, record.fs, kind, snr)
                 items, _ = stream_record(MemoryRecord(record.name, record.fs, record.leads, noisy), chunk_seconds=60)
                 result = compare(items, reference, lead="", fs=record.fs)
                 counts += result.counts
-                told += result.false_of_bad_quality
-                accused += int(np.count_nonzero(items.beats["quality"] != Quality.USABLE)) - result.false_of_bad_quality
-            rows.append(
-                NoiseRow(kind, snr, counts, told / counts.fp if counts.fp else np.nan, accused / max(counts.tp, 1))
-            )
+                marked = int(np.count_nonzero(items.beats["quality"] != Quality.USABLE))
+                false_marked += result.false_of_bad_quality
+                true_marked += marked - result.false_of_bad_quality
+            false_share = false_marked / counts.fp if counts.fp else np.nan
+            rows.append(NoiseRow(kind, snr, counts, false_share, true_marked / max(counts.tp, 1)))
     return rows
 
 
@@ -189,15 +191,15 @@ def print_noise(rows: Sequence[NoiseRow]) -> None:
     print("| noise | SNR, dB | sensitivity, % | positive predictivity, % | false beats marked | true beats marked |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        told = "none false" if np.isnan(row.false_told) else f"{100 * row.false_told:.0f} % of {row.counts.fp}"
+        marked = "none false" if np.isnan(row.false_marked) else f"{100 * row.false_marked:.0f} % of {row.counts.fp}"
         print(
             f"| {row.kind} | {row.snr} | {100 * (row.counts.sensitivity or 0):.2f} "
-            f"| {100 * (row.counts.positive_predictivity or 0):.2f} | {told} | {100 * row.beats_accused:.1f} % |"
+            f"| {100 * (row.counts.positive_predictivity or 0):.2f} | {marked} | {100 * row.true_marked:.1f} % |"
         )
 
 
 def print_worst(results: dict[str, RecordResult]) -> list[str]:
-    """Print the worst records as Markdown and give their names."""
+    """Print the worst records as Markdown and return their names."""
     names = sorted(results, key=lambda name: results[name].counts.f1 or 0)[:WORST]
     print("| record | missed | false | F1, % | false beats of bad quality |")
     print("| --- | --- | --- | --- | --- |")
@@ -211,7 +213,7 @@ def print_worst(results: dict[str, RecordResult]) -> list[str]:
 
 
 def variants(db: Path) -> dict[str, BeatCounts]:
-    """Measure detection with one lead alone, and on records brought to other sampling rates."""
+    """Measure detection on one lead alone, and on records resampled to other sampling rates."""
     from fractions import Fraction
 
     from scipy.signal import resample_poly
@@ -254,14 +256,14 @@ def print_variants(gross: dict[str, BeatCounts]) -> None:
 
 
 def print_settings(db: Path) -> None:
-    """Change each setting of the detector in turn, and print wrong beats in two halves of the records as Markdown.
+    """Change each setting of the detector in turn; print the wrong beats in two halves of the records as Markdown.
 
-    A setting that were fitted to some records would show here: what is best for one half would be bad for the other.
+    This shows whether a setting is fitted to some records: its best value for one half would be bad for the other.
     """
     print("| setting | wrong in one half | wrong in the other | both |")
     print("| --- | --- | --- | --- |")
     default = asdict(QrsSettings())
-    changed = {"as it is": default}
+    changed = {"default": default}
     for name, value in default.items():
         for factor in FACTORS:
             least, greatest = qrs.SETTING_RANGES[name]
@@ -285,7 +287,7 @@ def _figure(rows: int, height: float) -> tuple[Any, Any]:
 
 
 def _draw_signal(axis: Any, record: Record, first: int, last: int) -> NDArray[np.float32]:  # noqa: ANN401
-    """Draw all leads of a stretch, one below the other."""
+    """Draw all leads of a part of a record, one below the other."""
     samples = record.read(first, last)
     time = np.arange(first, last) / record.fs
     for lead, name in enumerate(record.leads):
@@ -296,19 +298,19 @@ def _draw_signal(axis: Any, record: Record, first: int, last: int) -> NDArray[np
 
 
 def _label(axis: Any, *, columns: int) -> None:  # noqa: ANN401
-    """Put the legend outside the axes, above them on the right, where it covers no data."""
+    """Put the legend outside the axes, at the top right, where it covers no data."""
     axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, fontsize=8, frameon=False)
 
 
 def draw_noise(rows: Sequence[NoiseRow], file: Path) -> None:
-    """Draw sensitivity, predictivity and honesty over the signal-to-noise ratio."""
+    """Draw sensitivity, predictivity and the share of marked false beats over the signal-to-noise ratio."""
     figure, axes = _figure(3, 2.0)
     for kind in dict.fromkeys(row.kind for row in rows):
         of_kind = [row for row in rows if row.kind == kind]
         snr = [row.snr for row in of_kind]
         axes[0].plot(snr, [100 * (row.counts.sensitivity or 0) for row in of_kind], "o-", label=kind)
         axes[1].plot(snr, [100 * (row.counts.positive_predictivity or 0) for row in of_kind], "o-")
-        axes[2].plot(snr, [100 * row.false_told for row in of_kind], "o-")
+        axes[2].plot(snr, [100 * row.false_marked for row in of_kind], "o-")
     labels = ("sensitivity, %", "positive predictivity, %", "false beats\nof bad quality, %")
     for axis, label in zip(axes, labels, strict=True):
         axis.set_ylabel(label)
@@ -320,7 +322,7 @@ def draw_noise(rows: Sequence[NoiseRow], file: Path) -> None:
 
 
 def draw_stages(db: Path, folder: Path) -> None:
-    """Draw one picture for each stage, on half a dozen beats of record 208."""
+    """Draw one picture for each stage, with some beats of record 208."""
     (ref,) = resolve([str(db / "208")])
     record = open_record(ref)
     first, last = round(465.5 * record.fs), round(472.0 * record.fs)
@@ -432,7 +434,7 @@ def _draw_quality(db: Path, folder: Path) -> None:
 
 
 def draw_worst(db: Path, results: dict[str, RecordResult], names: Sequence[str], file: Path) -> None:
-    """Draw, for each of the worst records, the stretch in which most goes wrong."""
+    """Draw, for each of the worst records, the part with the most wrong beats."""
     figure, axes = _figure(len(names), 1.7)
     for axis, name in zip(axes, names, strict=True):
         (ref,) = resolve([str(db / name)])
