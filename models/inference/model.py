@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ecgmon.models.inference.threads import threads_as_before
+from ecgmon.models.inference.threads import threads_restored
 from ecgmon.models.weights.checkpoint import default_weights
 from ecgmon.models.windows import LENGTH
 
@@ -159,7 +159,7 @@ class Model:
     def _one_thread(self) -> Iterator[None]:
         import torch
 
-        with threads_as_before():
+        with threads_restored():
             torch.set_num_threads(_THREADS)
             yield
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def threads_as_before() -> Iterator[None]:
+def threads_restored() -> Iterator[None]:
     """Set torch's number of threads back afterwards; also a decorator."""
     import torch
 

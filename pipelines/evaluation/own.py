@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ecgmon.models.inference.threads import threads_as_before
+from ecgmon.models.inference.threads import threads_restored
 from ecgmon.pipelines.evaluation.ec57 import (
     BeatCounts,
     Reference,
@@ -22,7 +22,7 @@ from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.wfdb_record import open_record
 from ecgmon.pipelines.training import splits
 from ecgmon.pipelines.training.classes import BeatClass
-from ecgmon.pipelines.training.own import counted, prepared, rule_of, unwatched
+from ecgmon.pipelines.training.own import no_progress, prepared, record_counter, rule_of
 from ecgmon.pipelines.training.records import ANNOTATOR, reference
 from ecgmon.pipelines.training.separation import auc, average_precision
 from ecgmon.pipelines.training.splits import SplitError
@@ -130,7 +130,7 @@ THRESHOLD = 2.0
 """Score for :attr:`Figures.over_threshold`: one ordinary beat in a hundred has a score at least as high."""
 
 
-@threads_as_before()
+@threads_restored()
 def evaluate(
     db: Path | str,
     weights: Path | str | None = None,
@@ -184,7 +184,7 @@ def evaluate(
     scorer = Scorer(None if weights is None else Path(weights))
     rule = rule_of(split)
 
-    watch = progress or unwatched
+    watch = progress or no_progress
     with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
         dataset = prepared(
             Path(db), Path(folder), rule, records=records, annotator=annotator, beats=beats, patients=patients,
@@ -195,7 +195,7 @@ def evaluate(
             raise SplitError("the split leaves no beat to test; expected a part named test, with beats")
         places = np.unique(dataset.beats["record"][test]).tolist()
         tested = []
-        advance = counted("scoring records", len(places), watch)
+        advance = record_counter("scoring records", len(places), watch)
         for place in places:
             found = _tested(dataset, Path(db), place, test, scorer, annotator if beats is None else None)
             tested.append(found)

@@ -1,4 +1,4 @@
-"""Beats that stand in a table, for records without annotation files."""
+"""Tables of beats, for records without annotation files."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.finding import RecordRef
 
 LABELS: Final = {"normal": "N", "abnormal": "Q", "N": "N", "S": "S", "V": "V", "F": "F", "Q": "Q"}
-"""What a beat can be labelled as, and the symbol of its class.  An abnormal beat of no class is unclassifiable."""
+"""Labels of a beat, and the symbol of each one's class.  An abnormal beat without a class is unclassifiable (Q)."""
 
 PLACES: Final = ("sample", "time")
-"""Columns of which one says where a beat's R peak is: as a sample index into the record, or in seconds."""
+"""Columns for the R peak of a beat, as a sample index into the record or in seconds; a table has one of them."""
 
 KINDS: Final = ("symbol", "label")
-"""Columns of which one says what a beat is: a WFDB annotation symbol, or one of :data:`LABELS`."""
+"""Columns for the class of a beat, as a WFDB annotation symbol or one of :data:`LABELS`; a table has one of them."""
 
 
 class BeatTableError(DatasetError):
@@ -41,19 +41,20 @@ class BeatTableError(DatasetError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BeatTable:
-    """Beats of some records, in any order; :meth:`of` and :meth:`read` make it.
+    """Beats of some records, in any order; made by :meth:`of` and :meth:`read`.
 
     Attributes
     ----------
     record : ndarray of str, shape (n,)
-        Path of the beat's record inside its folder, without suffix.
+        Record of the beat: its path inside the folder, without suffix.
     place : ndarray of float64, shape (n,)
         R peak, in samples of the record or in seconds.
     in_seconds : bool
+        Whether ``place`` is in seconds.
     symbol : ndarray of str, shape (n,)
         WFDB annotation symbol.
     patients : dict of str to str
-        Whose each record is; empty where the table does not say so.
+        Patient of each record; empty if the table has no patients.
     """
 
     record: NDArray[np.str_]
@@ -69,18 +70,18 @@ class BeatTable:
 
     @classmethod
     def of(cls, columns: Mapping[str, ArrayLike]) -> Self:
-        """Take a table from arrays of equal length.
+        """Make a table from columns of equal length.
 
         Parameters
         ----------
         columns : mapping of str to array
             ``record``; ``sample`` or ``time`` (in seconds); ``symbol`` (WFDB annotation symbols) or ``label``
-            (``normal``, ``abnormal``, or a class: N, S, V, F, Q); ``patient``, if it is known.  Others are passed over.
+            (``normal``, ``abnormal``, or a class: N, S, V, F, Q); optionally ``patient``.  Other columns are ignored.
 
         Raises
         ------
         BeatTableError
-            If one is missing, they differ in length, or a value is none that it can be.
+            If a column is missing, the columns differ in length, or a value is not valid.
 
         Examples
         --------
@@ -109,12 +110,12 @@ class BeatTable:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a table from a CSV or, where pyarrow is installed, a Parquet file (``.parquet``): see :meth:`of`.
+        """Read a table from a CSV file, or from a Parquet file (``.parquet``), which needs pyarrow; see :meth:`of`.
 
         Raises
         ------
         BeatTableError
-            If it cannot be read, or is no such table.
+            If the file cannot be read, or is not such a table.
         """
         try:
             return cls.of(_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _csv(path))
@@ -124,12 +125,12 @@ class BeatTable:
             raise BeatTableError(f"{path}: {error}") from error
 
     def annotations(self, name: str, ref: RecordRef) -> Annotations:
-        """Give the beats of one record as annotations, in order of time.
+        """Return the beats of one record as annotations, in order of time.
 
         Raises
         ------
         ecgmon.pipelines.sources.errors.SourceError
-            If the record cannot be opened, or a beat lies outside it or is there twice.
+            If the record cannot be opened, a beat lies outside it, or two beats lie at the same sample.
         """
         here = self.record == name
         record = open_record(ref)
@@ -147,7 +148,7 @@ class BeatTable:
         return Annotations(sample, self.symbol[here][order], ("",) * len(sample))
 
     def fingerprint(self) -> str:
-        """SHA-256 of what the table says."""
+        """Return the SHA-256 of the table's contents."""
         digest = hashlib.sha256(f"{self.in_seconds} {sorted(self.patients.items())}".encode())
         for array in (self.record, self.symbol):
             digest.update("\n".join(array.tolist()).encode())
@@ -169,7 +170,7 @@ def _numbers(values: NDArray[Any], name: str) -> NDArray[np.float64]:
     try:
         numbers = values.astype(np.float64)
     except ValueError as error:
-        raise BeatTableError(f"the column {name!r} holds what is no number: {error}") from error
+        raise BeatTableError(f"the column {name!r} has a value that is not a number: {error}") from error
     if not np.isfinite(numbers).all() or (numbers < 0).any():
         wrong = int(np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))[0])
         raise BeatTableError(f"the column {name!r} has {numbers[wrong]:g} in row {wrong + 1}; expected 0 or more")
@@ -188,7 +189,7 @@ def _symbols(values: NDArray[np.str_], kind: str) -> NDArray[np.str_]:
         raise BeatTableError(f"the label {unknown[0]!r} is not known; expected one of {', '.join(LABELS)}")
     if unknown and not np.isin(values, list(known)).any():
         raise BeatTableError(
-            f"none of the symbols is a beat's, such as {unknown[0]!r}; expected some of {''.join(known)}"
+            f"none of the symbols, such as {unknown[0]!r}, stands for a beat; expected some of {''.join(known)}"
         )
     if kind == "symbol":
         return values
@@ -197,9 +198,9 @@ def _symbols(values: NDArray[np.str_], kind: str) -> NDArray[np.str_]:
 
 def _patients(record: NDArray[np.str_], patient: NDArray[np.str_]) -> dict[str, str]:
     patients: dict[str, str] = {}
-    for name, whose in zip(record.tolist(), patient.tolist(), strict=True):
-        if patients.setdefault(name, whose) != whose:
-            raise BeatTableError(f"the record {name!r} is of {patients[name]!r} and of {whose!r}; expected one patient")
+    for name, other in zip(record.tolist(), patient.tolist(), strict=True):
+        if patients.setdefault(name, other) != other:
+            raise BeatTableError(f"the record {name!r} has the patients {patients[name]!r} and {other!r}; expected one")
     return patients
 
 
@@ -209,7 +210,7 @@ def _csv(path: Path) -> dict[str, list[str]]:
         head = [name.strip() for name in next(reader, [])]
         rows = [row for row in reader if row]
     if wrong := [number for number, row in enumerate(rows, 2) if len(row) != len(head)]:
-        raise BeatTableError(f"line {wrong[0]} has not as many fields as the first one, which has {len(head)}")
+        raise BeatTableError(f"line {wrong[0]} has more or fewer fields than the first line, which has {len(head)}")
     return {name: [row[place] for row in rows] for place, name in enumerate(head)}
 
 

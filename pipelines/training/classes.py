@@ -1,4 +1,4 @@
-"""Classes of beats after AAMI EC57, and the WFDB annotations that stand for them."""
+"""Classes of beats after AAMI EC57, and the WFDB annotation symbols of each class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SYMBOLS: Final = {
 """WFDB annotation symbols of each class (WFDB Applications Guide, annotation codes).  MIT-BIH has no B, n, r and ?."""
 
 FLUTTER: Final = "!"
-"""WFDB annotation of a ventricular flutter wave, which is no beat."""
+"""WFDB annotation symbol of a ventricular flutter wave, which is not a beat."""
 
 SYMBOL_CLASSES: Final = {symbol: aami for aami, symbols in SYMBOLS.items() for symbol in symbols}
 """Class of each symbol."""

@@ -1,15 +1,15 @@
-"""Beats of annotated records, as models are trained and judged on them.
+"""Data sets of annotated beats, to train and test models.
 
-The records are those of any folder: whatever their names, sampling frequencies and leads, they come to 360 Hz and to
-the leads that the daemon chooses, so that a model sees the windows that a stream will bring.  What is particular to
-the MIT-BIH Arrhythmia Database is the subject of :mod:`ecgmon.pipelines.training.mitdb`.  No normal beat is dropped;
-those that a second detector does not find can be marked.
+The records can have any names, sampling frequencies and leads.  They are resampled to 360 Hz and reduced to the leads
+that the daemon chooses, so that a model sees the same windows as in a stream.
+:mod:`ecgmon.pipelines.training.mitdb` handles the MIT-BIH Arrhythmia Database.  No normal beat is dropped; normal beats
+that a second detector does not find can be marked.
 
-On disk it is a folder of three files.  ``signal.npy`` holds the filtered records end to end,
-``beats.npy`` says where in it each beat lies and what it is, ``dataset.json`` says what both were
-made from.  A window is a slice of the signal: nothing is stored twice, and an augmentation that
-shifts or warps a window reads real signal at its edges.  Which beats train, calibrate and test is
-the subject of :mod:`ecgmon.pipelines.training.splits`.
+On disk a data set is a folder of three files.  ``signal.npy`` holds the filtered records end to end,
+``beats.npy`` the place in it and the class of each beat, ``dataset.json`` the sources of both.
+A window is a slice of the signal: nothing is stored twice, and an augmentation that shifts or warps a
+window reads real signal at its edges.  :mod:`ecgmon.pipelines.training.splits` decides which beats train,
+calibrate and test.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.beat_tables import BeatTable
 
 FORMAT: Final = 2
-"""Of the folder.  In the first one a record was a number, as MIT-BIH's are."""
+"""Version of the folder's format.  In version 1 a record was a number, as in MIT-BIH."""
 
 FOLDS: Final = 5
-"""Random fifths, for a cross-validation."""
+"""Number of random folds for cross-validation."""
 
 TENTHS: Final = 10
-"""Random tenths of every fold, one of which neither trains nor tests."""
+"""Number of random parts of each fold; one of them neither trains nor tests."""
 
 
 class DatasetError(Exception):
-    """Records, or a prepared data set, that cannot be used."""
+    """Records or a prepared data set cannot be used."""
 
     __module__ = "ecgmon.errors"
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Annotated beats and the filtered signal that they lie in.
+    """Annotated beats and their filtered signal.
 
     Attributes
     ----------
@@ -63,9 +63,9 @@ class Dataset:
         Filtered records end to end at 360 Hz, in steps of :data:`ecgmon.pipelines.training.records.STEP`.
         Mapped from disk, read-only.
     spans : tuple of (int, int)
-        Of each record the first column in ``signal``, and the first one after it.
+        First column of each record in ``signal``, and the column after its last.
     about : dict
-        What the data set was made from, as stored in ``dataset.json``.
+        Contents of ``dataset.json``: the sources of the data set.
     """
 
     beats: NDArray[np.void]
@@ -75,18 +75,18 @@ class Dataset:
 
     @property
     def records(self) -> tuple[str, ...]:
-        """Names of the records, in the order that ``beats["record"]`` counts in."""
+        """Names of the records; ``beats["record"]`` is an index into them."""
         return tuple(self.about["records"])
 
     @property
     def patients(self) -> tuple[str, ...]:
-        """Whose each record is; a record of which nothing is said is a patient by itself."""
+        """Patient of each record; a record without a named patient counts as a patient of its own."""
         named = self.about.get("patients", {})
         return tuple(named.get(name, name) for name in self.records)
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Records of the folder that could not be used, and why."""
+        """Records of the folder that could not be used, with the reason."""
         found: dict[str, str] = self.about.get("left_out", {})
         return found
 
@@ -97,23 +97,23 @@ class Dataset:
         return normal
 
     def of_records(self, names: Collection[str]) -> NDArray[np.bool_]:
-        """Tell which beats are of the records of some names, shape (n,); names of other records say nothing."""
+        """Return which beats belong to the named records, shape (n,); unknown names are ignored."""
         return np.isin(self.beats["record"], [place for place, name in enumerate(self.records) if name in names])
 
-    def whose(self) -> NDArray[np.int64]:
-        """Tell whose each beat is, by the place of that patient's first record; shape (n,)."""
+    def patient_of_beats(self) -> NDArray[np.int64]:
+        """Return the patient of each beat, shape (n,), as the index of the patient's first record."""
         patients = self.patients
         first = np.array([patients.index(patient) for patient in patients], np.int64)
-        whose: NDArray[np.int64] = first[self.beats["record"]]
-        return whose
+        of_beats: NDArray[np.int64] = first[self.beats["record"]]
+        return of_beats
 
     def names(self, beats: NDArray[np.void]) -> NDArray[np.str_]:
-        """Name the record of some beats; shape (m,)."""
+        """Return the name of the record of each of some beats, shape (m,)."""
         names: NDArray[np.str_] = np.array(self.records)[beats["record"]]
         return names
 
     def windows(self, beats: NDArray[np.void]) -> NDArray[np.float32]:
-        """Cut the windows of some beats, as :func:`ecgmon.models.windows.cut` does but for half a step.
+        """Cut the windows of some beats: as :func:`ecgmon.models.windows.cut`, except for rounding by up to half a step.
 
         Parameters
         ----------
@@ -134,22 +134,22 @@ class Dataset:
         shift: NDArray[np.float64],
         warp: NDArray[np.float64],
     ) -> NDArray[np.float32]:
-        """Cut windows with the R peak moved and the time axis stretched: an augmentation.
+        """Cut augmented windows: the R peak is moved and the time axis stretched.
 
         Parameters
         ----------
         beats : ndarray of BEAT, shape (m,)
         lead : ndarray of int64, shape (m,)
-            Row of the signal to cut each from.
+            Row of the signal from which each window is cut.
         shift : ndarray of float64, shape (m,)
-            Samples by which each window is cut too late.
+            Number of samples by which each window is cut too late.
         warp : ndarray of float64, shape (m,)
-            Samples of signal per sample of window: over 1 squeezes the beat, under 1 stretches it.
+            Samples of signal per sample of window: over 1 compresses the beat, under 1 stretches it.
 
         Returns
         -------
         ndarray of float32, shape (m, 1, 320)
-            In mV, interpolated linearly, from the beat's own record only.
+            In mV, interpolated linearly, from the record of the beat only.
         """
         ticks = np.arange(-windows.BEFORE, windows.AFTER)
         bounds = np.array(self.spans)[beats["record"]]
@@ -162,7 +162,7 @@ class Dataset:
         return (cut * np.float32(STEP))[:, None]
 
 
-def asked(
+def request_for(
     *,
     records: Iterable[str] | None = None,
     annotator: str = ANNOTATOR,
@@ -171,7 +171,7 @@ def asked(
     confirm: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Describe what a data set is to be made from, as :func:`prepare` writes it down: the same answer, the same data set."""
+    """Describe the inputs of a data set, as :func:`prepare` stores them: equal descriptions give equal data sets."""
     return {
         "records": None if records is None else list(records),
         "annotator": annotator if beats is None else None,
@@ -200,26 +200,26 @@ def prepare(
     Parameters
     ----------
     db : Path
-        Folder with the records, in sub-folders, too.
+        Folder with the records, also in sub-folders.
     out : Path
-        Folder to store the data set in; made where it is missing.
+        Folder to store the data set in; made if it is missing.
     records : iterable of str, optional
-        Names of records, as paths inside the folder; by default all in it, and those that cannot be used are left out
-        and listed in :attr:`Dataset.left_out`.
+        Names of records, as paths inside the folder.  By default all records of the folder are read, and those that
+        cannot be used are left out and listed in :attr:`Dataset.left_out`.
     annotator : str
         Suffix of the annotation files.
     beats : BeatTable, optional
-        What is annotated, in place of annotation files.
+        Table of beats, used instead of annotation files.
     patients : mapping of str to str, optional
-        Whose each record is; one that is not named is a patient by itself, unless the table of beats says whose it is.
+        Patient of each record, before those of the table of beats; a record in neither is a patient of its own.
     confirm : bool
-        Ask a second detector (sleepecg's) about every beat.
+        Mark the beats that a second detector (sleepecg's) finds as well.
     seed : int
-        Decides which random fold and tenth each beat is in.
+        Seed for the random fold and tenth of each beat.
     counts : mapping of BeatClass to int, optional
-        Beats of each class that there have to be: those of a published protocol.
+        Required number of beats of each class, such as those of a published protocol.
     done : callable
-        Called with the name of each record once it is read, or left out.
+        Called with the name of each record after it is read or left out.
 
     Returns
     -------
@@ -228,15 +228,17 @@ def prepare(
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
-        If a record that was named cannot be read, or the folder has none.
+        If a named record cannot be read, or the folder has no records.
     DatasetError
-        If no record is left, one that was named has no beats, ``beats`` or ``patients`` name records that there are
-        none of, there are too many, or the counts are not those that there have to be.
+        If no record is left, a named record has no beats, ``beats`` or ``patients`` name unknown records only, there
+        are too many records, or the numbers of beats are not those required.
     """
-    request = asked(records=records, annotator=annotator, beats=beats, patients=patients, confirm=confirm, seed=seed)
+    request = request_for(
+        records=records, annotator=annotator, beats=beats, patients=patients, confirm=confirm, seed=seed
+    )
     names = _names(db, request["records"])
-    whose = (beats.patients if beats is not None else {}) | dict(patients or {})
-    _check_known(names, whose, beats)
+    patient_of = (beats.patients if beats is not None else {}) | dict(patients or {})
+    _check_known(names, patient_of, beats)
     read, left_out = _read_all(
         db,
         names,
@@ -251,7 +253,7 @@ def prepare(
         "format": FORMAT,
         "asked": request,
         "records": list(read),
-        "patients": {name: whose[name] for name in read if name in whose},
+        "patients": {name: patient_of[name] for name in read if name in patient_of},
         "left_out": left_out,
         "seed": seed,
         "counts": {aami.name: count for aami, count in found.items()},
@@ -263,7 +265,7 @@ def prepare(
 
 
 def _names(db: Path, named: list[str] | None) -> list[str]:
-    """Return the records to read: those that were named, or else all in the folder."""
+    """Return the records to read: the named ones, or all in the folder."""
     if named == []:
         raise DatasetError("no record was named; expected at least one, as a path inside the folder, such as 100")
     names = named or annotated.find(db)
@@ -273,7 +275,7 @@ def _names(db: Path, named: list[str] | None) -> list[str]:
 
 
 def _checked_counts(aami: NDArray[np.uint8], expected: Mapping[BeatClass, int] | None) -> dict[BeatClass, int]:
-    """Count the beats of each class, and refuse other counts than the expected ones."""
+    """Count the beats of each class; raise an error if the counts differ from the expected ones."""
     found = {kind: int(np.count_nonzero(aami == kind)) for kind in BeatClass}
     if expected is not None and found != expected:
         raise DatasetError(f"the records hold {_listing(found)} beats; the published protocol has {_listing(expected)}")
@@ -284,7 +286,7 @@ def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "signal.npy", signal)
     np.save(out / "beats.npy", beats)
-    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: its presence says that all is there
+    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: if it exists, the data set is complete
 
 
 def _read_all(
@@ -295,7 +297,7 @@ def _read_all(
     *,
     named: bool,
 ) -> tuple[dict[str, annotated.AnnotatedRecord], dict[str, str]]:
-    """Read records; return them, and why the others cannot be used.  None of the ``named`` records may be left out."""
+    """Read records; return them, and for each unusable record the reason.  If ``named``, none may be unusable."""
     found: dict[str, annotated.AnnotatedRecord] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -329,7 +331,7 @@ def _described(
     beats: NDArray[np.void],
     files: dict[str, str],
 ) -> dict[str, Any]:
-    """Say what is in a data set, and by which hashes it is known."""
+    """Describe the contents of a data set, with its hashes."""
     return {
         "leads": {name: list(record.leads) for name, record in read.items()},
         "recorded_at": {name: record.fs for name, record in read.items()},
@@ -347,16 +349,16 @@ def _described(
 
 
 def load(folder: Path) -> Dataset:
-    """Open a data set that :func:`prepare` stored; the signal is mapped, not read.
+    """Open a data set that :func:`prepare` stored; the signal is mapped from disk.
 
     Raises
     ------
     DatasetError
-        If the folder holds no data set, one of another version, or one whose files do not belong together.
+        If the folder holds no data set, one of another format, or files of different data sets.
     """
     try:
         about = json.loads((folder / "dataset.json").read_text())
-        # reads arrays and nothing else, where np.load would also give what is in an archive
+        # open_memmap reads arrays only; np.load would also open archives
         beats = np.array(np.lib.format.open_memmap(folder / "beats.npy", mode="r"))
         signal = np.lib.format.open_memmap(folder / "signal.npy", mode="r")
     except (OSError, ValueError) as error:
@@ -380,13 +382,16 @@ def load(folder: Path) -> Dataset:
     return Dataset(beats, signal, spans, about)
 
 
-def _check_known(names: Collection[str], whose: Mapping[str, str], beats: BeatTable | None) -> None:
-    """Refuse a table of beats or of patients that is about other records: a typing error would drop data in silence."""
-    for what, named in (("table of beats", beats.records if beats is not None else ()), ("list of patients", whose)):
+def _check_known(names: Collection[str], patient_of: Mapping[str, str], beats: BeatTable | None) -> None:
+    """Refuse a table of beats or a list of patients that names unknown records only: a typo would drop data silently."""
+    for what, named in (
+        ("table of beats", beats.records if beats is not None else ()),
+        ("list of patients", patient_of),
+    ):
         unknown = [name for name in named if name not in set(names)]
         if unknown and len(unknown) == len(set(named)):
             raise DatasetError(
-                f"the {what} is about {names_shown(unknown)}; expected the names of records of the folder, such as "
+                f"the {what} names {names_shown(unknown)}; expected the names of records of the folder, such as "
                 f"{names_shown(names, 3)}"
             )
 
@@ -394,7 +399,7 @@ def _check_known(names: Collection[str], whose: Mapping[str, str], beats: BeatTa
 def _joined(
     read: Mapping[str, annotated.AnnotatedRecord],
 ) -> tuple[NDArray[np.int16], NDArray[np.void], list[tuple[int, int]]]:
-    """Lay records end to end: the signal, the beats with their place in it, and where each record lies."""
+    """Join records end to end; return the signal, the beats with their columns in it, and the span of each record."""
     tables, spans = [], []
     first = 0
     for place, record in enumerate(read.values()):
@@ -414,14 +419,14 @@ def _joined(
 
 
 def _hashes(db: Path, names: Iterable[str], annotator: str | None) -> dict[str, str]:
-    """SHA-256 of the files that records were read from, signal files of other names apart: the signal has its own."""
+    """Return the SHA-256 of the files of the records, except signal files of other names: the signal has its own hash."""
     kinds = sorted({"dat", "hea"} | ({annotator} if annotator is not None else set()))
     paths = [f"{name}.{kind}" for name in names for kind in kinds]
     return {path: _sha256((db / path).read_bytes()) for path in paths if (db / path).is_file()}
 
 
 def _random_parts(aami: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Assign the beats of each class to random fiftieths, whose sizes differ by at most one beat."""
+    """Assign the beats of each class to 50 random parts, whose sizes differ by at most one beat."""
     random = np.random.default_rng(seed)
     part = np.empty(len(aami), np.uint8)
     for kind in BeatClass:

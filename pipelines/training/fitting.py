@@ -1,8 +1,8 @@
 """Train a generator on the normal beats of a split, and measure how well its A(x) separates classes.
 
-A training depends only on its settings with the seed, the split, the data and the teacher.  Random
+A training depends only on its settings (with the seed), the split, the data and the teacher.  The random
 numbers of a step are drawn from (seed, step).  A training that was interrupted and resumed therefore
-has bit for bit the same weights as an uninterrupted one.  On another processor or with another number
+has the same weights, bit for bit, as an uninterrupted one.  On another processor or with another number
 of threads, sums round differently and the weights differ.
 
 A run is a folder: ``about.json`` (what is trained), ``state.pt`` (the state to resume from),
@@ -44,11 +44,11 @@ SAVE_EVERY: Final = 500
 
 _BLOCK: Final = 256  # beats in a batch without gradients
 
-_DEALING, _AUGMENTING = 0, 1  # independent random sequences under one seed
+_SHUFFLING, _AUGMENTING = 0, 1  # independent random sequences under one seed
 
 
 class TrainingError(Exception):
-    """A training that cannot be started, resumed or used."""
+    """A training cannot be started, resumed or used."""
 
     __module__ = "ecgmon.errors"
 
@@ -76,7 +76,7 @@ def batch(
     """
     size = settings.batch
     epoch, place = divmod(step, len(beats) // size)
-    order = np.random.default_rng([settings.seed, _DEALING, epoch]).permutation(len(beats))
+    order = np.random.default_rng([settings.seed, _SHUFFLING, epoch]).permutation(len(beats))
     chosen = order[place * size : (place + 1) * size]
     random = np.random.default_rng([settings.seed, _AUGMENTING, step])
     plain = size - round(settings.augmented * size)
@@ -90,7 +90,7 @@ def batch(
     )
 
 
-class Lessons:
+class TeacherOutputs:
     """The outputs of a finished teacher for all training beats, computed once.
 
     Parameters
@@ -106,7 +106,7 @@ class Lessons:
 
         from ecgmon.models.training.distillation import TeacherOutput, teacher_output
 
-        self._lesson = TeacherOutput
+        self._output_type = TeacherOutput
         device = next(teacher.parameters()).device
         parts = [teacher_output(teacher, torch.from_numpy(x).to(device)) for x in _scaled(dataset, beats)]
         self._reconstruction = torch.cat([part.reconstruction.cpu() for part in parts])
@@ -117,7 +117,7 @@ class Lessons:
         import torch
 
         index = torch.from_numpy(chosen)
-        return self._lesson(self._reconstruction[index], [part[index] for part in self._maps])
+        return self._output_type(self._reconstruction[index], [part[index] for part in self._maps])
 
 
 def fit(
@@ -149,26 +149,26 @@ def fit(
     only_confirmed : bool
         Whether the split leaves out normal beats that a second detector does not confirm; stored in ``about.json``.
     device : str
-        Where torch computes.
+        Torch device.
     threads : int
-        Threads that torch computes with.
+        Number of CPU threads for torch.
     stop_after : int, optional
         Step at which to stop; the learning rate is still planned for all epochs.
     progress : callable
-        Called after every step with the steps done, the steps in all and the step's losses; returns
-        False to stop there, with the state stored.
+        Called after every step with the steps done, the total number of steps and the losses of the step;
+        returns False to store the state and stop.
 
     Returns
     -------
     Training
-        As far as it came.  The weights to use are the last ones: no measure of abnormal beats
-        chooses among them.
+        Finished or stopped.  The weights to use are those of the last step: abnormal beats have no part in the
+        choice.
 
     Raises
     ------
     TrainingError
-        If there are too few beats for a batch, ``out`` holds a training of something else, the
-        teacher does not fit, or torch cannot compute as asked.
+        If there are too few beats for a batch, ``out`` holds another training, the teacher does not fit,
+        or the device or the number of threads cannot be used.
     """
     import torch
 
@@ -176,7 +176,7 @@ def fit(
     from ecgmon.models.training.distillation import Training
 
     if threads < 1:
-        raise TrainingError(f"{threads} threads cannot compute; give at least 1")
+        raise TrainingError(f"the number of threads is {threads}; expected at least 1")
     try:
         check_device(device)
     except DeviceError as error:
@@ -189,19 +189,19 @@ def fit(
             f"{len(train)} normal beats do not fill one batch of {settings.batch}; prepare more records"
         )
     about = _described(dataset, settings, used, only_confirmed=only_confirmed)
-    lessons = _lessons(teacher, dataset, settings, used, about, device)
+    outputs = _teacher_outputs(teacher, dataset, settings, used, about, device)
     training = Training(settings, leads=1, steps=steps_per_epoch * settings.epochs, device=device)
     out.mkdir(parents=True, exist_ok=True)
     _claim(out, about)
     _set_axes(training, dataset, train)
     _resume(out, training)
     last = training.steps if stop_after is None else min(stop_after, training.steps)
-    _train_until(last, training, dataset, used, lessons, out, progress)
+    _train_until(last, training, dataset, used, outputs, out, progress)
     return training
 
 
 def _described(dataset: Dataset, settings: Settings, used: Split, *, only_confirmed: bool) -> dict[str, Any]:
-    """Describe a training, still without its teacher, as ``about.json`` stores it."""
+    """Describe a training for ``about.json``, without its teacher."""
     return {
         "split": used.name,
         "only_confirmed": only_confirmed,
@@ -213,9 +213,9 @@ def _described(dataset: Dataset, settings: Settings, used: Split, *, only_confir
     }
 
 
-def _lessons(
+def _teacher_outputs(
     teacher: Path | None, dataset: Dataset, settings: Settings, used: Split, about: dict[str, Any], device: str
-) -> Lessons | None:
+) -> TeacherOutputs | None:
     """Compute the teacher's outputs if the settings need them, and describe the teacher in ``about``.
 
     Raises
@@ -232,12 +232,12 @@ def _lessons(
     network, theirs = trained(teacher)
     if theirs["split"] != used.name or theirs.get("selection") != about["selection"] or theirs["data"] != about["data"]:
         raise TrainingError(
-            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this is {used.name}, "
-            "and a teacher must not have seen what its student is tested on"
+            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this split is {used.name}: "
+            "a teacher must not have seen the beats that its student is tested on"
         )
-    lessons = Lessons(network.to(device), dataset, dataset.beats[used.train])
+    outputs = TeacherOutputs(network.to(device), dataset, dataset.beats[used.train])
     about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}
-    return lessons
+    return outputs
 
 
 def _set_axes(training: Training, dataset: Dataset, train: NDArray[np.void]) -> None:
@@ -268,7 +268,7 @@ def _train_until(
     training: Training,
     dataset: Dataset,
     used: Split,
-    lessons: Lessons | None,
+    outputs: TeacherOutputs | None,
     out: Path,
     progress: Callable[[int, int, dict[str, float]], bool],
 ) -> None:
@@ -283,7 +283,7 @@ def _train_until(
         while going and training.step < last:
             rate = training.rate
             x, plain = batch(dataset, train, settings, training.step)
-            terms = training.advance(torch.from_numpy(x), lessons[plain] if lessons else None)
+            terms = training.advance(torch.from_numpy(x), outputs[plain] if outputs else None)
             entry: dict[str, float] = {}
             if training.step % LOG_EVERY == 0:
                 entry |= {"rate": rate, **terms, "restarts": training.restarts}
@@ -305,7 +305,7 @@ def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
     generator : Generator or DenseGenerator
         In evaluation mode, on the CPU.
     about : dict
-        What ``about.json`` says, with ``step`` and ``steps``.
+        Contents of ``about.json``, with ``step`` and ``steps``.
 
     Raises
     ------
@@ -322,7 +322,7 @@ def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
 
 
 def fingerprint(generator: AnyGenerator) -> str:
-    """SHA-256 of a generator's tensors, in the order of their names."""
+    """Return the SHA-256 of a generator's tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(generator.state_dict().items()):
         digest.update(name.encode())
@@ -369,7 +369,7 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
         if differing:
             raise TrainingError(
                 f"{out} holds a training with another {', another '.join(differing)}; "
-                "give another folder to start afresh"
+                "give another folder to start a new training"
             )
         if before["settings"] != about["settings"]:
             return  # restoring the state reports which settings differ
@@ -381,7 +381,7 @@ def _load_about(out: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((out / "about.json").read_text())
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"{out / 'about.json'} is missing or damaged ({error}); start anew in another folder"
+            f"{out / 'about.json'} is missing or damaged ({error}); start a new training in another folder"
         ) from error
     return about
 
@@ -395,7 +395,8 @@ def _load_state(out: Path) -> dict[str, Any]:
         raise TrainingError(f"{out} holds no training; start one with 'ecgmon train fit'") from error
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"{out / 'state.pt'} is damaged or no training's state; remove it and start anew with 'ecgmon train fit'"
+            f"{out / 'state.pt'} is damaged or not the state of a training; "
+            "remove it and start a new training with 'ecgmon train fit'"
         ) from error
     return state
 
@@ -410,7 +411,7 @@ def _save_state(out: Path, training: Training) -> None:
 
 
 def _drop_lines_after(log: Path, step: int) -> None:
-    """Drop log lines after the state that a training resumes from: it will log these steps again."""
+    """Drop log lines after the step from which a training resumes: it will log these steps again."""
     if log.exists():
         lines = [line for line in log.read_text().splitlines(keepends=True) if json.loads(line)["step"] <= step]
         log.write_text("".join(lines))

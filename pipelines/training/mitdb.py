@@ -1,24 +1,23 @@
-"""The published protocols on the MIT-BIH Arrhythmia Database: which records, whose they are, and how they are split.
+"""The published protocols on the MIT-BIH Arrhythmia Database: records, patients and splits.
 
-The data set is the one of BeatGAN (Zhou et al., IJCAI 2019): 44 records, those with paced beats left out; lead MLII,
-and beside it the record's other lead; a window around every annotated R peak.  Two protocols and the model that is
-shipped:
+The data set is that of BeatGAN (Zhou et al., IJCAI 2019): 44 records, those without paced beats; lead MLII and the
+record's other lead; a window around every annotated R peak.  The splits of two protocols and of the shipped model:
 
 ========  =========================================================================================
 fold0-4   BeatGAN's five folds (Zhou et al., IJCAI 2019): a fifth of the normal beats tests, the
-          rest trains, less a tenth; all abnormal beats test, less a tenth.  The same patients are
+          rest except a tenth trains; all abnormal beats except a tenth test.  The same patients are
           in training and test.
 ds1       Patients apart (de Chazal et al., IEEE Trans. Biomed. Eng. 51, 2004): the normal beats of
           22 records train, all beats of the 22 others test.
-all       The normal beats of all records train: the model that the daemon runs.  Nothing is left to
-          test it on.
-ds1-a, -b The normal beats of every other patient of ``ds1`` train, of the first or of the second on;
-          the patients of ``ds1`` that are left out test.
-all-a, -b The same of ``all``.
+all       The normal beats of all records train the model that the daemon runs.  No beats are left to
+          test it.
+ds1-a, -b The normal beats of every second patient of ``ds1`` train, from the first (a) or the second
+          (b); the other patients of ``ds1`` test.
+all-a, -b The same for ``all``.
 ========  =========================================================================================
 
-The halves tell how large the errors of patients are that a generator has not seen, without a look at
-any patient that the whole is tested on.
+The halves (a, b) measure how large the errors of a patient are whom a generator has not seen, without the
+patients that test the whole split.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.dataset import Dataset
 
 PACED: Final = ("102", "104", "107", "217")
-"""The records with paced beats, which AAMI EC57 and the protocol leave out."""
+"""Records with paced beats, which AAMI EC57 and the protocol leave out."""
 
 RECORDS: Final = tuple(
     str(number)
     for number in (*range(100, 125), *range(200, 235))
     if number not in {110, 120, 204, 206, 211, 216, 218, 224, 225, 226, 227, 229} and str(number) not in PACED
 )
-"""The 44 records of the protocol, as numbered by MIT-BIH, which skips some numbers."""
+"""The 44 records of the protocol.  MIT-BIH skips some numbers."""
 
 COUNTS: Final = {BeatClass.N: 89_836, BeatClass.S: 3_026, BeatClass.V: 7_008, BeatClass.F: 802, BeatClass.Q: 15}
-"""Beats of each class that the protocol finds in :data:`RECORDS`; the N are those that Zhou et al. publish."""
+"""Number of beats of each class in :data:`RECORDS`; that of N is the one published by Zhou et al."""
 
 PATIENTS: Final = {"202": "201"}
 """The only patient with two records."""
@@ -58,13 +57,13 @@ DS1: Final = (
     "101", "106", "108", "109", "112", "114", "115", "116", "118", "119", "122", "124",
     "201", "203", "205", "207", "208", "209", "215", "220", "223", "230",
 )  # fmt: skip
-"""The records that train where patients are kept apart."""
+"""Training records if patients are kept apart."""
 
 DS2: Final = (
     "100", "103", "105", "111", "113", "117", "121", "123", "200", "202", "210", "212",
     "213", "214", "219", "221", "222", "228", "231", "232", "233", "234",
 )  # fmt: skip
-"""The records that test where patients are kept apart."""
+"""Test records if patients are kept apart."""
 
 FOLD_NAMES: Final = tuple(f"fold{k}" for k in range(FOLDS))
 """BeatGAN's folds."""
@@ -73,7 +72,7 @@ WHOLE_NAMES: Final = (*FOLD_NAMES, "ds1", "all")
 """The splits whose models are shipped."""
 
 HALVES: Final = {"ds1": ("ds1-a", "ds1-b"), "all": ("all-a", "all-b")}
-"""The splits for other patients, and the halves of each."""
+"""Splits whose score is for other patients, and the halves of each."""
 
 NAMES: Final = (*WHOLE_NAMES, *HALVES["ds1"], *HALVES["all"])
 """The splits that :func:`split` knows."""
@@ -94,25 +93,25 @@ def prepare(
     db : Path
         Folder with the records' .hea, .dat and .atr files.
     out : Path
-        Folder to store the data set in; made where it is missing.
+        Folder to store the data set in; made if it is missing.
     records : iterable of str
-        Some of :data:`RECORDS`; all of them give the published protocol.
+        Some of :data:`RECORDS`; all of them are the published protocol.
     seed : int
-        Decides which random fold and tenth each beat is in.
+        Seed for the random fold and tenth of each beat.
     done : callable
-        Called with the name of each record once it is read.
+        Called with the name of each record after it is read.
 
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
         If a record cannot be read.
     ecgmon.pipelines.training.dataset.DatasetError
-        If a record is none of the protocol's, or the counts of the full protocol are not the published ones.
+        If a record is not part of the protocol, or the counts of the full protocol are not the published ones.
     """
     names = tuple(records)
-    if strange := [name for name in names if name not in RECORDS]:
+    if unknown := [name for name in names if name not in RECORDS]:
         raise DatasetError(
-            f"{', '.join(strange)} is not among the protocol's records; expected some of {', '.join(RECORDS)}"
+            f"{', '.join(unknown)} is not among the protocol's records; expected some of {', '.join(RECORDS)}"
         )
     return datasets.prepare(
         db,
@@ -135,8 +134,8 @@ def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split
     name : str
         One of :data:`NAMES`.
     only_confirmed : bool
-        Leave out the normal beats that a second detector does not find, about as the original
-        experiment does.  It makes the normal beats look more alike than they are: for comparison only.
+        Leave out the normal beats that a second detector does not find, similar to the original experiment.
+        The remaining normal beats are more alike than all of them: for comparison only.
 
     Raises
     ------
@@ -146,7 +145,7 @@ def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split
     if name not in NAMES:
         raise ValueError(f"there is no split {name!r}; expected one of {', '.join(NAMES)}")
     whole, _, which = name.partition("-")
-    aside = dataset.beats["tenth"] == HELD_OUT_TENTH
+    held_out = dataset.beats["tenth"] == HELD_OUT_TENTH
     normal, abnormal = dataset.normal, ~dataset.normal
     if only_confirmed:
         normal &= dataset.beats["confirmed"]
@@ -160,5 +159,5 @@ def split(dataset: Dataset, name: str, *, only_confirmed: bool = False) -> Split
         own, test = normal, ~everything
     else:
         fold = dataset.beats["fold"] == int(name.removeprefix("fold"))
-        own, test = normal & ~fold, (normal & fold) | (abnormal & ~aside)
-    return Split(name, own & ~aside, own & aside, test)
+        own, test = normal & ~fold, (normal & fold) | (abnormal & ~held_out)
+    return Split(name, own & ~held_out, own & held_out, test)

@@ -1,9 +1,9 @@
-"""From a user's own annotated records to a checkpoint, in one call that can be stopped and goes on where it was.
+"""Make a checkpoint from a user's own annotated records, in one call that can be stopped and resumed.
 
-The steps: make the data set, split it, train the student on the normal beats that train, fit the score to what a
-stream knows of them, write the checkpoint.  Where the beats that train are of several patients, two more generators
-learn half of them each and say how large the errors of a patient are that was never seen: the score is then for other
-patients.  With fewer, or where the split mixes beats of the same patients, it is for these.
+The steps: make the data set, split it, train the student on the normal training beats, fit the score to the evidence
+that a stream has of them, write the checkpoint.  If there are enough training patients, two more generators are trained
+on half of them each, to measure the errors of patients that a generator has not seen: the score is then for other
+patients.  With fewer patients, or if training and test beats are of the same patients, the score is for these patients.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from ecgmon.models.inference.threads import threads_as_before
+from ecgmon.models.inference.threads import threads_restored
 from ecgmon.models.training.settings import STUDENT
 from ecgmon.pipelines.training import dataset as datasets
 from ecgmon.pipelines.training import fitting, splits
@@ -40,45 +40,45 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.splits import Rule, Split
 
 LEAST_STEPS: Final = 3000
-"""Steps of a training at least, where the number of epochs is not given: few beats are gone through more often."""
+"""Smallest number of steps of a training if the number of epochs is not given: fewer beats get more epochs."""
 
 NAME: Final = "own"
-"""Name of the split, and of the training on it."""
+"""Name of the split, and of its training."""
 
 
-class Stopped(TrainingError):  # noqa: N818 - nothing went wrong
-    """A training that was ended on request, with its state stored where a folder for it was named."""
+class Stopped(TrainingError):  # noqa: N818 - not a failure
+    """A training was stopped on request; its state is stored if a folder for it was given."""
 
     __module__ = "ecgmon.errors"
 
 
 class Progress(Protocol):
-    """What is told how a training or an evaluation goes."""
+    """Callback that reports the progress of a training or an evaluation."""
 
     def __call__(self, what: str, done: int, total: int, terms: Mapping[str, float], /) -> bool:
-        """Take what is being done, how far it is, and the terms of the loss; answer False to stop there."""
+        """Receive the name of the current step, the work done, the total work and the losses; return False to stop."""
 
 
-def unwatched(_what: str, _done: int, _total: int, _terms: Mapping[str, float], /) -> bool:
-    """Let everything go on: the progress that nobody follows."""
+def no_progress(_what: str, _done: int, _total: int, _terms: Mapping[str, float], /) -> bool:
+    """Report nothing and never stop: the default progress."""
     return True
 
 
-def counted(what: str, total: int, progress: Progress) -> Callable[[str], None]:
-    """Return what counts records as they are done, and raises :class:`Stopped` where ``progress`` says so."""
+def record_counter(what: str, total: int, progress: Progress) -> Callable[[str], None]:
+    """Return a callback that counts finished records and raises :class:`Stopped` if ``progress`` returns False."""
     done = 0
 
     def advance(_: str) -> None:
         nonlocal done
         done += 1
         if not progress(what, done, total, {}):
-            raise Stopped(f"stopped while {what}; the same command starts that again")
+            raise Stopped(f"stopped while {what}; the same command repeats this step")
 
     return advance
 
 
 def rule_of(split: Rule | Mapping[str, str] | Path | str | None) -> Rule | None:
-    """Read a split in whatever form it was given.
+    """Convert a split in any accepted form to a rule.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def rule_of(split: Rule | Mapping[str, str] | Path | str | None) -> Rule | None:
     Raises
     ------
     ecgmon.errors.SplitError
-        If it is none.
+        If the split is not valid.
     """
     if split is None or isinstance(split, Drawn | Named):
         return split
@@ -96,12 +96,12 @@ def rule_of(split: Rule | Mapping[str, str] | Path | str | None) -> Rule | None:
 
 
 def table_of(beats: BeatTable | Mapping[str, ArrayLike] | Path | str | None) -> BeatTable | None:
-    """Read a table of beats in whatever form it was given: a table, its columns, or a file.
+    """Convert a table of beats in any accepted form to a :class:`BeatTable`: a table, its columns, or a file.
 
     Raises
     ------
     ecgmon.errors.BeatTableError
-        If it is none.
+        If the table is not valid.
     """
     if beats is None or isinstance(beats, BeatTable):
         return beats
@@ -109,12 +109,12 @@ def table_of(beats: BeatTable | Mapping[str, ArrayLike] | Path | str | None) -> 
 
 
 def patients_of(patients: Mapping[str, str] | Path | str | None, rule: Rule | None) -> dict[str, str]:
-    """Gather whose each record is: as a split says, and as a list or a file says, which counts more.
+    """Collect the patient of each record from a split and from a list or file; the list or file has priority.
 
     Raises
     ------
     ecgmon.errors.SplitError
-        If the file is no such list.
+        If the file is not such a list.
     """
     of_split = rule.patients if isinstance(rule, Named) else {}
     if patients is None:
@@ -134,7 +134,7 @@ def prepared(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Make the data set of a folder of records, or open the one that was made of the same before.
+    """Make the data set of a folder of records, or open the stored one if it was made with the same parameters.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def prepared(
     data : Path
         Folder for the data set.
     rule : Drawn, Named or None
-        The split, which may say whose a record is.
+        The split, which may name the patients of records.
     beats, patients
         See :func:`table_of` and :func:`patients_of`.
     progress : Progress
@@ -151,29 +151,29 @@ def prepared(
     Raises
     ------
     ecgmon.errors.Stopped
-        If ``progress`` says so.
+        If ``progress`` returns False.
     ecgmon.errors.SourceError, ecgmon.errors.DatasetError
-        As :func:`ecgmon.pipelines.training.dataset.prepare`; or if ``data`` holds a data set of something else.
+        As :func:`ecgmon.pipelines.training.dataset.prepare`; or if ``data`` holds another data set.
     """
-    progress = progress or unwatched
-    table, whose = table_of(beats), patients_of(patients, rule)
+    progress = progress or no_progress
+    table, patient_of = table_of(beats), patients_of(patients, rule)
     names = None if records is None else list(records)
     if (data / "dataset.json").exists():
         dataset = datasets.load(data)
-        if dataset.about["asked"] != datasets.asked(
-            records=names, annotator=annotator, beats=table, patients=whose, seed=seed
+        if dataset.about["asked"] != datasets.request_for(
+            records=names, annotator=annotator, beats=table, patients=patient_of, seed=seed
         ):
             raise DatasetError(
-                f"{data} holds a data set of other records, annotations or patients; give another folder to start afresh"
+                f"{data} holds a data set of other records, annotations or patients; give another folder for a new one"
             )
         return dataset
-    advance = counted("reading records", len(names or find(db)), progress)
+    advance = record_counter("reading records", len(names or find(db)), progress)
     return datasets.prepare(
-        db, data, records=names, annotator=annotator, beats=table, patients=whose, seed=seed, done=advance
+        db, data, records=names, annotator=annotator, beats=table, patients=patient_of, seed=seed, done=advance
     )
 
 
-@threads_as_before()
+@threads_restored()
 def train(
     db: Path | str,
     out: Path | str,
@@ -192,52 +192,52 @@ def train(
 ) -> ModelInfo:
     """Train a model on annotated records.
 
-    With few records the score is for their patients; where there are enough patients, it is for others, too.  At least some
-    2,000 normal beats are needed.
+    With few patients the score is for these patients only; with enough patients it is also for others.  About 2,000 normal
+    beats are needed at least.
 
     Parameters
     ----------
     db : Path or str
-        Folder of WFDB records, in sub-folders, too; sampled at 100 to 1000 Hz.
+        Folder of WFDB records, also in sub-folders; sampled at 100 to 1000 Hz.
     out : Path or str
-        Checkpoint to write, which ``[worker] weights`` takes.
+        Checkpoint to write, for ``[worker] weights``.
     split : Drawn, Named, mapping, Path or str, optional
-        Who trains and who tests: see :func:`rule_of`.  By default all train.
+        Training and test parts: see :func:`rule_of`.  By default all records train.
     annotator : str
         Suffix of the annotation files.
     beats : BeatTable, mapping, Path or str, optional
-        A table of beats in place of annotation files: see :func:`table_of`.
+        A table of beats, used instead of annotation files: see :func:`table_of`.
     records : iterable of str, optional
         Paths of records inside the folder; by default all with beats.
     patients : mapping, Path or str, optional
-        Whose each record is: by name, or in a CSV file with the columns record and patient.
+        Patient of each record, by the name of the record, or in a CSV file with the columns record and patient.
     epochs : int, optional
-        Passes over the normal beats that train; by default as many as the shipped model had, more of few beats.
+        Passes over the normal training beats; by default as many as for the shipped model, and more for few beats.
     seed : int
-        Decides all that is random.
+        Seed for all random choices.
     work : Path or str, optional
-        Folder for the data set and the trainings: a training that was stopped goes on from what is there.  By default
-        one that is gone afterwards.
+        Folder for the data set and the trainings, from which a stopped training resumes.  By default a temporary
+        folder.
     device, threads
-        Where torch computes, and with how many threads of a CPU; weights depend on both.
+        Torch device, and number of CPU threads; the weights depend on both.
     progress : callable, optional
         See :class:`Progress`.
 
     Returns
     -------
     ModelInfo
-        What the checkpoint says.
+        Description of the model, as in the checkpoint.
 
     Raises
     ------
     ecgmon.errors.Stopped
-        If ``progress`` says so.
+        If ``progress`` returns False.
     ecgmon.errors.TrainingError
-        If the normal beats do not suffice, or torch cannot compute as asked.
+        If there are too few normal beats, or the device or the number of threads cannot be used.
     ecgmon.errors.DatasetError
         If records, beats, patients or the split do not fit each other.
     ecgmon.errors.SourceError
-        If a record that was named cannot be read.
+        If a named record cannot be read.
     ecgmon.errors.CheckpointError
         If the trained model cannot be used, for instance because its training diverged.
 
@@ -251,10 +251,10 @@ def train(
         ...
     ecgmon.errors.RecordNotFoundError: nowhere: no records in this folder...
     """
-    watch = progress or unwatched
+    watch = progress or no_progress
     rule = rule_of(split)
     if epochs is not None and epochs < 1:
-        raise TrainingError(f"{epochs} epochs train nothing; give at least 1")
+        raise TrainingError(f"the number of epochs is {epochs}; expected at least 1")
     place = tempfile.TemporaryDirectory(prefix="ecgmon-train-") if work is None else nullcontext(work)
     with place as folder:
         dataset = prepared(
@@ -291,34 +291,36 @@ def write_checkpoint(
     name: str,
     command: str,
     as_stream: bool = True,
-    progress: Progress = unwatched,
+    progress: Progress = no_progress,
 ) -> ModelInfo:
-    """Fit the score that goes with a generator, and write both.
+    """Fit the score of a generator, and write both to a checkpoint.
 
     Parameters
     ----------
     out : Path
+        Checkpoint to write.
     dataset : Dataset
     db : Path
-        Folder of the records that it was made from.
+        Folder of the records of the data set.
     generator : Generator or DenseGenerator
         Trained; its matrices are rounded to half precision here.
     used : Split
-        That it was trained on.
+        Split that the generator was trained on.
     halves : iterable of (Split, Generator)
-        Two halves of it and what was trained on each: the score is then for other patients.  None: for the same.
+        The two halves of the split, with the generator trained on each: the score is then for other patients.  If
+        empty, the score is for the same patients.
     name, command : str
         See :class:`ecgmon.models.weights.checkpoint.ModelInfo`.
     as_stream : bool
-        Whether beats are found and cut by the detector, as the daemon does, or at their annotations, as protocols do.
+        True: the detector finds the beats, as in the daemon.  False: beats are cut at their annotations, as in protocols.
     progress : Progress
 
     Raises
     ------
     ecgmon.errors.Stopped
-        If ``progress`` says so while beats are read.
+        If ``progress`` returns False while beats are read.
     ecgmon.errors.TrainingError
-        If the normal beats do not suffice, or the halves are none.
+        If there are too few normal beats, or the halves are not the two halves of a split.
     ecgmon.errors.SourceError
         If a record cannot be read.
     ecgmon.errors.CheckpointError
@@ -332,7 +334,7 @@ def write_checkpoint(
     runnable = Reconstructor(generator)
     parts = [(part, Reconstructor(half)) for part, half in halves]
     other: Halves | None = score_fitting.Halves(dataset, parts) if parts else None
-    advance = counted("reading beats", len(dataset.records), progress)
+    advance = record_counter("reading beats", len(dataset.records), progress)
     if as_stream:
         found = score_fitting.streamed(dataset, db, runnable, halves=other, done=advance)
     else:
@@ -354,11 +356,11 @@ def write_checkpoint(
 
 
 def _halves(dataset: Dataset, used: Split, rule: Rule | None) -> list[Split]:
-    """Give the halves of the patients that train, if there are enough of them and none of them is among those tested."""
+    """Return the two halves of the training patients; none if there are too few or the split is by beat."""
     from ecgmon.models.score.fitting import ROUNDS
 
-    own = np.isin(dataset.whose(), dataset.whose()[used.train | used.held_out]) & ~used.test
-    if len(np.unique(dataset.whose()[own])) < ROUNDS or (isinstance(rule, Drawn) and rule.by == "beat"):
+    own = np.isin(dataset.patient_of_beats(), dataset.patient_of_beats()[used.train | used.held_out]) & ~used.test
+    if len(np.unique(dataset.patient_of_beats()[own])) < ROUNDS or (isinstance(rule, Drawn) and rule.by == "beat"):
         return []
     return [splits.half(dataset, f"{NAME}-{'ab'[which]}", own, which) for which in (0, 1)]
 
@@ -366,7 +368,7 @@ def _halves(dataset: Dataset, used: Split, rule: Rule | None) -> list[Split]:
 def _trained(
     dataset: Dataset, run: Path, part: Split, settings: Settings, device: str, threads: int, progress: Progress
 ) -> AnyGenerator:
-    """Train a generator on a part, or go on with that; :class:`Stopped` where ``progress`` says so."""
+    """Train a generator on a part, or resume; raise :class:`Stopped` if ``progress`` returns False."""
     done = fitting.fit(
         dataset, run, settings, part, device=device, threads=threads,
         progress=lambda *at: progress(f"training {part.name}", *at),
@@ -377,7 +379,7 @@ def _trained(
 
 
 def _settings(part: Split, epochs: int | None, seed: int, *, is_half: bool = False) -> Settings:
-    """Choose the settings of the shipped student, and epochs that suffice; halves are only measured, and need half."""
+    """Return the settings of the shipped student, with enough epochs; halves need only half as many."""
     steps = max(1, int(np.count_nonzero(part.train)) // STUDENT.batch)
     wanted = epochs or max(STUDENT.epochs, math.ceil(LEAST_STEPS / steps))
     return replace(STUDENT, seed=seed, epochs=max(1, wanted // 2) if is_half else wanted)
@@ -389,7 +391,7 @@ def _model_name(generator: AnyGenerator, db: Path) -> str:
 
 
 def _command(db: Path, split: object, annotator: str, beats: object, settings: Settings) -> str:
-    """Spell out the command that trains the same, as far as files tell."""
+    """Return a command that repeats the training; arguments that are not files become FILE."""
     flags: list[Any] = ["ecgmon train own --db", db.resolve().name]
     if isinstance(split, Path | str):
         flags += ["--split", Path(split).name]

@@ -1,8 +1,8 @@
-"""Which trainings stand behind which figure: the plans that ``ecgmon train plan`` carries out.
+"""Plans: the lists of trainings behind the published figures, for ``ecgmon train plan``.
 
-A plan is a list of runs; a run that is finished is passed over, one that was stopped goes on.  What
-a run came to is written into its folder as it finishes (``finished.json``), so that a plan which is
-cut off leaves whole results of the runs that were done.
+A plan is a list of runs.  A finished run is skipped, and a stopped run is resumed.  The result of a run is
+written to its folder when it finishes (``finished.json``), so an interrupted plan has the complete
+results of its finished runs.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Run:
     Attributes
     ----------
     name : str
-        Of its folder.
+        Name of the run and of its folder.
     split : str
         One of :data:`ecgmon.pipelines.training.mitdb.NAMES`.
     settings : Settings
     teacher : str or None
-        Name of the run that it distils from.
+        Name of the run from which it distils.
     what : str
-        What sets it apart from the others of its plan, for people.
+        Description of its difference from the other runs of the plan.
     """
 
     name: str
@@ -64,8 +64,8 @@ def _of_every_split(kind: str, settings: Settings) -> tuple[Run, ...]:
 
 _SHORT: Final = replace(
     STUDENT, epochs=16
-)  # what is compared is alike in this; two fifths of the shipped students' time
-_ALL_TERMS: Final = replace(_SHORT, beta=0.01)  # what the ablation varies
+)  # the same for all compared runs; two fifths of the epochs of the shipped students
+_ALL_TERMS: Final = replace(_SHORT, beta=0.01)  # all terms that the ablation varies
 
 _ALONE: Final = replace(_ALL_TERMS, alpha=0.0, beta=0.0, self_teacher=False)
 
@@ -80,12 +80,12 @@ VARIANTS: Final[dict[str, tuple[str, Settings]]] = {
     "adversarial": ("no distillation, feature matching", replace(_ALONE, w_adv=0.05, discriminator_width=8)),
     "plain": ("no distillation, no augmentation", replace(_ALONE, augmented=0.0)),
 }
-"""What the ablation compares: a description and the settings, before the seed."""
+"""Variants of the ablation by name: a description, and the settings without the seed."""
 
 SEEDS: Final = (0, 1, 2)
-"""Seeds of every variant of the ablation."""
+"""Seeds for each variant of the ablation."""
 
-_HALF: Final = replace(STUDENT, epochs=20)  # they are only measured; half the time will do
+_HALF: Final = replace(STUDENT, epochs=20)  # the halves are only measured; half the epochs are enough
 
 _FRONTIER_TEACHER: Final = "teacher-fold0"
 
@@ -95,7 +95,7 @@ WIDTHS: Final = (2, 4, 8, 13, 26, 52)
 
 def _ablation() -> tuple[Run, ...]:
     runs = []
-    for seed in SEEDS:  # seed by seed, so that a plan that is cut off has all variants
+    for seed in SEEDS:  # seed by seed, so that an interrupted plan has all variants
         for name, (what, settings) in VARIANTS.items():
             seeded = replace(settings, seed=seed)
             teacher = "teacher-fold0" if settings.distils and not settings.self_teacher else None
@@ -113,7 +113,7 @@ PLANS: Final[dict[str, tuple[Run, ...]]] = {
     "ablation": _ablation(),
     "paper": _of_every_split("paper", PAPER),
 }
-"""The plans, by name: the runs that have to be done, in order."""
+"""Plans by name: their runs, in order."""
 
 
 def carry_out(
@@ -132,21 +132,21 @@ def carry_out(
     runs : sequence of Run
     dataset : Dataset
     folder : Path
-        Where each run has its own folder, which says in ``finished.json`` what the run came to.
+        Folder with a folder for each run, which has its result in ``finished.json``.
     device, threads
-        As :func:`ecgmon.pipelines.training.fitting.fit`.
+        As for :func:`ecgmon.pipelines.training.fitting.fit`.
     progress : callable
-        As :func:`ecgmon.pipelines.training.fitting.fit`'s, with the run before.
+        As for :func:`ecgmon.pipelines.training.fitting.fit`, with the run as first argument.
 
     Returns
     -------
     bool
-        Whether all runs are finished: False where ``progress`` ended it.
+        Whether all runs are finished; False if ``progress`` stopped one.
 
     Raises
     ------
     ecgmon.pipelines.training.fitting.TrainingError
-        If a run cannot be done, such as one whose teacher is missing.
+        If a run is not possible, for example because its teacher is missing.
     """
     for run in runs:
         if (folder / run.name / _FINISHED).exists():
@@ -171,12 +171,12 @@ def carry_out(
         )
         if done.step < done.steps:
             return False
-        _conclude(run, dataset, folder / run.name, times)
+        _write_result(run, dataset, folder / run.name, times)
     return True
 
 
-def _conclude(run: Run, dataset: Dataset, folder: Path, times: list[float]) -> None:
-    """Write down what a finished run came to."""
+def _write_result(run: Run, dataset: Dataset, folder: Path, times: list[float]) -> None:
+    """Write the result of a finished run."""
     generator, about = training.trained(folder)
     used = split_of(dataset, run.split)
     held_out = training.ax_of(generator, dataset, dataset.beats[used.held_out])
@@ -192,11 +192,11 @@ def _conclude(run: Run, dataset: Dataset, folder: Path, times: list[float]) -> N
     }
     part = folder / f"{_FINISHED}.part"
     part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(folder / _FINISHED)  # last: its presence says that the run is finished
+    part.replace(folder / _FINISHED)  # last: if it exists, the run is finished
 
 
 def summary(plan: str, folder: Path) -> dict[str, Any]:
-    """Gather what the finished runs of a plan came to.
+    """Collect the results of the finished runs of a plan.
 
     Parameters
     ----------
@@ -209,9 +209,9 @@ def summary(plan: str, folder: Path) -> dict[str, Any]:
     -------
     dict
         ``runs``: per split, in order; for the plan ``ablation``: ``variants``, each with its
-        ``seeds`` and the ``auc`` and ``ap`` of the raw A(x) with each seed; for ``frontier``: ``sizes`` and
-        the ``teacher`` of the same fold, with ``beats_per_second`` as measured now.  Runs that are not
-        finished are left out and named under ``missing``.
+        ``seeds`` and the ``auc`` and ``ap`` of A(x) for each seed; for ``frontier``: ``sizes`` and
+        the ``teacher`` of the same fold, with ``beats_per_second`` measured in this call.  Unfinished runs
+        are left out and named under ``missing``.
     """
     found = {
         run.name: json.loads(path.read_text())
@@ -238,7 +238,7 @@ def summary(plan: str, folder: Path) -> dict[str, Any]:
 
 
 def _frontier(found: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """Put together what each size costs and what it reaches."""
+    """Collect the cost and the accuracy of each size."""
     of_teacher = folder / _FRONTIER_TEACHER / _FINISHED
     speed = measured_speed(
         [folder / name for name in (*found, _FRONTIER_TEACHER) if (folder / name / "state.pt").exists()]
@@ -256,7 +256,7 @@ def _frontier(found: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
 
 
 def measured_speed(runs: Sequence[Path]) -> dict[str, float]:
-    """Measure how many beats a second generators reconstruct, on one thread, in turns.
+    """Measure how many beats per second each generator reconstructs, on one thread, in turns.
 
     Parameters
     ----------
@@ -266,8 +266,8 @@ def measured_speed(runs: Sequence[Path]) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Beats a second by the folder's name: the median of several rounds, in each of which every
-        generator has its turn, so that a noisy machine is noisy for all of them.
+        Beats per second by the folder's name: the median of several rounds.  Each round runs every
+        generator once, so that other load on the machine affects all of them.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Annotated records of a folder: which there are, and the signal and the beats of each as models see them."""
+"""Find the annotated records of a folder, and read the signal and the beats of each for a data set."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 LEADS: Final = 2
-"""Rows of the signal: the lead that the daemon scores and the record's other lead, all zero where it has none."""
+"""Rows of the signal: the lead that the daemon scores, and the record's other lead (all zero if it has none)."""
 
 STEP: Final = 0.0005
-"""Step of the stored signal in mV: a tenth of MIT-BIH's own, and 16 mV fit into 16 bits."""
+"""Step of the stored signal in mV: a tenth of that of MIT-BIH; 16 mV fit into 16 bits."""
 
 ANNOTATOR: Final = "atr"
-"""Suffix of the files with reference annotations, where no other is named."""
+"""Default suffix of the files with reference annotations."""
 
 CONFIRMING: Final = 0.05
-"""Most that a second detector's peak may be off an annotation to confirm it, in seconds."""
+"""Largest distance in seconds at which a peak of a second detector confirms an annotation."""
 
 BEAT: Final = np.dtype(
     [
@@ -54,45 +54,45 @@ BEAT: Final = np.dtype(
 """One annotated beat.
 
 =========  =========================================================================================
-record     its record, as an index into the data set's list of records
-symbol     its annotation
+record     record of the beat, as an index into the data set's list of records
+symbol     annotation symbol
 aami       :class:`ecgmon.pipelines.training.classes.BeatClass`
-fold       the random fifth that it is in, 0 to 4
-tenth      the random tenth of that fifth that it is in, 0 to 9
-confirmed  whether a second detector has a peak there, too: see :data:`CONFIRMING`; true where none was asked
+fold       random fold of the beat, 0 to 4
+tenth      random tenth of this fold, 0 to 9
+confirmed  whether a second detector also has a peak there, see :data:`CONFIRMING`; true if none was used
 sample     annotated R peak, sample index into the record
 column     the same R peak at 360 Hz, as an index into the columns of the data set's signal
-rr         RR interval to the beat before, in seconds; NaN for a record's first beat
+rr         RR interval to the previous beat, in seconds; NaN for a record's first beat
 rr_ratio   ``rr`` over the mean of the (up to) eight RR intervals before it; NaN until four are known
-rr_after   RR interval to the beat after, in seconds; NaN for a record's last beat
+rr_after   RR interval to the next beat, in seconds; NaN for a record's last beat
 =========  =========================================================================================
 """
 
-_BLOCK_SECONDS: Final = 600.0  # of signal that is read from disk at once
+_BLOCK_SECONDS: Final = 600.0  # length of the signal that is read from disk at once
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class NoBeatsError(Exception):
-    """A record without a single beat that a window can be cut from."""
+    """A record has no beat with a complete window."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnnotatedRecord:
-    """One record as models see it.
+    """Signal and beats of one record, prepared for a data set.
 
     Attributes
     ----------
     fs : float
         Sampling frequency of the record in Hz.
     leads : tuple of str
-        The leads of the signal, one or two: those that the daemon chooses.
+        Leads of the signal: the one or two that the daemon chooses.
     signal : ndarray of int16, shape (LEADS, n)
         Filtered, at 360 Hz, in steps of :data:`STEP`.
     beats : ndarray of BEAT, shape (m,)
-        Those with a whole window, ``column`` as an index into ``signal``; neither ``record`` nor ``fold`` and
-        ``tenth`` are filled in.
+        Beats with a complete window; ``column`` is an index into ``signal``; ``record``, ``fold`` and ``tenth`` are not
+        set.
     without_signal : int
-        Beats that were left out because a sample of their window is missing or beyond what can be stored.
+        Number of beats left out because a sample of their window is missing or too large to store.
     """
 
     fs: float
@@ -108,13 +108,13 @@ def find(db: Path) -> list[str]:
     Parameters
     ----------
     db : Path
-        Folder with WFDB records, in sub-folders, too.
+        Folder with WFDB records, also in sub-folders.
 
     Returns
     -------
     list of str
         Paths inside the folder without suffix, such as ``100`` or ``patient_a/rec-01``: those in its RECORDS file, in
-        that order, else every header, sorted.
+        that order; without such a file, all headers, sorted.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def find(db: Path) -> list[str]:
 
 
 def reference(db: Path, name: str) -> RecordRef:
-    """Make the reference by which a record of a folder is opened.
+    """Return the reference to open a record of a folder.
 
     Raises
     ------
@@ -169,39 +169,39 @@ def read(
     db : Path
         Folder of the record.
     name : str
-        One of those that :func:`find` lists.
+        One of the names that :func:`find` returns.
     annotator : str
         Suffix of its annotation file.
     annotations : Annotations, optional
-        What is annotated, in place of an annotation file.
+        Annotations to use instead of the annotation file.
     confirm : bool
-        Ask a second detector about every beat, which takes longer than all the rest.
+        Mark the beats that a second detector finds as well; this takes longer than everything else.
 
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
         If the record or its annotations cannot be read.
     NoBeatsError
-        If no beat with a whole window is annotated.
+        If no annotated beat has a complete window.
 
     Notes
     -----
-    Windows are those that a stream of the record cuts at the same R peaks: the same leads, resampled by the same
-    filter, missing samples replaced by the value before them.  Only the ends differ, where a stream holds a value: see
+    The windows equal those that a stream of the record cuts at the same R peaks: the same leads, resampled by the same
+    filter, missing samples replaced by the previous value.  They differ only at the ends of the record, see
     :func:`_filter_whole`.
     """
     ref = reference(db, name)
     record = open_record(ref)
     found = read_annotations(ref, annotator) if annotations is None else annotations
-    # Flutter waves belong to no class, but a detector takes them for beats, so they end RR intervals.
+    # Flutter waves have no class, but a detector takes them for beats, so they end RR intervals.
     known = np.isin(found.symbol, [*SYMBOL_CLASSES, FLUTTER])
     sample, symbol = found.sample[known], found.symbol[known]
     if not np.isin(symbol, list(SYMBOL_CLASSES)).any():
         raise NoBeatsError(
-            f"{name}: none of its {len(found.sample)} annotations is a beat's; expected symbols as N or V"
+            f"{name}: none of its {len(found.sample)} annotations stands for a beat; expected symbols such as N or V"
         )
     leads, unfiltered = _signal(record)
-    unfiltered, missing = _held(unfiltered)
+    unfiltered, missing = _filled(unfiltered)
     unfiltered, missing, (up, down) = _resampled(unfiltered, missing, record.fs)
     steps, beyond = _steps(_filter_whole(unfiltered))
     signal = np.zeros((LEADS, steps.shape[-1]), np.int16)
@@ -227,7 +227,7 @@ def read(
 
 
 def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute RR intervals and how each compares with those before it.
+    """Compute RR intervals, and the ratio of each to the mean of those before it.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[
     Returns
     -------
     rr : ndarray of float32, shape (n,)
-        RR interval to the beat before, in seconds; NaN for the first beat.
+        RR interval to the previous beat, in seconds; NaN for the first beat.
     rr_ratio : ndarray of float32, shape (n,)
         ``rr`` over the mean of the (up to) :data:`ecgmon.pipelines.limits.RR_REMEMBERED` intervals
         before it; NaN until :data:`ecgmon.pipelines.limits.RR_NEEDED` of those are known.
@@ -259,12 +259,12 @@ def rhythm(r_peaks: NDArray[np.int64], fs: float = windows.FS) -> tuple[NDArray[
 
 
 def nearest_of(ordered: NDArray[np.int64], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find for each sample index the nearest of some ordered ones; answers with its place among those."""
+    """Return, for each sample index, the position of the nearest one in a sorted array."""
     return np.searchsorted((ordered[1:] + ordered[:-1]) / 2, samples)
 
 
 def _signal(record: Record) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Read the leads that the daemon chooses, shape (leads, n), a block at a time: a record may have many others."""
+    """Read the leads that the daemon chooses, shape (leads, n), in blocks: a record may have many other leads."""
     from ecgmon.pipelines.segmentation.segmenter import chosen_leads
 
     columns = list(chosen_leads(record.leads))[:LEADS]
@@ -276,11 +276,11 @@ def _signal(record: Record) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     return tuple(record.leads[column] for column in columns), signal
 
 
-def _held(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Replace missing samples by the value before them as the segmenter does, 0 before the first; tell which they are."""
+def _filled(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Replace missing samples by the previous value, or by 0, as the segmenter does; also return which are missing."""
     from ecgmon.pipelines.segmentation.stages import LARGEST
 
-    missing = ~(np.abs(signal) <= LARGEST)  # true of NaN, too
+    missing = ~(np.abs(signal) <= LARGEST)  # also true for NaN
     if missing.any():
         before = np.maximum.accumulate(np.where(missing, -1, np.arange(signal.shape[-1])), axis=-1)
         signal = np.where(before < 0, np.float32(0), np.take_along_axis(signal, np.maximum(before, 0), axis=-1))
@@ -290,7 +290,7 @@ def _held(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.
 def _resampled(
     signal: NDArray[np.float32], missing: NDArray[np.bool_], fs: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[int, int]]:
-    """Bring signal and marks to 360 Hz as a stream is, its last value held; give ``up`` and ``down``, too."""
+    """Resample signal and marks to 360 Hz as in a stream, with the last value held; also return ``up`` and ``down``."""
     from ecgmon.pipelines.segmentation.resampling import Resampler
 
     resampler = Resampler(fs, len(signal), len(signal))
@@ -302,14 +302,14 @@ def _resampled(
 
 
 def _steps(signal: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
-    """Round a signal in mV to the steps that are stored, and tell which samples are beyond them."""
+    """Round a signal in mV to stored steps; also return which samples are too large to store."""
     most = np.iinfo(np.int16).max
     steps = np.round(signal / STEP)
     return np.clip(steps, -most, most).astype(np.int16), np.abs(steps) > most
 
 
 def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell which annotated beats another detector finds, too, as the original experiment asks of normal ones."""
+    """Return which annotated beats a second detector also finds; the original experiment requires it of normal beats."""
     from sleepecg import detect_heartbeats
 
     found = detect_heartbeats(signal.astype(np.float64), windows.FS)
@@ -321,10 +321,10 @@ def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArr
 
 
 def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Filter a record to its very ends, continuing it by its mirror image through its end points.
+    """Filter a record up to its ends; beyond them it is continued by its point reflection at the first and last sample.
 
-    A stream cannot know samples that were never taken: it holds a value before the first and emits no beat that the
-    last window lacks samples of.  The published protocol has those beats, 34 of its normal ones.
+    A stream has no samples outside the record: it repeats the first value before it, and gives no beat whose window lacks
+    samples at the end.  The published protocol has such beats; 34 of them are normal.
     """
     half = windows.FILTER_HALF
     head = 2 * signal[:, :1] - signal[:, half:0:-1]
@@ -333,7 +333,7 @@ def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def names_shown(names: Iterable[str], most: int = 5) -> str:
-    """Write names in a message, the first few and how many more."""
+    """Format names for a message: the first few, and the number of the others."""
     every = list(names)
     rest = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + rest

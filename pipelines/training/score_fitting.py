@@ -1,4 +1,4 @@
-"""Gather what is known of a data set's beats, and fit the score to the normal ones."""
+"""Collect the evidence of a data set's beats, and fit the score to the normal beats."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ if TYPE_CHECKING:
 
 
 class Halves:
-    """The two generators of a split that each have seen half of its patients.
+    """Two generators, each trained on half of the patients of a split.
 
     Parameters
     ----------
     dataset : Dataset
     halves : sequence of (Split, Reconstructor)
-        Both halves, and the generator that was trained on each.
+        Both halves, with the generator trained on each.
 
     Raises
     ------
     ecgmon.pipelines.training.fitting.TrainingError
-        If they are not two, or have seen the same patient.
+        If there are not two generators, or both have seen the same patient.
     """
 
     def __init__(self, dataset: Dataset, halves: Sequence[tuple[Split, Reconstructor]]) -> None:
-        whose = dataset.whose()
-        self._halves = [(set(whose[used.train].tolist()), generator) for used, generator in halves]
+        patients = dataset.patient_of_beats()
+        self._halves = [(set(patients[used.train].tolist()), generator) for used, generator in halves]
         if len(halves) != 2 or self._halves[0][0] & self._halves[1][0]:  # noqa: PLR2004 - halves
             raise TrainingError(
                 f"generators of {', '.join(used.name for used, _ in halves) or 'nothing'} are not the halves of a split; "
                 "expected two that have seen different patients"
             )
-        self._patients = dict(zip(dataset.beats["record"].tolist(), whose.tolist(), strict=True))
+        self._patients = dict(zip(dataset.beats["record"].tolist(), patients.tolist(), strict=True))
 
     def ax(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Find A(x) of windows, shape (n, 1, 320), of a record of the data set, by the half that has not seen its patient."""
+        """Compute A(x) of windows of a record, shape (n, 1, 320), by the generator that has not seen its patient."""
         generator = next(generator for seen, generator in self._halves if self._patients[record] not in seen)
         return generator.score(windows_mv).ax
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """What is known of some beats of a data set.
+    """Evidence of some beats of a data set.
 
     Attributes
     ----------
     beats : ndarray of int64, shape (n,)
-        Which of the data set's beats they are.
+        Indices of the beats in the data set.
     evidence : Evidence
     ticks : ndarray of float16, shape (n, 320)
         Squared difference of window and reconstruction.
@@ -99,27 +99,27 @@ def annotated(
     halves: Halves | None = None,
     done: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
-    """Gather what a stream that is cut at the annotations would know of each of its beats.
+    """Collect the evidence of all beats, with windows cut at the annotations.
 
     Parameters
     ----------
     dataset : Dataset
     raw : Reconstruction
-        What a generator makes of the data set's beats: see :func:`reconstructed`.
+        Reconstruction of all beats of the data set: see :func:`reconstructed`.
     leads : int
-        Leads to look at, 1 or 2.
+        Number of leads to use, 1 or 2.
     halves : Halves, optional
-        What finds the errors of patients not seen.
+        Generators that measure the errors of unseen patients.
     done : callable
-        Called with the name of each record once it is done.
+        Called with the name of each record after it is processed.
 
     Returns
     -------
     Gathered
-        Of all beats of the data set, in order.  All beats of a record, abnormal ones too, are in the history that
-        the next ones are compared with: a stream knows no labels.
+        All beats of the data set, in order.  The history of a record contains all its previous beats, also the abnormal
+        ones: a stream has no labels.
     """
-    from ecgmon.pipelines.scoring.chain import Chain, Reconstructed  # compiles its loops when it is first used
+    from ecgmon.pipelines.scoring.chain import Chain, Reconstructed  # first use compiles loops
 
     parts, unseen = [], []
     for place, name in enumerate(dataset.records):
@@ -147,30 +147,30 @@ def streamed(
     halves: Halves | None = None,
     done: Callable[[str], None] = lambda _: None,
 ) -> Gathered:
-    """Gather what a stream knows of its beats: found by the detector, with their own rhythm.
+    """Collect the evidence of the beats that the detector finds, with the rhythm that it measures, as in a stream.
 
     Parameters
     ----------
     dataset : Dataset
     db : Path
-        Folder of the records that it was made from.
+        Folder of the records of the data set.
     generator : Reconstructor
     halves : Halves, optional
-        What finds the errors of patients not seen.
+        Generators that measure the errors of unseen patients.
     done : callable
-        Called with the name of each record once it is done.
+        Called with the name of each record after it is processed.
 
     Returns
     -------
     Gathered
-        Of every detected beat within :data:`ecgmon.pipelines.limits.MATCH_SECONDS` of an annotated one.
+        All detected beats within :data:`ecgmon.pipelines.limits.MATCH_SECONDS` of an annotated beat.
 
     Raises
     ------
     ecgmon.pipelines.sources.errors.SourceError
         If a record cannot be read.
     """
-    from ecgmon.pipelines.scoring.chain import Chain, reconstruct  # compile their loops when they are first used
+    from ecgmon.pipelines.scoring.chain import Chain, reconstruct  # first use compiles loops
     from ecgmon.pipelines.segmentation.segmenter import Segmenter
 
     parts, numbers, ticks, unseen = [], [], [], []
@@ -201,29 +201,29 @@ def streamed(
 
 
 def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
-    """Fit the score of a split: for other patients if the errors of patients not seen were found.
+    """Fit the score of a split; it is for other patients if ``found`` has the errors of unseen patients.
 
     Parameters
     ----------
     dataset : Dataset
     found : Gathered
-        What is known of its beats.
+        Evidence of its beats.
     used : Split
-        Whose normal beats to fit to.
+        Split whose normal beats are used.
 
     Raises
     ------
     ecgmon.pipelines.training.fitting.TrainingError
-        If the normal beats do not suffice.
+        If there are too few normal beats.
     """
     train, held_out = np.flatnonzero(used.train[found.beats]), np.flatnonzero(used.held_out[found.beats])
     both = np.concatenate([train, held_out])
-    apart = found.unseen is not None
+    other_patients = found.unseen is not None
     try:
         return fit_score(
             found.evidence[train],
             found.evidence[held_out],
-            patients=dataset.whose()[found.beats[both]] if apart else None,
+            patients=dataset.patient_of_beats()[found.beats[both]] if other_patients else None,
             unseen=None if found.unseen is None else found.unseen[both],
         )
     except (CalibrationError, DensityError, ScoreError) as error:
@@ -238,7 +238,7 @@ def usual_errors(found: Gathered, used: Split) -> NDArray[np.float32]:
 
 
 def _items(beats: NDArray[np.void], windows_mv: NDArray[np.float32]) -> Items:
-    """Make items of annotated beats, as a segmenter that finds exactly those would."""
+    """Make the items that a segmenter would give if it found exactly the annotated beats."""
     table = np.zeros(len(beats), ITEM)
     table["kind"] = Kind.BEAT
     for name in ("sample", "rr", "rr_ratio"):
@@ -250,4 +250,4 @@ def _blocks(beats: NDArray[np.void]) -> list[NDArray[np.void]]:
     return [beats[first : first + _BLOCK] for first in range(0, len(beats), _BLOCK)]
 
 
-_BLOCK: Final = 1024  # beats at a time
+_BLOCK: Final = 1024  # beats reconstructed at once

@@ -1,4 +1,4 @@
-"""How well a score tells beats apart: the areas under two curves."""
+"""Measure how well a score separates normal and abnormal beats: AUC and average precision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def auc(negative: NDArray[np.float32], positive: NDArray[np.float32]) -> float:
-    """Area under the ROC curve: the chance that a positive scores over a negative, ties counting half.
+    """Area under the ROC curve: the probability that a positive is higher than a negative; ties count half.
 
     Examples
     --------
@@ -26,34 +26,34 @@ def auc(negative: NDArray[np.float32], positive: NDArray[np.float32]) -> float:
 
 
 def average_precision(negative: NDArray[np.float32], positive: NDArray[np.float32]) -> float:
-    """Mean of the precision over all recalled positives, tied scores taken together.
+    """Mean precision over all positives, with tied scores taken together.
 
     Examples
     --------
     >>> average_precision(np.float32([1, 2]), np.float32([3, 1.5]))
     0.8333333333333333
     """
-    # Precision at each positive's own threshold counts all that score at least as high.
+    # The precision at a positive counts all beats whose score is at least as high.
     true = len(positive) - np.searchsorted(np.sort(positive), positive, side="left")
     false = len(negative) - np.searchsorted(np.sort(negative), positive, side="left")
     return float(np.mean(true / (true + false)))
 
 
 def separation(values: NDArray[np.float32], aami: NDArray[np.uint8]) -> dict[str, Any]:
-    """Measure how well values tell abnormal beats from normal ones.
+    """Measure how well values separate abnormal beats from normal beats.
 
     Parameters
     ----------
     values : ndarray of float32, shape (n,)
-        Larger for what looks odder.
+        Scores, or A(x): higher for more anomalous beats.
     aami : ndarray of uint8, shape (n,)
         :class:`ecgmon.pipelines.training.classes.BeatClass` of each.
 
     Returns
     -------
     dict
-        ``auc`` and ``ap`` of all abnormal beats against the normal ones, ``per_class``: the AUC of
-        each abnormal class that there is, ``beats``: how many of each class.
+        ``auc`` and ``ap`` of all abnormal beats against the normal ones; ``per_class``: the AUC of
+        each abnormal class that is present; ``beats``: the number of beats of each class.
     """
     normal = values[aami == BeatClass.N]
     present = [kind for kind in BeatClass if kind != BeatClass.N and (aami == kind).any()]

@@ -1,9 +1,9 @@
-"""Which beats of a data set train a model, which calibrate its score, and which test it: a user's own split.
+"""A user's own split of a data set: which beats train a model, which calibrate its score, and which test it.
 
-Parts are named in a file or drawn by lot, by record, by patient or by beat.  The normal beats of the part that trains
-do so, less those that are held out: of the part named ``validation``, or a tenth and more, so that they suffice to say
-what a score means.  Abnormal beats appear in ``test`` and nowhere else.  The splits of published protocols are in
-:mod:`ecgmon.pipelines.training.mitdb`.
+Parts are named in a file or drawn at random, by record, by patient or by beat.  The normal beats of the training part
+train, except the held-out beats, which calibrate the score.  The held-out beats are those of the part ``validation``; if
+no part has this name, they are a tenth of the training part, or more tenths if these are too few.  Abnormal beats are
+used in ``test`` only.  The splits of published protocols are in :mod:`ecgmon.pipelines.training.mitdb`.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.dataset import Dataset
 
 HELD_OUT_TENTH: Final = 0
-"""The random tenth of every record's beats that never trains."""
+"""Random tenth of the beats that never trains."""
 
 HELD_OUT_BEATS: Final = 1500
-"""Normal beats that are held out at least, in whole tenths: a table of the score needs 1000 of which all is known."""
+"""Smallest number of normal beats to hold out, in whole tenths: a table of the score needs 1000 with complete evidence."""
 
 MOST_TENTHS: Final = 5
-"""Tenths of the normal beats that are held out at most."""
+"""Largest number of tenths of the normal beats to hold out."""
 
 PARTS: Final = {"train": "train", "validation": "validation", "held_out": "validation", "test": "test"}
-"""What a part can be called, and which it is."""
+"""Accepted names of parts, and the part that each means."""
 
 BY: Final = ("patient", "record", "beat")
-"""What can be kept together when parts are drawn by lot."""
+"""Units that can be kept together when parts are drawn at random."""
 
 
 class SplitError(DatasetError):
-    """A split that cannot be read, or that does not fit its data set."""
+    """A split cannot be read, or does not fit its data set."""
 
     __module__ = "ecgmon.errors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Beats of a data set by what they are used for; no beat is used for two things.
+    """Beats of a data set by their use; each beat has at most one use.
 
     Attributes
     ----------
     name : str
     train, held_out, test : ndarray of bool, shape (n,)
-        Over the beats of the data set.  ``train`` and ``held_out`` hold normal beats only.
+        Masks over the beats of the data set.  ``train`` and ``held_out`` select normal beats only.
     """
 
     name: str
@@ -67,13 +67,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Parts that are drawn by lot.
+    """Parts that are drawn at random.
 
     Attributes
     ----------
     test : float
-        Share of the patients, of the records or of the normal beats that tests, over 0 and below 1.  Where beats are
-        drawn all abnormal ones test, as in BeatGAN's protocol.
+        Share of the patients, records or normal beats that test, above 0 and below 1.  If beats are drawn, all
+        abnormal beats test, as in BeatGAN's protocol.
     by : str
         One of :data:`BY`.
     seed : int
@@ -87,7 +87,7 @@ class Drawn:
 
     def __post_init__(self) -> None:
         if not 0 < self.test < 1:
-            raise SplitError(f"a share of {self.test} cannot test; expected a number above 0 and below 1, such as 0.2")
+            raise SplitError(f"the test share is {self.test}; expected a number above 0 and below 1, such as 0.2")
         if self.by not in BY:
             raise SplitError(f"parts cannot be drawn by {self.by!r}; expected {', '.join(BY)}")
         if self.seed < 0:
@@ -101,12 +101,12 @@ class Named:
     Attributes
     ----------
     parts : dict of str to str
-        By the name of the record or the patient: ``train``, ``validation`` or ``test``.  Where none trains, all that are
-        not named do.
+        Part by the name of the record or patient: ``train``, ``validation`` or ``test``.  If none is ``train``, all
+        records or patients that are not named train.
     by : str
-        ``record`` or ``patient``: what the names are of.
+        Whether the names are those of a ``record`` or of a ``patient``.
     patients : dict of str to str
-        Whose a record is, as far as it is said.
+        Patient of each record, where it is known.
     """
 
     parts: dict[str, str]
@@ -118,13 +118,13 @@ class Named:
             raise SplitError(f"parts cannot be named by {self.by!r}; expected record or patient")
         for name, part in self.parts.items():
             if part not in PARTS:
-                raise SplitError(f"{name!r} is to be in the part {part!r}; expected one of {', '.join(PARTS)}")
+                raise SplitError(f"{name!r} has the part {part!r}; expected one of {', '.join(PARTS)}")
         if not self.parts:
-            raise SplitError("the split names nothing; expected records or patients that train, validate or test")
+            raise SplitError("the split is empty; expected records or patients that train, validate or test")
 
 
 Rule: TypeAlias = Drawn | Named
-"""How parts are found."""
+"""Rule by which the parts of a split are chosen."""
 
 
 def read(path: Path) -> Named:
@@ -133,9 +133,9 @@ def read(path: Path) -> Named:
     Parameters
     ----------
     path : Path
-        TOML with lists ``train``, ``validation`` and ``test``, ``by = "patient"`` where they name patients, and a table
-        ``[patients]`` that says whose a record is; or CSV with the columns ``record`` or ``patient``, or both, and
-        ``part``.  With both columns the parts are of records, and the patients are known.
+        TOML with lists ``train``, ``validation`` and ``test``, ``by = "patient"`` if they name patients, and a table
+        ``[patients]`` with the patient of each record; or CSV with the columns ``record`` or ``patient``, or both, and
+        ``part``.  With both columns the parts are of records, and ``patient`` is the patient of the record.
 
     Raises
     ------
@@ -153,12 +153,12 @@ def read(path: Path) -> Named:
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """Read whose each record is from a CSV file with the columns ``record`` and ``patient``.
+    """Read the patient of each record from a CSV file with the columns ``record`` and ``patient``.
 
     Raises
     ------
     SplitError
-        If the file cannot be read as one, or gives a record to two patients.
+        If the file cannot be read as such a table, or a record has two patients.
     """
     try:
         rows = _rows(path.read_text(encoding="utf-8"), ("record", "patient"))
@@ -186,19 +186,19 @@ def _from_csv(text: str) -> Named:
 
 
 def _rows(text: str, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Read a table with some columns at least, without spaces around what is in it."""
+    """Read a CSV table that has at least the needed columns; spaces around values are removed."""
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
     columns = [name.strip() for name in reader.fieldnames or ()]
     if missing := [name for name in needed if name not in columns]:
-        raise SplitError(f"it has the columns {', '.join(columns) or 'of nothing'}; {missing[0]!r} is missing")
+        raise SplitError(f"the column {missing[0]!r} is missing; found {', '.join(columns) or 'no columns'}")
     reader.fieldnames = columns
     rows = []
     for row in reader:
         if None in row or None in row.values():
-            raise SplitError(f"line {reader.line_num} has more or fewer fields than the first one")
+            raise SplitError(f"line {reader.line_num} has more or fewer fields than the first line")
         rows.append({name: value.strip() for name, value in row.items()})
     if not rows:
-        raise SplitError("it has no rows under its head")
+        raise SplitError("the table has no rows below the column names")
     return rows
 
 
@@ -215,12 +215,12 @@ def _from_toml(plain: dict[str, Any]) -> Named:
                 raise SplitError(f"{name!r} is in {parts[name]} and in {part}; expected one part")
     patients = plain.get("patients", {})
     if not isinstance(patients, dict) or not all(isinstance(patient, str) for patient in patients.values()):
-        raise SplitError('[patients] is not a table of texts; expected lines such as "rec-01" = "patient a"')
+        raise SplitError('[patients] is not a table of strings; expected lines such as "rec-01" = "patient a"')
     return Named(parts, str(plain.get("by", "record")), patients)
 
 
 def whole(dataset: Dataset, name: str = "all") -> Split:
-    """Let the normal beats of all records train; nothing is left to test."""
+    """Return a split in which the normal beats of all records train, and none test."""
     return _parted(dataset, name, np.ones(len(dataset.beats), np.bool_), np.zeros(len(dataset.beats), np.bool_))
 
 
@@ -232,12 +232,12 @@ def split(dataset: Dataset, rule: Rule, name: str = "own") -> Split:
     dataset : Dataset
     rule : Drawn or Named
     name : str
-        Of the split.
+        Name of the split.
 
     Raises
     ------
     SplitError
-        If the rule names what is not in the data set, or leaves nothing to train on.
+        If the rule names unknown records or patients, or leaves no beats to train on.
     """
     if isinstance(rule, Named):
         found = _named(dataset, rule, name)
@@ -251,22 +251,22 @@ def split(dataset: Dataset, rule: Rule, name: str = "own") -> Split:
 
 
 def half(dataset: Dataset, name: str, of_whole: NDArray[np.bool_], which: int) -> Split:
-    """Let every other patient train, and those between test.
+    """Return a split in which every second patient trains, and the others test.
 
     Parameters
     ----------
     dataset : Dataset
     name : str
-        Of the half.
+        Name of the half.
     of_whole : ndarray of bool, shape (n,)
-        The beats of the whole.
+        The beats of the whole split.
     which : int
-        0: the first patient trains; 1: the second.
+        0: the first, third, ... patient train; 1: the second, fourth, ...
     """
-    whose = dataset.whose()
-    inside = np.isin(whose, np.unique(whose[of_whole])[which::2])
-    own, aside = dataset.normal & of_whole & inside, dataset.beats["tenth"] == HELD_OUT_TENTH
-    return Split(name, own & ~aside, own & aside, of_whole & ~inside)
+    patients = dataset.patient_of_beats()
+    inside = np.isin(patients, np.unique(patients[of_whole])[which::2])
+    own, held_out = dataset.normal & of_whole & inside, dataset.beats["tenth"] == HELD_OUT_TENTH
+    return Split(name, own & ~held_out, own & held_out, of_whole & ~inside)
 
 
 def _named(dataset: Dataset, rule: Named, name: str) -> Split:
@@ -284,13 +284,13 @@ def _named(dataset: Dataset, rule: Named, name: str) -> Split:
 
 
 def _drawn(dataset: Dataset, rule: Drawn) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Draw who trains and who tests: at least one each."""
-    whose = dataset.whose() if rule.by == "patient" else dataset.beats["record"].astype(np.int64)
-    each = np.unique(whose)
+    """Draw the training and the test beats, with at least one patient or record each."""
+    units = dataset.patient_of_beats() if rule.by == "patient" else dataset.beats["record"].astype(np.int64)
+    each = np.unique(units)
     if len(each) < 2:  # noqa: PLR2004 - one trains, one tests
-        raise SplitError(f"there is one {rule.by} only; draw parts by beat, or take more records")
+        raise SplitError(f"there is only one {rule.by}; draw parts by beat, or use more records")
     count = min(max(1, round(rule.test * len(each))), len(each) - 1)
-    test = np.isin(whose, np.random.default_rng(rule.seed).permutation(each)[:count])
+    test = np.isin(units, np.random.default_rng(rule.seed).permutation(each)[:count])
     return ~test, test
 
 
@@ -303,10 +303,10 @@ def _drawn_beats(dataset: Dataset, rule: Drawn, name: str) -> Split:
 
 
 def _parted(dataset: Dataset, name: str, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> Split:
-    """Hold out a tenth of the normal beats that train, or as many tenths as make up :data:`HELD_OUT_BEATS`."""
+    """Hold out a tenth of the normal training beats, or more tenths until they are :data:`HELD_OUT_BEATS`."""
     own, tenth = dataset.normal & train, dataset.beats["tenth"]
     for most in range(1, MOST_TENTHS + 1):
-        aside = tenth < HELD_OUT_TENTH + most
-        if np.count_nonzero(own & aside) >= HELD_OUT_BEATS:
+        held_out = tenth < HELD_OUT_TENTH + most
+        if np.count_nonzero(own & held_out) >= HELD_OUT_BEATS:
             break
-    return Split(name, own & ~aside, own & aside, test)
+    return Split(name, own & ~held_out, own & held_out, test)

@@ -1,6 +1,6 @@
-"""The steps from the records of MIT-BIH to a checkpoint, each of which goes on from what its folder holds.
+"""The steps from the records of MIT-BIH to a checkpoint; each resumes from the files in its folder.
 
-``ecgmon train`` does them one by one, or all of them.
+``ecgmon train`` does them one by one or all at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ecgmon.pipelines.training import fitting, mitdb, plans
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.mitdb import HALVES
 from ecgmon.pipelines.training.mitdb import split as split_of
-from ecgmon.pipelines.training.own import counted, write_checkpoint
+from ecgmon.pipelines.training.own import record_counter, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What came of :func:`fit`.
+    """Result of :func:`fit`.
 
     Attributes
     ----------
     training : Training
-        As far as it came.
+        Finished or stopped.
     raw : dict or None
-        What A(x) tells apart among the test beats; None of a training that is not finished, or without test beats.
+        How well A(x) separates the classes of the test beats; None if the training is not finished or has no test beats.
     """
 
     training: Training
@@ -61,7 +61,7 @@ def settings_from(preset: str, changed: Mapping[str, Any]) -> Settings:
     preset : str
         One of :data:`PRESETS`.
     changed : mapping
-        Values by the name of the setting; None leaves one as it is.
+        New values by the name of the setting; None keeps the value of the preset.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def settings_from(preset: str, changed: Mapping[str, Any]) -> Settings:
     """
     try:
         return replace(PRESETS[preset], **{name: value for name, value in changed.items() if value is not None})
-    except ValueError as error:  # of Settings, which checks its values
+    except ValueError as error:  # raised by Settings, which checks its values
         raise TrainingError(str(error)) from error
 
 
@@ -89,17 +89,17 @@ def prepare(db: Path, data: Path, *, seed: int, progress: Progress) -> Dataset:
     data : Path
         Folder for the data set.
     seed : int
-        Deals folds and tenths.
+        Seed for folds and tenths.
     progress : callable
 
     Raises
     ------
     ecgmon.pipelines.training.own.Stopped
-        If ``progress`` says so.
+        If ``progress`` returns False.
     ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
         If the records cannot be used.
     """
-    return mitdb.prepare(db, data, seed=seed, done=counted("reading records", len(mitdb.RECORDS), progress))
+    return mitdb.prepare(db, data, seed=seed, done=record_counter("reading records", len(mitdb.RECORDS), progress))
 
 
 def fit(
@@ -115,14 +115,14 @@ def fit(
     stop_after: int | None = None,
     progress: Progress,
 ) -> Fitted:
-    """Train one generator, and write down what it tells apart once it is finished.
+    """Train one generator; when it is finished, write how well it separates the classes.
 
     Parameters
     ----------
     data : Path
         Folder that :func:`prepare` filled.
     run : Path
-        Folder of the training, which goes on from what is there; ``result.json`` is written into it.
+        Folder of the training, from which it resumes; ``result.json`` is written to it.
     settings, split, teacher, only_confirmed, device, threads, stop_after
         As in :func:`ecgmon.pipelines.training.fitting.fit`.
     progress : callable
@@ -130,7 +130,7 @@ def fit(
     Raises
     ------
     TrainingError, ecgmon.pipelines.training.dataset.DatasetError
-        If something given cannot be used.
+        If an argument cannot be used.
     """
     dataset = datasets.load(data)
     used = split_of(dataset, split, only_confirmed=only_confirmed)
@@ -148,12 +148,12 @@ def fit(
 def carry_out(
     wanted: Sequence[plans.Run], data: Path, runs: Path, *, device: str, threads: int, progress: Progress
 ) -> bool:
-    """Do the trainings of a list that are not finished; return whether all of them are now.
+    """Do the unfinished trainings of a list; return whether all are finished.
 
     Raises
     ------
     TrainingError, ecgmon.pipelines.training.dataset.DatasetError
-        If something given cannot be used.
+        If an argument cannot be used.
     """
     return plans.carry_out(
         wanted, datasets.load(data), runs, device=device, threads=threads,
@@ -162,7 +162,7 @@ def carry_out(
 
 
 def summarise(plan: str, runs: Path, results: Path) -> dict[str, Any]:
-    """Write the table of what the runs of a plan came to; return it.
+    """Write the results of the runs of a plan to ``results``, and return them.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def summarise(plan: str, runs: Path, results: Path) -> dict[str, Any]:
     runs : Path
         Folder of the trainings.
     results : Path
-        Folder for the table; made if need be.
+        Folder for the result file; made if it is missing.
     """
     found = plans.summary(plan, runs)
     results.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def summarise(plan: str, runs: Path, results: Path) -> dict[str, Any]:
 def fit_score(
     db: Path, data: Path, run: Path, halves: Sequence[Path], out: Path, *, threads: int, progress: Progress
 ) -> ModelInfo:
-    """Fit the score that goes with a generator, and write both as a checkpoint.
+    """Fit the score of a generator, and write both to a checkpoint.
 
     Parameters
     ----------
@@ -193,19 +193,19 @@ def fit_score(
     run : Path
         Folder of the generator's training.
     halves : sequence of Path
-        Folders of the trainings on either half of the split's patients, where the score is for other patients.
+        Folders of the trainings on the two halves of the split's patients; none for a score for the same patients.
     out : Path
         Checkpoint to write.
     threads : int
-        Threads of a CPU.
+        Number of CPU threads.
     progress : callable
 
     Raises
     ------
     ecgmon.pipelines.training.own.Stopped
-        If ``progress`` says so while beats are read.
+        If ``progress`` returns False while beats are read.
     TrainingError, ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
-        If something given cannot be used.
+        If an argument cannot be used.
     ecgmon.models.weights.checkpoint.CheckpointError
         If the generator cannot be used, or the checkpoint cannot be written.
     """
@@ -224,36 +224,36 @@ def fit_score(
         _halves(dataset, split, halves),
         name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
         command=command_line(about),
-        as_stream=split == "all",  # else for a protocol, which names the R peaks
+        as_stream=split == "all",  # the other splits are for protocols, which give the R peaks
         progress=progress,
     )
 
 
 def make_default(db: Path, work: Path, out: Path, *, device: str, threads: int, progress: Progress) -> ModelInfo | None:
-    """Go all the way from the records to the checkpoint that the daemon runs.
+    """Do all steps from the records to the checkpoint that the daemon runs.
 
     Parameters
     ----------
     db : Path
         Folder of the records.
     work : Path
-        Folder for the data set and the trainings, each of which goes on from what is there.
+        Folder for the data set and the trainings, from which each of them resumes.
     out : Path
         Checkpoint to write.
     device, threads
-        Where torch computes.
+        Torch device, and number of CPU threads.
     progress : callable
 
     Returns
     -------
     ModelInfo or None
-        None where ``progress`` stopped a training, whose state is then stored.
+        None if ``progress`` stopped a training; its state is stored.
 
     Raises
     ------
     TrainingError, ecgmon.pipelines.training.dataset.DatasetError, ecgmon.pipelines.sources.errors.SourceError
     ecgmon.models.weights.checkpoint.CheckpointError
-        If something given cannot be used.
+        If an argument cannot be used.
     """
     data, runs = work / "data", work / "runs"
     if not (data / "dataset.json").exists():
@@ -267,9 +267,9 @@ def make_default(db: Path, work: Path, out: Path, *, device: str, threads: int, 
 
 
 def command_line(about: Mapping[str, Any]) -> str:
-    """Spell out the command line that trains what a run's ``about.json`` describes.
+    """Return the command line that repeats the training described in a run's ``about.json``.
 
-    Every setting is named, so that it stays true when a default changes.
+    It names every setting, so that it stays correct when a default changes.
     """
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in about["settings"].items()]
     if about["teacher"] is not None:
@@ -282,7 +282,7 @@ def command_line(about: Mapping[str, Any]) -> str:
 
 
 def _halves(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tuple[Split, AnyGenerator]]:
-    """Open the generators that have seen half of a split's patients each, if it is for other patients."""
+    """Load the two generators that have each seen half of a split's patients; none if the split has no halves."""
     wanted = HALVES.get(split, ())
     trained = [fitting.trained(folder) for folder in folders]
     found = {about["split"]: generator for generator, about in trained}

@@ -230,7 +230,7 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
 def test_a_teacher_that_has_seen_the_test_beats_is_refused(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(TrainingError, match="must not have seen what its student is tested on"):
+    with pytest.raises(TrainingError, match="must not have seen the beats that its student is tested on"):
         fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
 
 

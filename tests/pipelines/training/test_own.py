@@ -223,14 +223,14 @@ GOOD: dict[str, Any] = {"record": ["a", "a"], "sample": [10, 400], "symbol": ["N
         ({"time": [0.1, 0.2]}, "expected one of sample and time, found sample and time"),
         ({"symbol": ["N"]}, "differ in length"),
         ({"sample": [10, -1]}, "-1 in row 2; expected 0 or more"),
-        ({"sample": ["ten", "1"]}, "no number"),
+        ({"sample": ["ten", "1"]}, "a value that is not a number"),
         ({"symbol": None, "label": ["N", "strange"]}, "the label 'strange' is not known"),
-        ({"symbol": ["normal", "abnormal"]}, "none of the symbols is a beat's"),
-        ({"patient": ["x", "y"]}, "expected one patient"),
+        ({"symbol": ["normal", "abnormal"]}, "none of the symbols, such as 'abnormal', stands for a beat"),
+        ({"patient": ["x", "y"]}, "the record 'a' has the patients 'x' and 'y'; expected one"),
         ({"record": [], "sample": [], "symbol": []}, "no beats"),
     ],
 )
-def test_a_table_that_is_none_says_why(changed: dict[str, Any], message: str) -> None:
+def test_an_invalid_table_of_beats_is_refused_with_the_reason(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(BeatTableError, match=message):
         BeatTable.of({name: values for name, values in (GOOD | changed).items() if values is not None})
 
@@ -238,12 +238,12 @@ def test_a_table_that_is_none_says_why(changed: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"record": ["elsewhere", "elsewhere"]}, "the table of beats is about elsewhere; expected the names"),
+        ({"record": ["elsewhere", "elsewhere"]}, "the table of beats names elsewhere; expected the names"),
         ({"sample": [10, 10**6]}, "a beat at sample 1000000, but the record has 0 to 14999"),
         ({"sample": [10, 10]}, "two beats at sample 10"),
     ],
 )
-def test_a_table_of_other_records_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_a_table_of_beats_that_does_not_fit_the_records_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     own_records.write(tmp_path, "a", own_records.record(7, 0, 60)[0])
     with pytest.raises((DatasetError, SourceError), match=message):
         dataset.prepare(tmp_path, tmp_path / "data", records=["a"], beats=BeatTable.of(GOOD | changed))
@@ -300,12 +300,12 @@ def test_records_with_annotated_rhythms_alone_are_not_measured(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--test-share", "1.5"], "a share of 1.5 cannot test"),
+        (["--test-share", "1.5"], "the test share is 1.5"),
         (["--split", "nowhere.toml"], "nowhere.toml cannot be read"),
         (["--beats", "nowhere.csv"], "nowhere.csv cannot be read"),
         (["--records", "patient_a/rec-77"], "patient_a/rec-77"),
         (["--annotator", "qrs"], "can be used"),
-        (["--epochs", "0"], "0 epochs train nothing"),
+        (["--epochs", "0"], "the number of epochs is 0; expected at least 1"),
         (
             ["--records", "patient_a/rec-01", "patient_a/rec-02", "--test-share", "0.9", "--by", "beat"],
             "do not fill one batch",

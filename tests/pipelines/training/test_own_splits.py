@@ -52,7 +52,7 @@ def check(beats: Dataset, used: Split) -> None:
 def test_parts_drawn_by_patient_keep_patients_apart(beats: Dataset, share: float, seed: int) -> None:
     used = splits.split(beats, Drawn(share, "patient", seed))
     check(beats, used)
-    whose = beats.whose()
+    whose = beats.patient_of_beats()
     trained, tested = set(whose[used.train | used.held_out]), set(whose[used.test])
     assert trained
     assert tested
@@ -95,7 +95,7 @@ def test_named_records_train_validate_and_test(beats: Dataset, tmp_path: Path) -
     assert used.test.sum() == 100
 
 
-def test_named_patients_take_all_their_records_along_and_the_rest_trains(beats: Dataset, tmp_path: Path) -> None:
+def test_named_patients_include_all_their_records_and_the_rest_trains(beats: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "split.toml"
     path.write_text('by = "patient"\ntest = ["b", "d/1"]\n')
     used = splits.split(beats, splits.read(path))
@@ -120,8 +120,8 @@ def test_halves_have_different_patients(beats: Dataset) -> None:
         ("s.toml", 'train = ["a1"]\ntest = ["a1"]', "'a1' is in train and in test"),
         ("s.toml", 'trian = ["a1"]', "'trian' is not known"),
         ("s.toml", 'by = "beat"\ntest = ["a1"]', "cannot be named by 'beat'"),
-        ("s.toml", "", "names nothing"),
-        ("s.toml", "patients = 3", "not a table of texts"),
+        ("s.toml", "", "the split is empty"),
+        ("s.toml", "patients = 3", "not a table of strings"),
         ("s.csv", "", "'part' is missing"),
         ("s.csv", "record,part\n", "no rows"),
         ("s.csv", "name,part\na1,train\n", "expected record or patient"),
@@ -130,7 +130,7 @@ def test_halves_have_different_patients(beats: Dataset) -> None:
         ("s.csv", "record,part\na1,train\na1,test\n", "'a1' is in train and in test"),
     ],
 )
-def test_a_file_that_is_no_split_says_why(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_an_invalid_split_file_is_refused_with_the_reason(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(SplitError, match=message):
         splits.read(tmp_path / name)
@@ -144,25 +144,25 @@ def test_a_file_that_is_no_split_says_why(tmp_path: Path, name: str, text: str, 
         (Named({"a1": "test", "a2": "validation", "e": "train"}), "no normal beat is left to train on"),
     ],
 )
-def test_a_split_of_other_records_is_refused(beats: Dataset, rule: Named, message: str) -> None:
+def test_a_split_of_unknown_records_is_refused(beats: Dataset, rule: Named, message: str) -> None:
     with pytest.raises(SplitError, match=message):
         splits.split(beats, rule)
 
 
-def test_one_patient_cannot_be_parted(beats: Dataset) -> None:
+def test_one_patient_cannot_be_split(beats: Dataset) -> None:
     alone = Dataset(beats.beats[:200], beats.signal, (), beats.about)
-    with pytest.raises(SplitError, match="there is one patient only; draw parts by beat"):
+    with pytest.raises(SplitError, match="there is only one patient; draw parts by beat"):
         splits.split(alone, Drawn())
     assert splits.split(alone, Drawn(0.5, "record")).train.any()
 
 
 @pytest.mark.parametrize("wrong", [{"test": 0.0}, {"test": float("nan")}, {"by": "lead"}, {"seed": -1}])
-def test_a_lot_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_random_split_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SplitError, match="expected"):
         Drawn(**wrong)
 
 
-def test_a_list_of_patients_is_read_and_a_record_has_one(tmp_path: Path) -> None:
+def test_a_list_of_patients_is_read_and_a_record_has_only_one(tmp_path: Path) -> None:
     path = tmp_path / "patients.csv"
     path.write_text("patient,record\na,a1\na,a2\n")
     assert splits.read_patients(path) == {"a1": "a", "a2": "a"}

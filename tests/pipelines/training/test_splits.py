@@ -78,7 +78,7 @@ def test_every_patient_is_left_out_by_one_half(beats: Dataset, whole: str) -> No
     both = split(beats, whole)
     assert (one.train ^ other.train == both.train).all()
     assert (one.held_out ^ other.held_out == both.held_out).all()
-    whose = beats.whose()
+    whose = beats.patient_of_beats()
     for half in (one, other):
         assert not set(whose[half.train | half.held_out]) & set(whose[half.test])
         assert not (half.test & both.test).any()

@@ -42,7 +42,7 @@ def test_preparing_stops_between_two_records_when_asked_and_leaves_no_data_set(m
         heard.append((what, done))
         return done < 2
 
-    with pytest.raises(own.Stopped, match="starts that again"):
+    with pytest.raises(own.Stopped, match="the same command repeats this step"):
         steps.prepare(mitdb, tmp_path / "data", seed=0, progress=stop_at_the_second)
     assert heard == [("reading records", 1), ("reading records", 2)]
     assert not (tmp_path / "data" / "dataset.json").exists()
