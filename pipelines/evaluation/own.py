@@ -90,7 +90,7 @@ class Figures:
     score, ax : Separation
         Separation by the score, and by A(x).
     over_threshold : dict of str to float or None
-        Share of the scored beats of each class whose score is at least 2; about one ordinary beat in a hundred has such a
+        Share of the scored beats of each class whose score is at least 2; about one normal beat in a hundred has such a
         score.
     detection : dict or None
         Detection of the beats of these records after AAMI EC57, as
@@ -127,7 +127,7 @@ class _Tested:
 
 
 THRESHOLD = 2.0
-"""Score for :attr:`Figures.over_threshold`: one ordinary beat in a hundred has a score at least as high."""
+"""Score for :attr:`Figures.over_threshold`: one normal beat in a hundred scores at least as high."""
 
 
 @threads_restored()

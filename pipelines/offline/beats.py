@@ -37,7 +37,7 @@ class Beats:
     fs : float
         Sampling frequency in Hz.
     leads : tuple of str
-        Leads of the windows; the first one is what a model scores.
+        Leads of the windows; a model scores the first one.
     duration : float
         Length of the signal in s.
     sample : ndarray of int64, shape (beats,)
@@ -45,13 +45,13 @@ class Beats:
     time : ndarray of float64, shape (beats,)
         R peaks, in s from the first sample.
     rr : ndarray of float32, shape (beats,)
-        RR interval to the beat before, in s; NaN for the first beat and after a stretch without signal.
+        RR interval to the previous beat, in s; NaN for the first beat and after a part without signal.
     rr_ratio : ndarray of float32, shape (beats,)
         ``rr`` over the mean of the (up to) eight RR intervals before it; NaN until four are known.
     quality : ndarray of str, shape (beats,)
-        ``usable``, ``noisy``, ``saturated``, ``flat`` or ``missing``: the signal under the beat.
+        Quality of the signal at the beat: ``usable``, ``noisy``, ``saturated``, ``flat`` or ``missing``.
     windows : ndarray of float32, shape (beats, leads, 320)
-        In mV, 3-45 Hz, at 360 Hz, with the R peak at index 140: what a model takes.
+        Input of a model: in mV, 3-45 Hz, at 360 Hz, with the R peak at index 140.
     """
 
     record: str
@@ -79,7 +79,7 @@ class Beats:
         Returns
         -------
         pandas.DataFrame
-            With the columns ``sample``, ``time``, ``rr``, ``rr_ratio`` and ``quality``.
+            Columns ``sample``, ``time``, ``rr``, ``rr_ratio`` and ``quality``.
         """
         import pandas as pd
 
@@ -110,14 +110,14 @@ def segment(
     ----------
     x : array_like of float, shape (samples,) or (samples, leads), or str or Path
         One or two leads in mV, NaN where missing.  Or a record: a path to a WFDB record, a name such as
-        ``mitdb/208``, or ``toy``, the built-in one.
+        ``mitdb/208``, or ``toy`` for the built-in record.
     fs : float, optional
-        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record, whose header has it.
+        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record: its header has the frequency.
     leads : sequence of str, optional
-        Names of the columns.  Of a record: the leads wanted, all by default.  Where one is called MLII, else II, windows
-        are of it; else of the first.
+        Names of the columns; for a record, the leads to use, all by default.  Windows are cut from MLII, or else from II,
+        or else from the first lead.
     settings : SegmentSettings
-        Settings of the detector; the daemon's by default.
+        Settings of the detector; by default those of the daemon.
 
     Returns
     -------
@@ -126,12 +126,12 @@ def segment(
     Raises
     ------
     ecgmon.errors.SourceError
-        If the samples or the record cannot be used; the message says why and what to do.
+        If the samples or the record cannot be used; the message has the reason and a remedy.
 
     Warns
     -----
     UserWarning
-        If a record is truncated; the beats up to that point are returned.
+        If a record is truncated; the beats before its end are returned.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Explain a beat: the signal around it, and where in its window the reconstruction differs from it."""
+"""Explain a beat: the signal around it, and the places in its window where the reconstruction differs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.record import RecordSource
 
 STRIP_SECONDS: Final = 5.0
-"""Signal on either side of an explained beat, in seconds."""
+"""Length of the signal before and after an explained beat, in seconds."""
 
 NEAREST_SECONDS: Final = 2.0
 """Largest distance between the requested time and the R peak of the explained beat, in seconds."""
 
-_LOOK_AHEAD_SECONDS: Final = 4.0  # most signal needed after a beat: search-back, window and filter
+_LOOK_AHEAD_SECONDS: Final = 4.0  # signal needed after a beat at most: search-back, window and filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ class Explanation:
     start : float
         Time of the first sample of ``signal`` in the record, in s.
     signal : ndarray of float32, shape (samples,)
-        The window's lead around the beat, as recorded, in mV.
+        Lead of the window around the beat, as recorded, in mV.
     beat_seconds : ndarray of float64, shape (beats,)
         R peaks in ``signal``, as times in the record.
     beat_scores : ndarray of float32, shape (beats,)
     seq : int
-        The explained beat.
+        Number of the explained beat in the stream.
     seconds : float
         Its R peak, as a time in the record.
     score, ax, rr, rr_ratio : float
@@ -61,9 +61,10 @@ class Explanation:
     window, reconstruction : ndarray of float32, shape (LENGTH,)
         Input and output of the generator, both in mV (filtered, without offset).
     ticks : ndarray of float32, shape (LENGTH,)
-        Squared difference of both per tick, with the window scaled to [-1, 1]; their mean is ``ax``.
+        Squared difference of both per tick, with the window scaled to [-1, 1]; the mean is ``ax``.
     relative_error : ndarray of float32, shape (LENGTH,)
-        The error around each tick as a multiple of what is usual there: :func:`ecgmon.models.inference.ticks.relative`.
+        Error around each tick, as a multiple of the usual error at this tick:
+        :func:`ecgmon.models.inference.ticks.relative`.
     """
 
     stream: str
@@ -87,7 +88,7 @@ class Explanation:
 
     @property
     def largest_error_seconds(self) -> float | None:
-        """Where ``relative_error`` is largest, in s from the R peak; None where the beat could not be scored."""
+        """Time at which ``relative_error`` is largest, in s from the R peak; None if the beat could not be scored."""
         if not np.isfinite(self.relative_error).all():
             return None
         return (int(self.relative_error.argmax()) - BEFORE) / FS
@@ -116,8 +117,7 @@ def explain_beat(
 ) -> Explanation:
     """Explain the beat nearest to a time.
 
-    The record is segmented from its beginning, so that the beat and its score are the same as in the
-    daemon.
+    The record is segmented from its beginning, so the beat and its score are the same as in the daemon.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def explain_beat(
             + (
                 f"the nearest is at {format_time(float(beat_seconds[distance.argmin()]))}"
                 if distance.size
-                else "none at all"
+                else "none was found"
             )
         )
     return explanation_of(source, scored, scorer, int(distance.argmin()))
@@ -170,9 +170,9 @@ def explanation_of(source: RecordSource, scored: ScoredRecord, scorer: Scorer, i
     source : RecordSource
         The record.
     scored : ScoredRecord
-        With its windows.
+        The scored record, with its windows.
     scorer : ecgmon.models.inference.reconstruction.Scorer
-        The scorer that scored it.
+        The scorer that was used.
     index : int
         Index of the beat in ``scored``.
     """
@@ -216,7 +216,7 @@ def unscale(scaled: NDArray[np.float32], window: NDArray[np.float32]) -> NDArray
     scaled : ndarray of float32, shape (LENGTH,)
         In [-1, 1].
     window : ndarray of float32, shape (LENGTH,)
-        The window, in mV, whose minimum and maximum became -1 and 1.
+        The window in mV; its minimum and maximum were scaled to -1 and 1.
 
     Returns
     -------

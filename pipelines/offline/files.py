@@ -18,41 +18,41 @@ ANNOTATOR: Final = "ecg"
 """Suffix of the annotation files written here."""
 
 NORMAL_SYMBOL: Final = "N"
-"""WFDB symbol of a beat with a score under the threshold: normal."""
+"""WFDB symbol of a beat with a score below the threshold: normal."""
 
 ANOMALOUS_SYMBOL: Final = "Q"
-"""WFDB symbol of a beat at or over the threshold: unclassifiable, because a score does not give a class."""
+"""WFDB symbol of a beat with a score at or above the threshold: unclassifiable, because a score gives no class."""
 
 UNSCORED_SYMBOL: Final = "?"
-"""WFDB symbol of a beat that could not be scored: not classified."""
+"""WFDB symbol of a beat without a score: not classified."""
 
 
 class OutputError(Exception):
-    """The results cannot be written; the message says where and why."""
+    """The results cannot be written; the message has the place and the reason."""
 
 
 def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> Path:
     """Write the beats as a WFDB annotation file, ``<stream>.ecg``.
 
-    A beat under the threshold is ``N``, one at or over it ``Q``, one that could not be scored ``?``;
-    the auxiliary note is the score with two decimals.
+    A beat below the threshold is ``N``, a beat at or above it ``Q``, a beat without a score ``?``.
+    The auxiliary note is the score with two decimals.
 
     Parameters
     ----------
     folder : Path
-        Made if need be; an existing file is replaced as a whole.
+        Made if it is missing; an existing file is replaced as a whole.
     scored : ScoredRecord
     threshold : float
 
     Returns
     -------
     Path
-        The file: ``wfdb.rdann(str(path.with_suffix("")), "ecg")`` reads it.
+        The file; ``wfdb.rdann(str(path.with_suffix("")), "ecg")`` reads it.
 
     Raises
     ------
     OutputError
-        If it cannot be written, or there is no beat: WFDB has no empty annotation files.
+        If the file cannot be written, or there are no beats: WFDB has no empty annotation files.
     """
     if not len(scored.beats):
         raise OutputError(f"{scored.stream}: there are no beats to annotate; choose another format")
@@ -64,7 +64,7 @@ def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> P
     def write(path: Path) -> None:
         import wfdb
 
-        # The R peak of a complex cut by the record's beginning may lie before sample 0, which WFDB cannot store.
+        # The R peak of a complex at the beginning of the record may lie before sample 0, which WFDB cannot store.
         samples = np.maximum(table["sample"], 0)
         wfdb.wrann(
             path.stem, ANNOTATOR, samples, symbol.tolist(), aux_note=note, fs=scored.fs, write_dir=str(path.parent)
@@ -76,20 +76,20 @@ def write_annotations(folder: Path, scored: ScoredRecord, threshold: float) -> P
 def write_csv(folder: Path, scored: ScoredRecord, threshold: float) -> Path:
     """Write the columns of :meth:`ecgmon.pipelines.offline.record.ScoredRecord.table` as ``<stream>.csv``.
 
-    Numbers are written with as many digits as bring back the same bits; a missing value is an empty
-    field, ``anomalous`` is 0 or 1.
+    Numbers have enough digits to restore the same bits; a missing value is an empty field,
+    ``anomalous`` is 0 or 1.
 
     Parameters
     ----------
     folder : Path
-        Made if need be; an existing file is replaced as a whole.
+        Made if it is missing; an existing file is replaced as a whole.
     scored : ScoredRecord
     threshold : float
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     table = scored.table(threshold)
 
@@ -115,7 +115,7 @@ def write_parquet(folder: Path, scored: ScoredRecord, threshold: float, model: s
     Parameters
     ----------
     folder : Path
-        Made if need be; an existing file is replaced as a whole.
+        Made if it is missing; an existing file is replaced as a whole.
     scored : ScoredRecord
     threshold : float
     model : str
@@ -124,7 +124,7 @@ def write_parquet(folder: Path, scored: ScoredRecord, threshold: float, model: s
     Raises
     ------
     OutputError
-        If it cannot be written, or pyarrow is not installed.
+        If the file cannot be written, or pyarrow is not installed.
     """
     try:
         import pyarrow as pa
@@ -145,12 +145,12 @@ def write_parquet(folder: Path, scored: ScoredRecord, threshold: float, model: s
 
 
 def _write(folder: Path, stream: str, suffix: str, write: Callable[[Path], None]) -> Path:
-    """Write a temporary file and move it to its place, so that no reader sees an incomplete file."""
+    """Write a temporary file, then rename it, so that no reader sees an incomplete file."""
     target = folder / f"{stream}.{suffix}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unfinished-") as own:
-            unfinished = Path(own, f"beats.{suffix}")  # wfdb accepts fewer names than a stream may have
+            unfinished = Path(own, f"beats.{suffix}")  # wfdb does not accept all names of streams
             write(unfinished)
             unfinished.replace(target)
     except OSError as error:

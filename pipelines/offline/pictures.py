@@ -1,7 +1,7 @@
-"""Pictures of scored ECG: a strip on ECG paper, and one beat enlarged with its reconstruction.
+"""Pictures of scored ECG: a strip on ECG paper, and one enlarged beat with its reconstruction.
 
-Everything is drawn from plain arrays, so that the offline commands, the demo and a report from the
-store make the same pictures.  Figures are made without pyplot: there is no window and no global state.
+All inputs are plain arrays, so that the offline commands, the demo and a report from the store make the
+same pictures.  Figures are drawn without pyplot: no window, no global state.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROW_SECONDS: Final = 10.0
-"""Signal in one row of a strip, in seconds: 25 cm of paper at 25 mm/s."""
+"""Length of one row of a strip, in seconds: 25 cm of paper at 25 mm/s."""
 
 DISCLAIMER: Final = "Not a medical device."
 
 _DPI: Final = 150
 _SCREEN_DPI: Final = 75  # in a notebook
 
-# the layout, in inches; across, as shares of the width
+# layout: heights in inches, horizontal positions as shares of the width
 _WIDTH: Final = 12.0
 _HEAD: Final = 0.72
 _FOOT: Final = 0.85
-_FOOT_ALONE: Final = 0.3  # where no beat is enlarged
+_FOOT_ALONE: Final = 0.3  # without an enlarged beat
 _ROW_GAP: Final = 0.05
 _BEAT_HEIGHT: Final = 3.6
 _LEFT: Final = 0.055
@@ -50,30 +50,30 @@ _SMALL_MV: Final = 0.1
 _LARGE: Final = 5
 _MV_INCHES: Final = _WIDTH * (_RIGHT - _LEFT) / ROW_SECONDS * _SMALL_S / _SMALL_MV  # squares are square
 
-_LEAST_SPAN_MV: Final = 1.2  # of signal in a row, so that noise does not look like an ECG
-_MOST_MV: Final = 3.0  # to either side of the baseline: an artefact is cut off rather than the ECG pushed apart
-_SCORE_ROOM_MV: Final = 0.6  # above the signal, where the scores stand
-_BAND_SECONDS: Final = 0.15  # to either side of an anomalous R peak: a QRS complex and some of its surroundings
-_LEAST_RELATIVE_ERROR: Final = 10.0  # the colours' scale does not make mountains of less
+_LEAST_SPAN_MV: Final = 1.2  # smallest range of a row, so that noise does not look like an ECG
+_MOST_MV: Final = 3.0  # largest distance from the baseline: larger artefacts are cut off, so that rows stay low
+_SCORE_ROOM_MV: Final = 0.6  # space above the signal for the scores
+_BAND_SECONDS: Final = 0.15  # half width of the band at an anomalous R peak: a QRS complex and a little more
+_LEAST_RELATIVE_ERROR: Final = 10.0  # smallest maximum of the colour scale, so that small errors do not look large
 
 _PAPER: Final = "#fffdfb"
 _SMALL_LINES: Final = "#f9e3df"
 _LARGE_LINES: Final = "#efc3bb"
 _TRACE: Final = "#17202a"
 _QUIET: Final = "#7b8794"
-_ANOMALOUS: Final = "#c2410c"  # burnt orange: told from the trace also without red or green
+_ANOMALOUS: Final = "#c2410c"  # burnt orange: differs from the trace also for people with colour blindness
 _RECONSTRUCTION: Final = "#1f6fb2"
-_ERROR_COLOURS: Final = ("#e8d5b0", "#f0a63a", "#d9480f", "#7a0d12")  # usual to large: pale, then ever darker
+_ERROR_COLOURS: Final = ("#e8d5b0", "#f0a63a", "#d9480f", "#7a0d12")  # from usual to large: from pale to dark
 _DASHES: Final = (0, (5, 2))
 _SMALL_PRINT: Final = (
-    "Over each beat its score: -log10 of the share of normal beats that are at least as odd. Small squares are 0.04 s by "
-    f"0.1 mV; the strip is as recorded. {DISCLAIMER}"
+    "Above each beat: its score, -log10 of the share of normal beats that score at least as high. Small squares are 0.04 s "
+    f"by 0.1 mV; the strip is as recorded. {DISCLAIMER}"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A stretch of one lead with its beats.
+    """A part of one lead with its beats.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Strip:
     beat_seconds : ndarray of float64, shape (beats,)
         R peaks, on the clock of ``start``.
     beat_scores : ndarray of float32, shape (beats,)
-        NaN where a beat could not be scored.
+        NaN if a beat could not be scored.
     """
 
     stream: str
@@ -101,7 +101,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One beat as the generator saw it.
+    """One beat and its reconstruction by the generator.
 
     Attributes
     ----------
@@ -112,11 +112,11 @@ class Beat:
     ax : float
         A(x): the mean squared error, with the window scaled to [-1, 1].
     rr, rr_ratio : float
-        RR interval in s, and over the mean of those before it; NaN where not known.
+        RR interval in s, and its ratio to the mean of those before it; NaN where not known.
     window, reconstruction : ndarray of float32, shape (LENGTH,)
         In mV, filtered.
     relative_error : ndarray of float32, shape (LENGTH,)
-        Error around each tick, as a multiple of what is usual there in normal beats.
+        Error around each tick, as a multiple of the usual error of normal beats there.
     """
 
     seq: int
@@ -131,7 +131,7 @@ class Beat:
 
 
 def busiest_stretch(beat_seconds: NDArray[np.float64], anomalous: NDArray[np.bool_], length: float) -> float:
-    """Find the stretch with the most anomalous beats.
+    """Find the part of a record with the most anomalous beats.
 
     Parameters
     ----------
@@ -139,30 +139,30 @@ def busiest_stretch(beat_seconds: NDArray[np.float64], anomalous: NDArray[np.boo
         R peaks in s, increasing.
     anomalous : ndarray of bool, shape (beats,)
     length : float
-        Length of the stretch in s.
+        Length of the part in s.
 
     Returns
     -------
     float
-        Where it starts, in s: half a second before the first of its anomalous beats; 0 without any.
+        Its start in s: half a second before its first anomalous beat; 0 if no beat is anomalous.
     """
-    odd = beat_seconds[anomalous]
-    if not odd.size:
+    marked = beat_seconds[anomalous]
+    if not marked.size:
         return 0.0
     lead_in = 0.5
-    count = np.searchsorted(odd, odd + (length - lead_in)) - np.arange(odd.size)
-    return max(0.0, float(odd[count.argmax()]) - lead_in)
+    count = np.searchsorted(marked, marked + (length - lead_in)) - np.arange(marked.size)
+    return max(0.0, float(marked[count.argmax()]) - lead_in)
 
 
 def draw_strip(path: Path, strip: Strip, beat: Beat, *, threshold: float) -> None:
-    """Draw a strip with one of its beats enlarged and explained, as :func:`strip_figure` does, and write it.
+    """Draw a strip and one enlarged beat with :func:`strip_figure`, and write the picture.
 
     Parameters
     ----------
     path : Path
         PNG to write; an existing file is replaced as a whole.
     strip, beat, threshold
-        As of :func:`strip_figure`.
+        As for :func:`strip_figure`.
 
     Raises
     ------
@@ -178,29 +178,29 @@ def strip_figure(strip: Strip, beat: Beat | None = None, *, threshold: float) ->
     Parameters
     ----------
     strip : Strip
-        Up to a minute or so: every :data:`ROW_SECONDS` are a row.
+        Up to about a minute; each row shows :data:`ROW_SECONDS`.
     beat : Beat, optional
-        A beat to enlarge and explain below; framed in the strip where it is in it.
+        A beat to enlarge and explain below the strip; a frame in the strip marks it.
     threshold : float
-        Score from which on a beat is marked as anomalous.
+        A beat is marked as anomalous if its score is at least this.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Which a notebook shows by itself.
+        A notebook displays it.
     """
     rows = max(1, math.ceil(len(strip.signal) / strip.fs / ROW_SECONDS - 1e-6))
     limits = [_row_limits(strip, row) for row in range(rows)]
     row_heights = [_MV_INCHES * (high - low) for low, high in limits]
     height = _HEAD + sum(row_heights) + rows * _ROW_GAP + (_FOOT_ALONE if beat is None else _BEAT_HEIGHT + _FOOT)
     figure = _figure_type()(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
-    odd = np.count_nonzero(strip.beat_scores >= threshold)
+    marked = np.count_nonzero(strip.beat_scores >= threshold)
     title = f"{strip.stream} · lead {strip.lead}"
     if beat is not None:
         title += f" · beat {beat.seq} at {format_time(beat.seconds)} scores {_score_text(beat.score)}"
     subtitle = (
         f"{format_time(strip.start)} to {format_time(strip.start + len(strip.signal) / strip.fs)}: "
-        f"{odd} of {len(strip.beat_scores)} beats score {threshold:g} or more and are marked"
+        f"{marked} of {len(strip.beat_scores)} beats score {threshold:g} or more and are marked"
     )
     figure.text(_LEFT, 1 - 0.14 / height, title, fontsize=15, fontweight="bold", color=_TRACE, va="top")
     figure.text(_LEFT, 1 - 0.44 / height, subtitle, fontsize=10.5, color=_QUIET, va="top")
@@ -218,7 +218,7 @@ def strip_figure(strip: Strip, beat: Beat | None = None, *, threshold: float) ->
 
 @cache
 def _figure_type() -> type[Figure]:
-    """Make the type of figures: matplotlib's own, which a notebook shows although pyplot does not know of it."""
+    """Return a subclass of matplotlib's Figure that a notebook displays without pyplot."""
     import matplotlib.figure
 
     class Figure(matplotlib.figure.Figure):
@@ -231,31 +231,31 @@ def _figure_type() -> type[Figure]:
 
 
 def meaning(score: float) -> str:
-    """Say in words what a score means.
+    """Describe the meaning of a score in a sentence.
 
     Examples
     --------
     >>> meaning(3.0)
-    'About 1 normal beat in 1,000 is at least as odd.'
+    'About 1 normal beat in 1,000 scores at least as high.'
     """
     if math.isnan(score):
-        return "Parts of its signal are missing: it has no score."
+        return "No score: part of the signal is missing."
     if score >= CAP:
-        return f"Fewer than 1 normal beat in {10**CAP:,.0f} is as odd."
+        return f"Fewer than 1 normal beat in {10**CAP:,.0f} scores as high."
     share = 10.0**score
-    if share < 10:  # noqa: PLR2004 - one in 1.4 is hard to picture
-        return f"About {100 / share:.0f} % of normal beats are at least as odd."
-    digits = 10 ** (math.floor(score) - 1)  # two significant digits; a table knows no more
-    return f"About 1 normal beat in {round(share / digits) * digits:,} is at least as odd."
+    if share < 10:  # noqa: PLR2004 - a percentage is easier to read than one in 1.4
+        return f"About {100 / share:.0f} % of normal beats score at least as high."
+    digits = 10 ** (math.floor(score) - 1)  # two significant digits, the precision of a table
+    return f"About 1 normal beat in {round(share / digits) * digits:,} scores at least as high."
 
 
 def _score_text(score: float) -> str:
-    # cut, not rounded: 1.97 shown as 2.0 would look like a beat that the threshold of 2 forgot
+    # rounded down: 1.97 shown as 2.0 would look like a beat that should be marked at a threshold of 2
     return "-" if math.isnan(score) else f"{math.floor(score * 10) / 10:.1f}"
 
 
 def _row_limits(strip: Strip, row: int) -> tuple[float, float]:
-    """Lowest and highest mV that a row shows, in small squares, with room for the scores on top."""
+    """Return the lowest and highest mV of a row, at whole small squares, with space for the scores above."""
     samples = round(ROW_SECONDS * strip.fs)
     signal = strip.signal[row * samples : (row + 1) * samples]
     finite = signal[np.isfinite(signal)]
@@ -268,7 +268,7 @@ def _row_limits(strip: Strip, row: int) -> tuple[float, float]:
 
 
 def _paper(axes: Any, first: float, last: float, low: float, high: float) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Rule the axes as ECG paper."""
+    """Draw the lines of ECG paper on the axes."""
     for step, begin, end, rule, across in (
         (_SMALL_S, first, last, axes.vlines, (low, high)),
         (_SMALL_MV, low, high, axes.hlines, (first, last)),
@@ -306,21 +306,21 @@ def _draw_row(
     for second, score in zip(strip.beat_seconds.tolist(), strip.beat_scores.tolist(), strict=True):
         if not first <= second < last:
             continue
-        odd = score >= threshold
-        colour = _ANOMALOUS if odd else _QUIET
-        if odd:
+        marked = score >= threshold
+        colour = _ANOMALOUS if marked else _QUIET
+        if marked:
             axes.axvspan(
                 second - _BAND_SECONDS, second + _BAND_SECONDS, color=_ANOMALOUS, alpha=0.13, linewidth=0, zorder=1
             )
-        axes.plot([second, second], [high - 0.42, high - 0.33], color=colour, linewidth=1.6 if odd else 0.8, zorder=5)
+        axes.plot([second, second], [high - 0.42, high - 0.33], color=colour, linewidth=1.6 if marked else 0.8, zorder=5)
         axes.text(
             second,
             high - 0.04,
             _score_text(score),
             ha="center",
             va="top",
-            fontsize=8 if odd else 6.5,
-            fontweight="bold" if odd else "normal",
+            fontsize=8 if marked else 6.5,
+            fontweight="bold" if marked else "normal",
             color=colour,
             zorder=6,
         )
@@ -344,7 +344,7 @@ def _draw_row(
 
 
 def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Draw the enlarged beat: signal coloured by the relative error of each tick, reconstruction, and below them that error."""
+    """Draw the enlarged beat, coloured by its relative error, with its reconstruction; below them the relative error."""
     from matplotlib.collections import LineCollection
 
     colours, norm = _error_colours(beat)
@@ -360,7 +360,7 @@ def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 
     axes.grid(visible=True, color=_LARGE_LINES, linewidth=0.5)
     axes.axvline(0.0, color=_QUIET, linewidth=0.8, linestyle=":")
     axes.plot(seconds, beat.reconstruction, color=_RECONSTRUCTION, linewidth=1.5, linestyle=_DASHES, zorder=6)
-    # a dark outline keeps pale parts, which are well reconstructed, visible on pale paper
+    # a dark outline keeps well reconstructed parts, which are pale, visible on pale paper
     axes.plot(seconds, beat.window, color=_TRACE, linewidth=3.6, solid_capstyle="round", zorder=4)
     points = np.column_stack([seconds, beat.window])
     pieces = np.stack([points[:-1], points[1:]], axis=1)
@@ -384,7 +384,7 @@ def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 
 
 
 def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:  # noqa: ANN401
-    """Say beside the enlarged beat what is drawn and what the numbers mean."""
+    """Write the key and the numbers beside the enlarged beat."""
     from matplotlib.cm import ScalarMappable
 
     colours, norm = _error_colours(beat)
@@ -395,7 +395,7 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
     elif beat.score >= threshold:
         verdict = f"Score {_score_text(beat.score)}: anomalous"
     else:
-        verdict = f"Score {_score_text(beat.score)}: under the threshold of {threshold:g}"
+        verdict = f"Score {_score_text(beat.score)}: below the threshold of {threshold:g}"
     colour = _ANOMALOUS if beat.score >= threshold else _TRACE
     figure.text(left, top, verdict, fontsize=12, fontweight="bold", color=colour, va="top")
     rhythm = "RR interval before it: not known"
@@ -413,15 +413,15 @@ def _draw_key(figure: Any, beat: Beat, height: float, threshold: float) -> None:
     key.plot([0, 0.11], [1.5, 1.5], color=colours(0.5), linewidth=2.6)
     key.text(0.14, 1.5, "the beat (3 to 45 Hz), coloured by relative error", fontsize=8.5, va="center", color=_TRACE)
     key.plot([0, 0.11], [0.5, 0.5], color=_RECONSTRUCTION, linewidth=1.6, linestyle=_DASHES)
-    key.text(0.14, 0.5, "what the generator makes of it", fontsize=8.5, va="center", color=_TRACE)
+    key.text(0.14, 0.5, "its reconstruction by the generator", fontsize=8.5, va="center", color=_TRACE)
     bar = figure.add_axes((left, (bottom + 0.36) / height, width, 0.13 / height))
     figure.colorbar(ScalarMappable(norm, colours), cax=bar, orientation="horizontal").outline.set_visible(False)
     bar.tick_params(labelsize=7.5, length=2)
-    bar.set_xlabel("relative error: as a multiple of what is usual there (1, dashed)", fontsize=8, color=_TRACE)
+    bar.set_xlabel("relative error: a multiple of the usual error there (1, dashed)", fontsize=8, color=_TRACE)
 
 
 def _error_colours(beat: Beat) -> tuple[Any, Any]:
-    """Colour map and scale of the relative error per tick."""
+    """Return the colour map and the scale of the relative error per tick."""
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     largest = float(np.nanmax(beat.relative_error)) if np.isfinite(beat.relative_error).any() else 0.0
@@ -431,7 +431,7 @@ def _error_colours(beat: Beat) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, path: Path) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Write a figure beside its place and move it there whole."""
+    """Write a figure to a temporary file beside ``path``, then rename it."""
     unfinished = path.with_name(f".unfinished-{path.name}")
     try:
         figure.savefig(unfinished, format="png")

@@ -1,7 +1,6 @@
-"""Score records offline: the daemon's segmenter and scoring chain, run over a record from its beginning.
+"""Score records offline: run the daemon's segmenter and scoring chain over a record from its beginning.
 
-Nothing here decides anything about a beat: what the daemon stores for a record equals what
-:func:`score_record` returns for it, bit for bit.
+The results of :func:`score_record` equal those that the daemon stores for the record, bit for bit.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.record import RecordSource
 
 CHUNK_SECONDS: Final = 60.0
-"""Signal segmented and scored at a time, in seconds: enough beats to fill the scorer's tiles."""
+"""Length of the signal that is segmented and scored at once, in seconds: enough beats to fill the scorer's tiles."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRecord:
-    """What was found in a record.
+    """Results for a record.
 
     Attributes
     ----------
@@ -42,27 +41,27 @@ class ScoredRecord:
     fs : float
         Sampling frequency in Hz.
     lead : str
-        The lead that the windows are from.
+        Lead from which the windows are cut.
     leads : tuple of str
-        That lead and, where the record has one, a second one, which the score looks at too.
+        This lead and, if the record has one, a second lead, which the score also uses.
     substituted : bool
-        True where the lead is neither MLII nor II, which the model knows.
+        True if the lead is neither MLII nor II, the leads that the model was trained for.
     first : int
         Sample of the record that is sample 0 of ``items``.
     samples : int
-        Samples that were read.
+        Number of samples that were read.
     items : ndarray of ITEM, shape (m,)
-        Beats, seconds and the end, as the segmenter gave them.
+        Beats, seconds and the end, from the segmenter.
     ax : ndarray of float32, shape (n,)
-        A(x) of each beat; NaN where it could not be scored.
+        A(x) of each beat; NaN if it could not be scored.
     score : ndarray of float32, shape (n,)
-        -log10 of the share of normal beats that look at least this odd; NaN where a beat could not be scored.
+        -log10 of the share of normal beats that score at least as high; NaN if a beat could not be scored.
     features : ndarray of float32, shape (n, len(feature_names))
-        The evidence that the score was made of, a column for each of :attr:`feature_names`; NaN where not known.
+        Evidence for the score, one column for each of :attr:`feature_names`; NaN where not known.
     windows : ndarray of float32, shape (n, leads, LENGTH)
-        Filtered windows in mV; no rows unless they were asked for.
+        Filtered windows in mV; no rows unless requested.
     failure : SourceError or None
-        Why the record ended before its end; what came before is here all the same.
+        Why reading stopped before the end of the record; the results before it are valid.
     """
 
     stream: str
@@ -98,7 +97,7 @@ class ScoredRecord:
 
     @property
     def rr(self) -> NDArray[np.float32]:
-        """RR interval to the beat before, in s, shape (n,); NaN where there is none."""
+        """RR interval to the previous beat, in s, shape (n,); NaN if there is none."""
         rr: NDArray[np.float32] = self.beats["rr"]
         return rr
 
@@ -110,28 +109,28 @@ class ScoredRecord:
 
     @property
     def quality(self) -> NDArray[np.uint8]:
-        """:class:`ecgmon.pipelines.items.Quality` of the signal under each beat, shape (n,)."""
+        """:class:`ecgmon.pipelines.items.Quality` of the signal at each beat, shape (n,)."""
         quality: NDArray[np.uint8] = self.beats["quality"]
         return quality
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """What the columns of ``features`` are: see :mod:`ecgmon.models.score.evidence`."""
+        """Names of the columns of ``features``: see :mod:`ecgmon.models.score.evidence`."""
         return NAMES
 
     @property
     def quality_seconds(self) -> dict[Quality, int]:
-        """Seconds of signal by quality."""
+        """Number of seconds of each quality."""
         qualities = self.items["quality"][self.items["kind"] == Kind.SECOND]
         return {quality: int(np.count_nonzero(qualities == quality)) for quality in Quality}
 
     def table(self, threshold: float) -> dict[str, NDArray[Any]]:
-        """Columns of the results, in the order in which they are written.
+        """Return the columns of the results, in the order in which they are written.
 
         Parameters
         ----------
         threshold : float
-            Score from which on a beat is called anomalous.
+            A beat is anomalous if its score is at least this.
 
         Returns
         -------
@@ -139,16 +138,16 @@ class ScoredRecord:
             ============== ======= ================================================================
             seq            int64   number of the beat in the stream
             sample         int64   R peak as a sample index into the record
-            seconds        float64 the same in seconds from the record's beginning
-            rr             float32 RR interval to the beat before, in s; NaN where there is none
+            seconds        float64 R peak in seconds from the record's beginning
+            rr             float32 RR interval to the previous beat, in s; NaN if there is none
             rr_ratio       float32 ``rr`` over the mean of up to eight before; NaN until four are known
-            rr_after       float32 RR interval to the beat after, in s; NaN where there is none
-            rr_after_ratio float32 ``rr_after`` over the same mean; NaN as ``rr_ratio``
+            rr_after       float32 RR interval to the next beat, in s; NaN if there is none
+            rr_after_ratio float32 ``rr_after`` over the same mean; NaN if ``rr_ratio`` is
             rate           float32 local heart rate in beats/min: 60 over that mean
-            quality        str     usable, noisy, saturated, flat or missing: the signal under the beat
-            ax             float32 A(x); NaN where the beat could not be scored
-            score          float32 -log10 of the share of normal beats that look at least this odd
-            anomalous      bool    score at or over the threshold
+            quality        str     signal at the beat: usable, noisy, saturated, flat or missing
+            ax             float32 A(x); NaN if the beat could not be scored
+            score          float32 -log10 of the share of normal beats that score at least as high
+            anomalous      bool    score at or above the threshold
             ============== ======= ================================================================
         """
         beats = self.beats
@@ -176,25 +175,25 @@ def scored_parts(
     chunk_seconds: float = CHUNK_SECONDS,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[ScoredItems]:
-    """Read a source from its beginning and yield its items, scored, as they come to be known.
+    """Read a source from its beginning and yield its scored items, chunk by chunk.
 
     Parameters
     ----------
     source : RecordSource
-        Read from its beginning, whatever its position.
+        Read from its beginning; its position does not matter.
     through : StreamScorer
-        What segments and scores it; made for its sampling frequency and leads.
+        Segmenter and scorer, made for the sampling frequency and leads of the source.
     until : int, optional
-        Sample index of the stream at which to break off; to the end by default.
+        Sample index of the stream at which to stop; by default the end.
     chunk_seconds : float
-        Signal that is read at a time, in seconds; it changes no result.
+        Length of the signal that is read at once, in seconds; it changes no result.
     progress : callable, optional
-        Called with the samples read so far, after the items of every chunk were taken.
+        Called after the items of each chunk are taken, with the number of samples read so far.
 
     Raises
     ------
     SourceError
-        Where the source cannot be read on, once all items up to there were yielded.
+        If reading fails; all items before the failure are yielded first.
     """
     samples, failure = 0, None
     try:
@@ -228,21 +227,21 @@ def score_record(
     Parameters
     ----------
     source : RecordSource
-        Read from its beginning, whatever its position; it has to end.
+        Read from its beginning; its position does not matter.  It must have an end.
     scorer : ecgmon.models.inference.reconstruction.Scorer
     settings : SegmentSettings, optional
-        The segmenter's own by default, which are the daemon's.
+        Settings of the segmenter; by default those of the daemon.
     until : int, optional
-        Sample index of the stream at which to break off; to the end by default.
+        Sample index of the stream at which to stop; by default the end.
     keep_windows : bool
-        Keep the windows, which are 1.3 kB a beat and lead.
+        Keep the windows, which take 1.3 kB per beat and lead.
     progress : callable, optional
-        Called after every chunk with the samples read so far.
+        Called after every chunk with the number of samples read so far.
 
     Returns
     -------
     ScoredRecord
-        Up to where the record could be read, with the reason in ``failure``.
+        Results up to the end or to a failure; the reason of the failure is in ``failure``.
 
     Raises
     ------
@@ -252,7 +251,7 @@ def score_record(
         If the source never ends.
     """
     if source.length is None and until is None:
-        raise ValueError(f"{source.stream} is repeated for ever and cannot be scored as a whole")
+        raise ValueError(f"{source.stream} repeats without end and cannot be scored as a whole")
     through = StreamScorer(source.fs, source.leads, scorer, settings=settings or DEFAULT_SETTINGS)
     results: list[_Kept] = []
     samples, failure = 0, None
@@ -291,7 +290,7 @@ def score_record(
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What is kept of the items of one chunk."""
+    """Results of one chunk."""
 
     items: NDArray[np.void]
     ax: NDArray[np.float32]

@@ -140,13 +140,13 @@ def test_the_busiest_stretch_holds_as_many_anomalous_beats_as_any(
 @pytest.mark.parametrize(
     ("score", "text"),
     [
-        (0.0, "About 100 % of normal beats are at least as odd."),
-        (0.5, "About 32 % of normal beats are at least as odd."),
-        (1.0, "About 1 normal beat in 10 is at least as odd."),
-        (3.0, "About 1 normal beat in 1,000 is at least as odd."),
-        (3.55, "About 1 normal beat in 3,500 is at least as odd."),
-        (6.0, "Fewer than 1 normal beat in 1,000,000 is as odd."),
-        (float("nan"), "Parts of its signal are missing: it has no score."),
+        (0.0, "About 100 % of normal beats score at least as high."),
+        (0.5, "About 32 % of normal beats score at least as high."),
+        (1.0, "About 1 normal beat in 10 scores at least as high."),
+        (3.0, "About 1 normal beat in 1,000 scores at least as high."),
+        (3.55, "About 1 normal beat in 3,500 scores at least as high."),
+        (6.0, "Fewer than 1 normal beat in 1,000,000 scores as high."),
+        (float("nan"), "No score: part of the signal is missing."),
     ],
 )
 def test_a_score_is_put_into_words(score: float, text: str) -> None:
