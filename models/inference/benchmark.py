@@ -1,7 +1,7 @@
-"""Speed of scoring alone: the full BeatGAN generator and the deployed student, in every form that was tried.
+"""Measure the speed of scoring alone: the full BeatGAN generator, and the deployed student in every form that was tried.
 
-Imports nothing but torch, numpy and safetensors, so that it runs on a bare GPU machine.  Every form
-of the student is held against the deployed one: how far apart its A(x) are says what its speed costs.
+This module imports only torch, numpy and safetensors, so that it runs on a bare GPU machine.  Every form of the student
+is compared with the deployed one: the difference of their A(x) is the cost of its speed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ecgmon.models.inference import passband
 from ecgmon.models.inference.device import check_device
-from ecgmon.models.inference.gpu import Resident
+from ecgmon.models.inference.gpu import DeviceNetwork
 from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REFERENCE_BATCH: Final = 64
-"""Beats in a batch of the reference, as BeatGAN was trained and as the published speed asks for."""
+"""Beats in a batch of the reference, as in BeatGAN's training and in its published speed."""
 
 _BATCHES: Final = (1, 8, 64, 256, 1024, 4096)
 _MOST_BATCH_CUDA: Final = (16_384, 65_536)
 _REPEATS: Final = 5
-_ROUND_SECONDS: Final = 0.2  # shortest round that is timed
+_ROUND_SECONDS: Final = 0.2  # duration of a round at least
 _REFERENCE_SECONDS: Final = 2.0
-_CALLS: Final = 200  # single calls whose quantiles are given
-_PARITY_BEATS: Final = 2500  # more than the largest tile of any device has
-_SLICES: Final = ((0, 1), (3, 10), (100, 164), (100, 165), (7, 307), (1000, 2100), (1, 2500))  # of them, scored apart
-_PEAK_SIZE: Final = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product shows what a device can do
+_CALLS: Final = 200  # calls in a round at most
+_PARITY_BEATS: Final = 2500  # more than the largest tile of any device
+_SLICES: Final = ((0, 1), (3, 10), (100, 164), (100, 165), (7, 307), (1000, 2100), (1, 2500))  # batches of these beats
+_PEAK_SIZE: Final = {"cpu": 1024, "cuda": 8192}  # rows of the square matrices whose product measures the peak speed
 _COPY_BYTES: Final = 64 * 2**20
 
 
@@ -61,17 +61,17 @@ class Spread:
 
     @property
     def median(self) -> float:
-        """The value in the middle."""
+        """Median of the values."""
         return float(np.median(self.values))
 
     def as_dict(self) -> dict[str, float]:
-        """Median, least and most."""
+        """Return median, minimum and maximum."""
         return {"median": self.median, "min": min(self.values), "max": max(self.values)}
 
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Have torch compute with so many threads for a while."""
+    """Set torch's number of threads; restore it at the end."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -81,12 +81,12 @@ def threads(number: int) -> Iterator[None]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Say what the figures were measured on, without a name that would tell whose machine it is."""
+    """Describe the machine, without names that would identify its owner."""
     processor = platform.processor() or platform.machine()
     try:
         with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
@@ -98,9 +98,9 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 class Reference:
-    """The full BeatGAN generator in plain PyTorch: what speeds are compared with.
+    """The full BeatGAN generator in plain PyTorch, with which speeds are compared.
 
-    Its weights are random: the time that it takes does not depend on them.
+    Its weights are random, because the speed does not depend on them.
 
     Parameters
     ----------
@@ -121,10 +121,10 @@ class Reference:
         return error
 
     def beats_per_second(self, seconds: float, *, batch: int = REFERENCE_BATCH) -> float:
-        """Score batches for some seconds, half of them on all cores and half on one, and give the faster.
+        """Score batches for some seconds, half of the time on all cores and half on one; return the higher speed.
 
-        All cores are faster where nobody else wants one.  Where somebody does, the threads of a product wait for each
-        other, and a tenth of one core that is missing may cost nine tenths of the speed: a ratio to that would flatter.
+        All cores are faster on an idle machine.  If another process uses a core, the threads of a product wait for each
+        other: the loss of a tenth of one core may cost nine tenths of the speed, and a ratio to that would be too good.
         """
         speeds = []
         for number in {cores(), 1}:
@@ -142,14 +142,14 @@ class Reference:
 
 
 def _windows(beats: int) -> NDArray[np.float32]:
-    """Make windows that look a little like beats, in mV: a QRS complex of random size in noise, filtered."""
+    """Make windows similar to beats, in mV: a QRS complex of random size in noise, filtered."""
     random = np.random.default_rng(beats)
     response = passband.impulse_response()
     ticks = np.arange(LENGTH + len(response) - 1) - (len(response) // 2 + BEFORE)
     complexes = np.exp(-0.5 * np.square(ticks / random.uniform(4, 15, (beats, 1)))) * random.uniform(0.3, 2, (beats, 1))
     raw = complexes + 0.05 * random.standard_normal((beats, len(ticks)))
     spectrum = np.fft.rfft(raw) * np.fft.rfft(response, raw.shape[1])
-    windows = np.fft.irfft(spectrum, raw.shape[1])[:, len(response) - 1 :]  # the samples that do not see either end
+    windows = np.fft.irfft(spectrum, raw.shape[1])[:, len(response) - 1 :]  # samples that do not depend on the ends
     return windows[:, None].astype(np.float32)
 
 
@@ -158,7 +158,7 @@ _Scoring = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: ANN401 - a network of either kind
-    """Make the forms of the student; text says why there is none."""
+    """Make the forms of the student; for a form that cannot be made, a text with the reason."""
     network = fused(generator)
     leads = generator.shape.leads
     example = torch.zeros((BLOCK, leads, LENGTH), device=device)
@@ -170,7 +170,7 @@ def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: A
             score = _on_gpu(make(), leads, device, captured) if device == "cuda" else _on_cpu(make())
             score(nothing)
             forms[name] = score
-        except Exception as error:  # noqa: BLE001 - whatever hinders it is the answer
+        except Exception as error:  # noqa: BLE001 - any error is the reason
             forms[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
     attempt("eager", lambda: lambda x: generator(x)[0])
@@ -191,7 +191,7 @@ def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: A
 
 
 def _on_cpu(form: Callable[[Tensor], Tensor]) -> _Scoring:
-    """Score with a form that reconstructs scaled windows, all of a batch at once."""
+    """Make a scoring function from a form that reconstructs scaled windows, for a whole batch at once."""
 
     def score(windows: NDArray[np.float32]) -> NDArray[np.float32]:
         x = torch.from_numpy(scale(windows))
@@ -202,21 +202,21 @@ def _on_cpu(form: Callable[[Tensor], Tensor]) -> _Scoring:
 
 
 def _on_gpu(form: Callable[[Tensor], Tensor], leads: int, device: str, captured: bool) -> _Scoring:  # noqa: FBT001
-    """Score with it in the tiles of the deployed form, as a CUDA graph or step by step."""
-    resident = Resident(form, leads, device, captured=captured)
-    if captured and not resident.captured:
+    """Make a scoring function that uses the tiles of the deployed form, as a CUDA graph or step by step."""
+    network = DeviceNetwork(form, leads, device, captured=captured)
+    if captured and not network.captured:
         raise RuntimeError("cannot be captured as a CUDA graph")
-    return lambda windows: resident.score(torch.from_numpy(windows))[0].numpy()
+    return lambda windows: network.score(torch.from_numpy(windows))[0].numpy()
 
 
 def _sampled(network: torch.nn.Sequential, leads: int) -> Callable[[Tensor], Tensor]:
-    """Give the deployed form of a dense network without the whole network behind it, which some windows need."""
+    """Return the deployed form of a dense network, without the whole network that unfiltered windows need."""
     made = Sampled(network, leads)
     return lambda x: made(x)[0]
 
 
 def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Put the weights in oneDNN's own order, with the leaky ReLU taken while a product is at hand."""
+    """Return a form with the weights in oneDNN's own order, and the leaky ReLU fused with each product."""
     nn, ops = torch.nn, torch.ops.mkldnn
     steps: list[tuple[Tensor, Tensor | None, str, list[float]]] = []
     for layer in network:
@@ -251,7 +251,7 @@ def _int8(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what torch is going to replace
+        warnings.simplefilter("ignore")  # deprecation warnings of torch
         made: Callable[[Tensor], Tensor] = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
             network, {torch.nn.Linear}, dtype=torch.qint8
         )
@@ -261,7 +261,7 @@ def _int8(network: torch.nn.Module) -> Callable[[Tensor], Tensor]:
 def _onnx(network: torch.nn.Module, example: Tensor, device: str) -> Callable[[Tensor], Tensor]:
     import io
 
-    import onnxruntime  # tried where it is installed
+    import onnxruntime  # optional
 
     file: Any = io.BytesIO()
     axes = {"x": {0: "n"}, "x_hat": {0: "n"}}
@@ -300,27 +300,27 @@ def _figures(rounds: list[dict[int, tuple[float, list[float]]]]) -> dict[str, An
 
 
 def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
-    """Measure scoring by batch size, for the reference and for the student in all forms.
+    """Measure scoring by batch size, for the reference and for all forms of the student.
 
     Parameters
     ----------
     device : str
-        ``cpu``, with as many threads as there are cores, or ``cuda``.
+        ``cpu``, with one thread per core, or ``cuda``.
     repeats : int
-        Rounds of everything, in turns.
+        Number of rounds; each round measures everything once.
 
     Returns
     -------
     dict
-        ``reference`` and ``forms``: by name, then by batch size, ``beats_per_second`` (median, min, max) and, of
-        single calls, ``latency_seconds`` (p50, p99), from windows in the main memory to A(x) in it; of each form
-        ``parity``, the largest relative difference of its A(x) from the deployed one's; ``unavailable``: forms that
-        cannot be had here, and why; ``best``; ``floor``.
+        ``reference`` and ``forms``: by name, then by batch size, ``beats_per_second`` (median, min, max) and
+        ``latency_seconds`` (p50, p99) of single calls, from windows in main memory to A(x) in main memory; for each form
+        ``parity``: the largest relative difference of its A(x) from that of the deployed form; ``unavailable``: forms
+        that cannot be made here, with the reason; ``best``; ``floor``.
 
     Raises
     ------
     ecgmon.models.inference.device.DeviceError
-        If there is no such device.
+        If torch cannot use the device.
     """
     check_device(device)
     batches = (*_BATCHES, *_MOST_BATCH_CUDA) if device == "cuda" else _BATCHES
@@ -382,11 +382,11 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
 def _round(
     score: Callable[[NDArray[np.float32]], NDArray[np.float32]], windows: NDArray[np.float32]
 ) -> tuple[float, list[float]]:
-    """Score one batch again and again; beats per second, and the time of each call."""
+    """Score one batch repeatedly; return beats per second, and the duration of each call in seconds."""
     score(windows)
     calls: list[float] = []
     began = before = time.perf_counter()
-    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - one may be odd
+    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - one may be an outlier
         score(windows)
         now = time.perf_counter()
         calls.append(now - before)
@@ -395,12 +395,12 @@ def _round(
 
 
 def _floor(device: str, multiply_adds: int, leads: int) -> dict[str, float]:
-    """Say what the student's arithmetic and its windows would take if nothing else took time, on all cores."""
+    """Calculate the time that the student's arithmetic and the copy of its windows take at least, on all cores."""
     rate, copy = peak(device)
     arithmetic = 2 * multiply_adds / rate
     size = leads * LENGTH * 4
     if device == "cuda":
-        size += 4 + LENGTH * 2  # A(x) and its ticks have to come back
+        size += 4 + LENGTH * 2  # A(x) and its ticks are copied back
     data = size / copy
     return {
         "operations_per_second": rate, "bytes_per_second": copy, "operations_per_beat": 2.0 * multiply_adds,

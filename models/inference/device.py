@@ -1,4 +1,4 @@
-"""Whether torch can compute on a device, found out before anything else can fail."""
+"""Check early whether torch can compute on a device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 class DeviceError(Exception):
-    """A device that torch does not know or that is not there.
+    """Torch does not know a device, or the device is not present.
 
     Attributes
     ----------
     device : str
     reason : str
-        What torch says, in one line.
+        First line of torch's error message.
     """
 
     def __init__(self, device: str, reason: str) -> None:
@@ -22,17 +22,17 @@ class DeviceError(Exception):
 
 
 def check_device(device: str) -> None:
-    """Make sure that torch can compute on a device.
+    """Raise an error if torch cannot compute on a device.
 
     Parameters
     ----------
     device : str
-        As torch names them: ``cpu``, ``cuda``, ``cuda:1``.
+        Torch's name of the device: ``cpu``, ``cuda``, ``cuda:1``.
 
     Raises
     ------
     DeviceError
-        If it cannot; the message says why and what to do.
+        If torch cannot use the device; the message has the reason and a remedy.
 
     Examples
     --------
@@ -40,5 +40,5 @@ def check_device(device: str) -> None:
     """
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch has no exception of its own for it
+    except (RuntimeError, AssertionError) as error:  # torch has no specific exception for this
         raise DeviceError(device, str(error).splitlines()[0]) from error

@@ -1,7 +1,7 @@
-"""A generator on a GPU: windows go there, A(x) and its ticks come back, and all between is done there.
+"""Run a generator on a GPU: only windows are copied to it, and only A(x) and its ticks back.
 
-What a launch or a copy costs there is the same for one beat as for hundreds, so the beats are
-scored in tiles of one size, and what is done to a tile is recorded once and then launched as one thing: a CUDA graph.
+A launch or a copy costs the same for one beat as for hundreds.  Beats are therefore scored in tiles of one size, and the
+steps for a tile are recorded once as a CUDA graph, which is launched as a whole.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE: Final = 1024
-"""Windows that are scored at once.  One size only, so that a beat's bits do not depend on which beats it is scored with."""
+"""Windows that are scored at once.  There is only one size, so that the bits of a beat do not depend on the other beats."""
 
-_AT_ONCE: Final = 16 * TILE  # windows in a copy to the device: 21 MB a lead
-_WARM_UP: Final = 3  # runs before one is recorded: libraries choose their ways and take their room in the first
+_AT_ONCE: Final = 16 * TILE  # windows in a copy to the device: 21 MB per lead
+_WARM_UP: Final = 3  # runs before the recording: in these, libraries choose their kernels and allocate memory
 
 
-class Resident:
-    """A network that scores where it resides.
+class DeviceNetwork:
+    """A network with its weights on a device, where it scores tiles of windows.
 
     Parameters
     ----------
     network : callable
         From scaled windows, shape (n, leads, 320), to their reconstruction; on ``device``.
     leads : int
-        Leads of a window.
+        Number of leads of a window.
     device : str
-        Where torch computes, such as ``cuda:0``.
+        Torch device, such as ``cuda:0``.
     captured : bool
         Whether to record the steps of a tile as a CUDA graph.
 
     Attributes
     ----------
     captured : bool
-        Whether the steps were recorded.  False on a device that records nothing, and for a network that cannot be.
+        Whether the steps were recorded.  False on devices other than CUDA, and for a network that cannot be recorded.
     """
 
     def __init__(self, network: Callable[[Tensor], Tensor], leads: int, device: str, *, captured: bool = True) -> None:
@@ -70,7 +70,7 @@ class Resident:
         error : Tensor of float32, shape (n,)
             In main memory; NaN for a window with a value that is not finite.
         ticks : Tensor of float16, shape (n, 320)
-            Likewise.
+            As ``error``.
         """
         error = torch.empty(len(windows))
         ticks = torch.empty((len(windows), LENGTH), dtype=torch.float16)
@@ -81,19 +81,19 @@ class Resident:
         return error, ticks
 
     def _scored(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Score windows that are on the device, tile by tile; nothing is waited for."""
+        """Score windows that are on the device, tile by tile, without waiting for the results."""
         if len(windows) <= TILE:
             return self._tile(windows)
         tiles = []
         for tile in torch.split(windows, TILE):
             error, ticks = self._tile(tile)
-            tiles.append((error.clone(), ticks.clone()))  # the next tile writes over what a recorded one made
+            tiles.append((error.clone(), ticks.clone()))  # the next tile overwrites the results of a recorded one
         return torch.cat([error for error, _ in tiles]), torch.cat([ticks for _, ticks in tiles])
 
     def _tile(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Score at most a tile; the answers are good until the next."""
+        """Score at most one tile; the results are valid until the next call."""
         count = len(windows)
-        self._given[:count] = windows  # behind them lies what was there before: no window looks at another
+        self._given[:count] = windows  # the rest keeps older windows, which do not affect these
         if self._replay is None:
             self._error, self._ticks = self._steps()
         else:
@@ -101,23 +101,23 @@ class Resident:
         return self._error[:count], self._ticks[:count]
 
     def _steps(self) -> tuple[Tensor, Tensor]:
-        """Scale a tile as :func:`ecgmon.models.windows.scale` does, reconstruct it, compare; nothing here depends on a value."""
+        """Scale a tile as :func:`ecgmon.models.windows.scale`, reconstruct it, compare; no step depends on the values."""
         low = self._given.amin(-1, keepdim=True)
         span = self._given.amax(-1, keepdim=True) - low
         factor = torch.div(self._two, span)
         flat = span <= 0
         unusable = ~(flat | (span.isfinite() & factor.isfinite())).all(1)
         scaled = ((self._given - low) * factor - 1).masked_fill_(flat | unusable[:, None], 0)
-        with _whole_floats():
+        with _full_precision():
             made = self._network(scaled)
         ticks = (made - scaled).square_().mean(1)
         error = ticks.mean(1).masked_fill_(unusable[:, 0], torch.nan)
         return error, ticks.half().masked_fill_(unusable, torch.nan)
 
     def _capture(self) -> None:
-        """Record the steps, unless the network cannot be recorded or comes to something else when it is replayed.
+        """Record the steps, unless the network cannot be recorded or its replay gives other results.
 
-        The steps one by one are slower and no worse.
+        Without a recording the steps run one by one: slower, with the same results.
         """
         if _failed:
             return
@@ -125,12 +125,12 @@ class Resident:
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream()
             try:
-                aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                aside.wait_stream(stream)
-                with torch.cuda.stream(aside):
+                side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                side.wait_stream(stream)
+                with torch.cuda.stream(side):
                     for _ in range(_WARM_UP):
                         self._steps()
-                stream.wait_stream(aside)
+                stream.wait_stream(side)
                 with torch.cuda.graph(graph):
                     error, ticks = self._steps()
                 self._given.copy_(_noise(self._given.shape, seed=1))
@@ -141,18 +141,18 @@ class Resident:
                 )
             except (AssertionError, RuntimeError):
                 _failed.append(graph)
-                torch.cuda.set_stream(stream)  # which a capture that was broken off does not do
+                torch.cuda.set_stream(stream)  # an interrupted capture does not restore it
                 return
         self._error, self._ticks, self._replay = error, ticks, graph.replay
 
 
 _failed: Final[list[torch.cuda.CUDAGraph]] = []
-"""Recordings that failed.  They are kept, because torch goes on asking them where memory belongs, and no other is begun."""
+"""Failed recordings.  They are kept, because torch still uses them to manage memory.  After one no other is started."""
 
 
 @contextmanager
-def _whole_floats() -> Iterator[None]:
-    """Have a GPU multiply what it is given, not its first eleven bits; what others compute is not touched."""
+def _full_precision() -> Iterator[None]:
+    """Make a GPU multiply with full float32 precision, not TF32 (11 bits); restore the settings at the end."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
     convolutions.allow_tf32 = products.allow_tf32 = False

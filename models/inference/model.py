@@ -1,4 +1,4 @@
-"""A model for those who call it from their own program: windows in, reconstructions and A(x) out."""
+"""The public class of a model: from windows to reconstructions and A(x)."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from ecgmon.models.inference.reconstruction import Scorer
     from ecgmon.models.weights.checkpoint import ModelInfo
 
-_THREADS: Final = 1  # a worker's: sums may be taken in another order with more
+_THREADS: Final = 1  # as in a worker; with more threads the order of sums may differ
 
 
 class Model:
-    """A trained generator; :func:`ecgmon.load_model` makes it.
+    """A trained generator, made by :func:`ecgmon.load_model`.
 
     Attributes
     ----------
     name : str
     fingerprint : str
-        SHA-256 of the checkpoint, in hexadecimal: tells models apart in stores and metrics.
+        SHA-256 of the checkpoint, in hexadecimal; it identifies the model in stores and metrics.
     leads : int
-        Leads of a window that the model looks at.
+        Number of leads that the model uses.
     device : str
-        Where it computes.
+        Torch device.
     info : ModelInfo
-        All that the checkpoint says.
+        Description of the model in the checkpoint.
 
     Notes
     -----
-    It may be used from several threads, one of which computes at a time.  torch runs with one thread meanwhile, as in the
-    daemon's worker, so that the bits are the same; the number that was set before is set again afterwards.
+    It may be used from several threads; one of them computes at a time.  During a call torch uses one thread, as in the
+    daemon's worker, so that the results have the same bits.  Afterwards torch's number of threads is restored.
     """
 
     __module__ = "ecgmon"
@@ -74,19 +74,18 @@ class Model:
         Parameters
         ----------
         windows : array_like of float, shape (n, leads, 320) or (n, 320)
-            Filtered windows in mV, as :attr:`ecgmon.Beats.windows` has them.  Leads beyond those of the model are not
-            looked at.
+            Filtered windows in mV, as in :attr:`ecgmon.Beats.windows`.  Leads beyond those of the model are ignored.
 
         Returns
         -------
         ndarray of float32, shape (n, model's leads, 320) or (n, 320)
-            In mV, between the same minimum and maximum as the window was scaled by; NaN for a window with a value that is
-            not finite.
+            In mV; the minimum and maximum of the window correspond to -1 and 1 of the generator's output.  NaN for a window
+            with a value that is not finite.
 
         Raises
         ------
         ecgmon.errors.ScoringError
-            If the windows have another shape.
+            If the shape of the windows is not valid.
 
         Examples
         --------
@@ -99,7 +98,7 @@ class Model:
         taken, flat = self._taken(windows)
         with self.running() as scorer:
             _, scaled = scorer.reconstruct(taken)
-        # a window with a value that is not finite has no minimum: what was made of zeros in its place becomes NaN
+        # the scorer replaced a window with a value that is not finite by zeros: its minimum or maximum marks the result
         low, high = taken.min(axis=-1, keepdims=True), taken.max(axis=-1, keepdims=True)
         in_mv: NDArray[np.float32] = low + (scaled + np.float32(1)) * ((high - low) / np.float32(2))
         return in_mv[:, 0] if flat else in_mv
@@ -115,12 +114,12 @@ class Model:
         Returns
         -------
         ndarray of float32, shape (n,)
-            Of windows scaled to [-1, 1], so without a unit; NaN for a window with a value that is not finite.
+            A(x) of the windows scaled to [-1, 1], without a unit; NaN for a window with a value that is not finite.
 
         Raises
         ------
         ecgmon.errors.ScoringError
-            If the windows have another shape.
+            If the shape of the windows is not valid.
 
         Examples
         --------
@@ -137,12 +136,12 @@ class Model:
 
     @contextmanager
     def running(self) -> Iterator[Scorer]:
-        """Hand out what computes, with one thread of torch while it is used."""
+        """Provide the scorer, with one torch thread during its use."""
         with self._lock, self._one_thread():
             yield self._scorer
 
     def _taken(self, windows: ArrayLike) -> tuple[NDArray[np.float32], bool]:
-        """Take the leads that the model looks at; tell whether the windows came without an axis for leads."""
+        """Select the leads that the model uses; also return whether the windows had no axis for leads."""
         from ecgmon.models.inference.reconstruction import ScoringError
 
         given = np.asarray(windows, np.float32)
@@ -170,9 +169,9 @@ def load_model(weights: Path | str | None = None, *, device: str = "cpu") -> Mod
     Parameters
     ----------
     weights : Path or str, optional
-        Checkpoint, as :func:`ecgmon.train` writes it; the shipped one by default, which is kept once loaded.
+        Checkpoint, as written by :func:`ecgmon.train`; by default the shipped one, which is loaded only once.
     device : str
-        Where torch computes, such as ``cpu`` or ``cuda``.
+        Torch device, such as ``cpu`` or ``cuda``.
 
     Returns
     -------
@@ -181,9 +180,9 @@ def load_model(weights: Path | str | None = None, *, device: str = "cpu") -> Mod
     Raises
     ------
     ecgmon.errors.CheckpointError
-        If the checkpoint is missing, damaged, or not one.
+        If the checkpoint is missing or damaged, or the file is not a checkpoint.
     ValueError
-        If torch has no such device.
+        If torch cannot use the device.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""What every filtered window has in common: it is known from a third of its samples.
+"""Interpolate filtered windows: all samples of a filtered window follow from a third of them.
 
-The window filter lets nothing through from some 55 Hz on, and 320 samples at 360 Hz could tell
-frequencies up to 180 Hz apart.  A window that has passed it, scaled and shifted or not, therefore
-follows from samples a little closer than 110 a second; towards its ends, where there is no
-neighbour on one side, they have to lie closer.
+The window filter passes nothing above about 55 Hz, while 320 samples at 360 Hz can represent
+frequencies up to 180 Hz.  All samples of a filtered window, also after scaling and shifting, therefore
+follow from about 108 samples a second.  Near the ends of a window, where neighbours are missing on one
+side, the samples must lie closer together.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ecgmon.models.windows import BAND, FILTER_HALF, FS, LENGTH, convolve
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_EVEN: Final = 96  # samples at even distances: 108 a second
-_NEAR_ENDS: Final = (1, 2, 4, 5)  # and these ticks from either end
-_CONSTANT: Final = 10.0  # variance of what scaling adds to a window, in variances of the window
-_NOISE: Final = 1e-10  # variance of rounding, likewise: keeps what is solved for from magnifying it
+_EVEN: Final = 96  # evenly spaced samples: 108 a second
+_NEAR_ENDS: Final = (1, 2, 4, 5)  # further samples: their distances in ticks from either end
+_CONSTANT: Final = 10.0  # variance of the constant that scaling adds, relative to the variance of the window
+_NOISE: Final = 1e-10  # relative variance of rounding: keeps the solution from amplifying rounding errors
 _PROBES: Final = 4
 
 TICKS: Final[NDArray[np.int64]] = np.unique(
@@ -34,12 +34,12 @@ TICKS: Final[NDArray[np.int64]] = np.unique(
         ]
     )
 )
-"""Ticks that a filtered window is known from."""
+"""Ticks from which a filtered window is interpolated."""
 
 
 @cache
 def impulse_response() -> NDArray[np.float64]:
-    """Impulse response of the window filter, as :func:`ecgmon.models.windows.taps` has it, without the second that scipy takes.
+    """Return the impulse response of the window filter, as :func:`ecgmon.models.windows.taps`, without importing scipy.
 
     Returns
     -------
@@ -49,21 +49,21 @@ def impulse_response() -> NDArray[np.float64]:
     time = np.arange(FILTER_HALF + 1) - FILTER_HALF / 2
     low, high = (2 * edge / FS for edge in BAND)
     forward = (high * np.sinc(high * time) - low * np.sinc(low * time)) * np.hamming(FILTER_HALF + 1)
-    # A gain of 1 in the middle of the band.  Not @: a BLAS library's sums depend on the processor and the threads.
+    # Gain 1 in the middle of the band.  Without @: the sums of a BLAS library depend on the processor and the threads.
     forward /= math.fsum(forward * np.cos(np.pi * (low + high) / 2 * time))
     return convolve(forward, forward[::-1])
 
 
 @cache
 def interpolation() -> NDArray[np.float64]:
-    """How every sample of a filtered window follows from those at :data:`TICKS`.
+    """Return the matrix that computes a filtered window from its samples at :data:`TICKS`.
 
     Returns
     -------
     ndarray of float64, shape (LENGTH, len(TICKS))
-        Times the samples at :data:`TICKS`: the window.  The best linear estimate for filtered white noise on top of
-        any constant.  It misses a window by some 1e-7 of its span, root mean square; a window that was not filtered
-        it takes for a filtered one with the same samples there.
+        The matrix times the samples at :data:`TICKS` gives the window.  It is the best linear estimate for filtered white
+        noise plus any constant.  The root mean square error is about 1e-7 of the span of the window.  For a window that
+        was not filtered, the result is a filtered window with the same samples at :data:`TICKS`.
     """
     response = impulse_response()
     lags = np.zeros(LENGTH)
@@ -78,8 +78,8 @@ def interpolation() -> NDArray[np.float64]:
 def _solve(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     """Solve equations with a positive definite matrix by Gauss-Jordan elimination.
 
-    To the same bits with any number of threads, which a library's solver does not give; of those the weights of a
-    network, and so the last bits of every score, are made.
+    The result has the same bits with any number of threads; that of a library's solver does not.  The weights of a
+    network, and so the last bits of every score, depend on these bits.
     """
     both = np.hstack([matrix, right])
     for k in range(len(matrix)):
@@ -92,22 +92,22 @@ def _solve(matrix: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[n
 
 @cache
 def probes(leads: int = 1) -> NDArray[np.float64]:
-    """Weighted sums over a window that are near zero where it is known from its samples at :data:`TICKS`.
+    """Return weights of four sums over a window, which are near zero if the window is filtered.
 
     Parameters
     ----------
     leads : int
-        Of the window.
+        Number of leads of the window.
 
     Returns
     -------
     ndarray of float64, shape (4, leads * LENGTH)
-        The mean square of the four sums estimates what :func:`interpolation` misses of a window: its mean square over
-        all ticks, added up over the leads.  They are sums with random signs, so that nothing that is missed can hide.
+        The mean square of the four sums estimates the error of :func:`interpolation` for a window: the mean square error
+        over all ticks, summed over the leads.  The signs in the sums are random, so that no error can cancel in all four.
     """
     missed = np.eye(LENGTH)
     missed[:, TICKS] -= interpolation()
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, leads, LENGTH))
-    sums = np.einsum("pli,ij->plj", signs, missed).reshape(_PROBES, -1)  # not @, which depends on threads as well
+    sums = np.einsum("pli,ij->plj", signs, missed).reshape(_PROBES, -1)  # not @, whose bits also depend on the threads
     scaled: NDArray[np.float64] = sums / np.sqrt(LENGTH)
     return scaled

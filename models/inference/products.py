@@ -1,10 +1,10 @@
-"""Matrix products whose sums run in one order, so that they are the same to the last bit wherever they are computed.
+"""Matrix products with a fixed order of summation, so that the results have the same bits on every machine.
 
-A BLAS library chooses a kernel by the processor, and may take a long sum in pieces of its own choice.  Within
-:data:`TERMS` terms the kernels of today's libraries agree: each output has one accumulator, to which the terms are added
-in order by fused multiply-add.  Here longer sums are cut into such pieces, and a library is only used after it has shown, at
-the start of the process, that it gives exactly these bits.  Where it does not (a processor without fused multiply-add), the
-same sums are computed step by step, which takes about two hundred times as long.
+A BLAS library chooses a kernel by the processor, and may split a long sum into pieces.  Up to :data:`TERMS` terms the
+kernels of current libraries agree: each output has one accumulator, to which the terms are added in order by fused
+multiply-add.  This module splits longer sums into pieces of this size.  It uses a library only after a check, at the start
+of the process, that the library gives exactly these bits.  If it does not (a processor without fused multiply-add), the same
+sums are computed step by step, which takes about two hundred times as long.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TERMS: Final = 160
-"""Most terms that a library adds up at a time."""
+"""Largest number of terms in a sum that a library computes."""
 
 ROWS: Final = 8
-"""Rows come in multiples of this: for a single one a library may use a kernel of another kind."""
+"""The number of rows is a multiple of this: for a single row a library may use a different kernel."""
 
 OUTPUTS: Final = 16
-"""Fewest outputs that a library is given, for the same reason; those that are missing have weights of zero."""
+"""Smallest number of outputs passed to a library, for the same reason; outputs added to reach it have zero weights."""
 
-_CHECKED: Final = (ROWS, 256)  # numbers of rows at which a library is checked
+_CHECKED: Final = (ROWS, 256)  # numbers of rows for which a library is checked
 
 
 class Product:
@@ -43,17 +43,17 @@ class Product:
 
     Notes
     -----
-    The inputs are cut into the fewest pieces of at most :data:`TERMS`, as equal as can be.  A sum starts at the bias and adds the sum of
-    each piece in turn; the sum of a piece starts at zero.
+    The inputs are split into the smallest number of pieces of at most :data:`TERMS`, of nearly equal size.  The sum of a
+    piece starts at zero; the sums of the pieces are added to the bias in order.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.inputs, self.outputs = weight.shape
         self.weight, self.bias = weight, bias
-        self._filled_up = max(0, OUTPUTS - self.outputs)
-        if self._filled_up:
-            weight = torch.nn.functional.pad(weight, (0, self._filled_up))
-            bias = None if bias is None else torch.nn.functional.pad(bias, (0, self._filled_up))
+        self._missing_outputs = max(0, OUTPUTS - self.outputs)
+        if self._missing_outputs:
+            weight = torch.nn.functional.pad(weight, (0, self._missing_outputs))
+            bias = None if bias is None else torch.nn.functional.pad(bias, (0, self._missing_outputs))
         self._weight, self._bias = weight, bias
         count = -(-self.inputs // TERMS)
         bounds = [self.inputs * piece // count for piece in range(count + 1)]
@@ -66,8 +66,8 @@ class Product:
         return self.by_library(h, out)
 
     def by_library(self, h: Tensor, out: Tensor) -> Tensor:
-        """Compute the product with torch's library, whatever its bits."""
-        if self._filled_up:
+        """Compute the product with torch's library, without a check of its bits."""
+        if self._missing_outputs:
             return out.copy_(self._products(h, torch.empty((len(h), OUTPUTS)))[:, : self.outputs])
         return self._products(h, out)
 
@@ -82,7 +82,7 @@ class Product:
         return out
 
     def step_by_step(self, h: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute the product term by term: the definition that a library is held to; shape (rows, outputs)."""
+        """Compute the product term by term, shape (rows, outputs): the definition with which a library must agree."""
         weight = self.weight.numpy()
         total: NDArray[np.float32] | None = None
         for piece in self._pieces:
@@ -101,8 +101,8 @@ class Product:
 def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiply and add with one rounding.
 
-    The product of two float32 is exact in float64.  The sum is rounded to odd there, after which rounding to float32 gives what one
-    rounding of the exact sum would (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+    The product of two float32 values is exact in float64.  The sum is rounded to odd in float64; rounding that to float32
+    equals one rounding of the exact sum (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
     """
     product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
     total = product + addend
@@ -116,8 +116,8 @@ def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32
 
 @cache
 def _library_is_exact(inputs: int, outputs: int, threads: int) -> bool:
-    """Tell whether a library's products of these sizes have the bits of :meth:`Product.step_by_step`, with so many threads."""
-    del threads  # those that are set now
+    """Return whether a library's products of these sizes equal :meth:`Product.step_by_step`, with torch's current threads."""
+    del threads  # part of the cache key only
     random = np.random.default_rng(0)
     product = Product(
         torch.from_numpy(random.standard_normal((inputs, outputs), np.float32)),
@@ -134,12 +134,12 @@ def _library_is_exact(inputs: int, outputs: int, threads: int) -> bool:
 
 
 def row_means(x: Tensor) -> Tensor:
-    """Average each row, adding halves of it to each other: an order that no library chooses.
+    """Average each row by adding its halves repeatedly: a fixed order, independent of libraries.
 
     Parameters
     ----------
     x : Tensor of float32, shape (rows, n)
-        Left as it is.
+        Not changed.
 
     Returns
     -------

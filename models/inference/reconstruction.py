@@ -1,4 +1,4 @@
-"""Run a generator over windows: A(x), and where in the window the difference lies."""
+"""Run a generator over windows, and compute A(x) and the squared difference per tick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from ecgmon.models.inference import passband
-from ecgmon.models.inference.gpu import Resident
+from ecgmon.models.inference.gpu import DeviceNetwork
 from ecgmon.models.inference.products import ROWS, Product, row_means
 from ecgmon.models.weights.checkpoint import default_weights, load_generator
 from ecgmon.models.windows import LENGTH
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
     from ecgmon.models.networks.generator import AnyGenerator
 
 BLOCK: Final = 256
-"""Windows that are worked on at a time, so that they stay in the processor's cache; no answer depends on it."""
+"""Windows that are processed at once, so that they stay in the processor's cache; no result depends on it."""
 
-_LARGEST_REMAINDER: Final = 2e-5  # root mean square of what sampling may miss of a scaled window
+_LARGEST_REMAINDER: Final = 2e-5  # largest root mean square error of the interpolation of a scaled window
 
 
 class ScoringError(Exception):
-    """Windows of a shape or type that the model cannot take."""
+    """The model does not accept the shape or type of the windows."""
 
     __module__ = "ecgmon.errors"
 
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What a generator makes of windows.
+    """Errors of a generator's reconstruction of windows.
 
     Attributes
     ----------
     ax : ndarray of float32, shape (n,)
         A(x): mean squared difference of scaled window and reconstruction, over leads and ticks.
-        NaN for a window that holds values that are not finite.
+        NaN for a window with a value that is not finite.
     ticks : ndarray of float16, shape (n, 320)
-        Squared difference per tick, mean over leads.  NaN for such a window.
+        Squared difference per tick, mean over leads.  NaN for a window with a value that is not finite.
     """
 
     ax: NDArray[np.float32]
@@ -54,30 +54,30 @@ class Reconstruction:
 
 
 class Reconstructor:
-    """A generator that is done with training, in the form that it runs in.
+    """A trained generator in its deployed form.
 
     Parameters
     ----------
     generator : Generator or DenseGenerator
         In evaluation mode, on ``device``.
     device : str
-        Where torch computes, such as ``cpu`` or ``cuda:0``.
+        Torch device, such as ``cpu`` or ``cuda:0``.
 
     Attributes
     ----------
     multiply_adds : int
-        Multiply-adds for one filtered window, in the form that runs here.
+        Multiply-adds for one filtered window, in the deployed form.
     captured : bool
         Whether it runs as a CUDA graph.
 
     Notes
     -----
     On a CPU, a dense generator gives the same bits in every batch, process and thread, and on every x86-64 processor: see
-    :mod:`ecgmon.models.inference.products`.  A convolutional one, which is not deployed, and a GPU give the same bits on one
-    machine with one number of threads.
+    :mod:`ecgmon.models.inference.products`.  A convolutional generator, which is not deployed, and a GPU give the same bits
+    on one machine with a fixed number of threads.
 
-    A dense generator runs as :class:`Sampled` does.  A window that did not pass the window filter, so that it cannot
-    be told from its samples, runs through the whole network: which way a window goes depends on that window alone.
+    On a CPU a dense generator runs as :class:`Sampled`.  A window that was not filtered cannot be interpolated from its
+    samples; it runs through the whole network.  This choice depends on the window alone.
     """
 
     def __init__(self, generator: AnyGenerator, *, device: str = "cpu") -> None:
@@ -86,13 +86,13 @@ class Reconstructor:
         self._network = fused(generator)
         self._two = torch.tensor(2.0)
         self._sampled: Sampled | None = None
-        self._resident: Resident | None = None
+        self._on_device: DeviceNetwork | None = None
         if torch.device(device).type != "cpu":
-            self._resident = Resident(self._network, self._leads, device)
+            self._on_device = DeviceNetwork(self._network, self._leads, device)
         elif generator.shape.architecture == "dense":
             self._sampled = Sampled(self._network, self._leads)
         self.multiply_adds = self._sampled.multiply_adds if self._sampled else generator.shape.multiply_adds
-        self.captured = self._resident is not None and self._resident.captured
+        self.captured = self._on_device is not None and self._on_device.captured
 
     def score(self, windows: NDArray[np.float32]) -> Reconstruction:
         """Compute A(x) and its ticks.
@@ -100,21 +100,21 @@ class Reconstructor:
         Parameters
         ----------
         windows : ndarray of float32, shape (n, leads, 320)
-            Filtered windows in mV, as the segmenter emits them.
+            Filtered windows in mV, as from the segmenter.
 
         Returns
         -------
         Reconstruction
-            A window with a value that is not finite gets NaN and leaves the others alone.
+            NaN for a window with a value that is not finite; it does not affect the other windows.
 
         Raises
         ------
         ScoringError
-            If the windows have another shape or type.
+            If the shape or type of the windows is not that of the model.
         """
         self._check(windows)
-        if self._resident is not None:
-            ax, ticks = self._resident.score(_tensor(windows))
+        if self._on_device is not None:
+            ax, ticks = self._on_device.score(_tensor(windows))
             return Reconstruction(ax.numpy(), ticks.numpy())
         ax = torch.empty(len(windows))
         ticks = torch.empty((len(windows), LENGTH), dtype=torch.float16)
@@ -136,7 +136,7 @@ class Reconstructor:
         return Reconstruction(ax.numpy(), ticks.numpy())
 
     def reconstruct(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Compute what the generator sees and what it makes of it, for pictures.
+        """Compute the input and the output of the generator, for pictures.
 
         Parameters
         ----------
@@ -146,13 +146,13 @@ class Reconstructor:
         Returns
         -------
         scaled : ndarray of float32, shape (n, leads, 320)
-            The windows scaled to [-1, 1]; zeros for one with a value that is not finite.
+            The windows scaled to [-1, 1]; zeros for a window with a value that is not finite.
         reconstruction : ndarray of float32, shape (n, leads, 320)
 
         Raises
         ------
         ScoringError
-            If the windows have another shape or type.
+            If the shape or type of the windows is not that of the model.
         """
         self._check(windows)
         with torch.inference_mode():
@@ -160,7 +160,7 @@ class Reconstructor:
             return scaled.numpy(), self._reconstructed(scaled).numpy()
 
     def _check(self, windows: NDArray[np.float32]) -> None:
-        """Refuse windows of another shape or type."""
+        """Raise an error if the shape or type of the windows is not that of the model."""
         expected = (self._leads, LENGTH)
         if windows.ndim != 3 or windows.shape[1:] != expected or windows.dtype != np.float32:  # noqa: PLR2004 - n, leads, ticks
             raise ScoringError(
@@ -168,18 +168,18 @@ class Reconstructor:
             )
 
     def _scaled(self, windows: NDArray[np.float32]) -> tuple[Tensor, Tensor | None]:
-        """Scale windows; tell which hold values that are not finite, if any does, and put zeros for them.
+        """Scale windows; replace those with a value that is not finite by zeros, and return which they are, None if none.
 
-        The steps of :func:`ecgmon.models.windows.scale`, to the same bits, in a third of the time.
+        The result has the same bits as :func:`ecgmon.models.windows.scale`, in a third of the time.
         """
         given = _tensor(windows)
         low = given.amin(-1, keepdim=True)
         span = given.amax(-1, keepdim=True) - low
-        factor = torch.div(self._two, span)  # 2 / span would be twice the reciprocal, which is rounded where it is tiny
+        factor = torch.div(self._two, span)  # 2 / span would compute twice the reciprocal, which is rounded if it is tiny
         scaled = (given - low).mul_(factor).sub_(1)
         if len(factor) == 0 or 0 < factor.min().item() <= factor.max().item() < np.inf:
             return scaled, None
-        # Some lead is flat, or so nearly that its factor overflows, or a value that is not finite makes its span so.
+        # A lead is flat or so nearly flat that its factor overflows, or a value is not finite.
         flat = span <= 0
         unusable = ~(flat | (span.isfinite() & factor.isfinite())).all(1)
         scaled.masked_fill_(flat | unusable[:, None], 0)
@@ -188,16 +188,16 @@ class Reconstructor:
     def _reconstructed(self, scaled: Tensor) -> Tensor:
         """Run the network over scaled windows."""
         if self._sampled is None:
-            return self._in_whole(scaled.to(self._device)).cpu()
-        x_hat, unknown = self._sampled(scaled)
-        if unknown is not None:
-            x_hat[unknown] = self._sampled.in_whole(scaled[unknown])
+            return self._run_network(scaled.to(self._device)).cpu()
+        x_hat, unfiltered = self._sampled(scaled)
+        if unfiltered is not None:
+            x_hat[unfiltered] = self._sampled.from_all_samples(scaled[unfiltered])
         return x_hat
 
-    def _in_whole(self, x: Tensor) -> Tensor:
-        """Run a network that is not dense, always over as many windows, the last ones filled up with zeros.
+    def _run_network(self, x: Tensor) -> Tensor:
+        """Run the network in batches of one size, the last one padded with zeros.
 
-        Over another number of windows a library might take its sums in another order.
+        With another batch size a library might add in another order.
         """
         x_hat = torch.empty_like(x)
         for first in range(0, len(x), _CONVOLVED):
@@ -209,20 +209,20 @@ class Reconstructor:
         return x_hat
 
 
-_CONVOLVED: Final = 64
+_CONVOLVED: Final = 64  # windows in a batch
 
 
 class Sampled:
-    """A dense generator that looks at a third of the samples of a window, and makes all of its reconstruction.
+    """A dense generator that reads a third of the samples of a window and gives the whole reconstruction.
 
-    A filtered window follows from its samples at :data:`ecgmon.models.inference.passband.TICKS`, linearly, and so does what the first
-    layer makes of it: the layer's weights times the interpolation are the weights of a layer that is a third as wide,
-    and A(x) is the same but for rounding.
+    A filtered window is a linear function of its samples at :data:`ecgmon.models.inference.passband.TICKS`.  The weights of
+    the first layer times the interpolation are therefore the weights of a layer with a third of the inputs; A(x) is the
+    same except for rounding.
 
     Parameters
     ----------
     network : nn.Sequential
-        As :func:`fused` makes it of a dense generator.
+        A dense generator after :func:`fused`.
     leads : int
 
     Attributes
@@ -248,8 +248,8 @@ class Sampled:
         weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32))
         self._first = Product(weight.t().contiguous(), self._layers[0].bias)
         self.multiply_adds = sum(each.weight.numel() for each in (self._probes, self._first, *self._layers[1:]))
-        # Room that is used over and over: fresh memory would cost more than a layer.  A layer reads from one half and
-        # writes to the other.
+        # Buffers that are reused: new memory would cost more time than a layer.  A layer reads from one half of the room
+        # and writes to the other.
         widest = max(each.outputs for each in self._layers)
         self._given = torch.zeros((BLOCK, leads * LENGTH))
         self._samples = torch.zeros((BLOCK, leads * count))
@@ -257,7 +257,7 @@ class Sampled:
         self._missed = torch.zeros((BLOCK, self._probes.outputs))
         self._limit = _LARGEST_REMAINDER * leads**0.5
         with torch.inference_mode():
-            self(torch.zeros((1, *self._shape)))  # checks the library now, so that the first beat does not wait for it
+            self(torch.zeros((1, *self._shape)))  # checks the library now, so that the first beat does not wait
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Reconstruct scaled windows as if all had passed the window filter.
@@ -269,36 +269,36 @@ class Sampled:
         Returns
         -------
         x_hat : Tensor, shape (n, leads, 320)
-        unknown : Tensor of bool, shape (n,), or None
-            True for a window that is not known from its samples; its reconstruction is that of another window, which
-            has the same samples and could have passed the filter.  None where there is no such window.
+        unfiltered : Tensor of bool, shape (n,), or None
+            True for a window that cannot be interpolated from its samples; its reconstruction is that of a filtered window
+            with the same samples.  None if there is no such window.
         """
         flat = x.flatten(1)
         x_hat = torch.empty_like(flat)
         missed = torch.empty((len(flat), self._probes.outputs))
         for first in range(0, len(flat), BLOCK):
             part = slice(first, first + BLOCK)
-            given, count = self._filled_up(flat[part])
+            given, count = self._padded(flat[part])
             missed[part] = self._probes(given, self._missed[: len(given)])[:count]
             samples = torch.index_select(given, 1, self._ticks, out=self._samples[: len(given)])
             x_hat[part] = self._run(self._first, samples)[:count]
         x_hat = x_hat.view(-1, *self._shape)
-        if len(flat) == 0 or missed.abs_().max().item() <= self._limit:  # which most often says it of all at once
+        if len(flat) == 0 or missed.abs_().max().item() <= self._limit:  # usually true for all windows at once
             return x_hat, None
         return x_hat, ~(missed.amax(1) <= self._limit)
 
-    def in_whole(self, x: Tensor) -> Tensor:
-        """Reconstruct scaled windows, shape (n, leads, 320), from all of their samples."""
+    def from_all_samples(self, x: Tensor) -> Tensor:
+        """Reconstruct scaled windows, shape (n, leads, 320), from all their samples."""
         flat = x.flatten(1)
         x_hat = torch.empty_like(flat)
         for first in range(0, len(flat), BLOCK):
             part = slice(first, first + BLOCK)
-            given, count = self._filled_up(flat[part])
+            given, count = self._padded(flat[part])
             x_hat[part] = self._run(self._layers[0], given)[:count]
         return x_hat.view(-1, *self._shape)
 
-    def _filled_up(self, part: Tensor) -> tuple[Tensor, int]:
-        """Bring windows to a number of rows that a product takes, with what is left of those before."""
+    def _padded(self, part: Tensor) -> tuple[Tensor, int]:
+        """Extend windows to a multiple of :data:`ROWS` rows, with any older windows; also return their number."""
         count = len(part)
         if count % ROWS == 0:
             return part, count
@@ -307,7 +307,7 @@ class Sampled:
         return given, count
 
     def _run(self, first: Product, h: Tensor) -> Tensor:
-        """Run the layers, the first of them as given."""
+        """Run all layers, with ``first`` as the first one."""
         for number, (layer, slope) in enumerate(zip((first, *self._layers[1:]), self._slopes, strict=True)):
             h = layer(h, self._room[number % 2, : len(h) * layer.outputs].view(len(h), -1))
             if slope != 1:
@@ -325,7 +325,7 @@ def _weights(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 def _slopes(network: nn.Sequential) -> list[float]:
-    """Slopes below zero of what follows each dense layer; 1 where nothing does."""
+    """Return the negative slope of the leaky ReLU after each dense layer; 1 if there is none."""
     slopes: list[float] = []
     for layer in network:
         if isinstance(layer, nn.Linear):
@@ -336,7 +336,7 @@ def _slopes(network: nn.Sequential) -> list[float]:
 
 
 def _tensor(windows: NDArray[np.float32]) -> Tensor:
-    """Look at windows as torch does; copy them only if torch could not."""
+    """Return windows as a tensor; copy them only if torch cannot share the memory."""
     return torch.from_numpy(windows if windows.flags.carray else windows.copy())
 
 
@@ -346,11 +346,11 @@ class Scorer(Reconstructor):
     Parameters
     ----------
     path : Path, optional
-        Checkpoint; the shipped one where none is given.
+        Checkpoint; by default the shipped one.
     device : str
         As in :class:`Reconstructor`.
     threads : int
-        Threads that torch computes with on a CPU.  This setting is the whole process's.
+        Number of CPU threads for torch, a setting of the whole process.
 
     Raises
     ------
@@ -360,7 +360,7 @@ class Scorer(Reconstructor):
     Attributes
     ----------
     info : ModelInfo
-        What the checkpoint says, the score among it.
+        Description of the model in the checkpoint, with its score.
     """
 
     def __init__(self, path: Path | None = None, *, device: str = "cpu", threads: int = 1) -> None:
@@ -370,7 +370,7 @@ class Scorer(Reconstructor):
 
 
 def fused(network: AnyGenerator) -> nn.Sequential:
-    """Chain the layers of a generator and fold every batch norm into the layer before it, which leaves less to compute."""
+    """Chain the layers of a generator and fold every batch norm into the layer before it, to save computation."""
     layers: list[nn.Module] = []
     for layer in network.layers():
         if isinstance(layer, nn.BatchNorm1d):

@@ -1,4 +1,4 @@
-"""The number of threads that torch computes with is the whole process's: whoever sets it for a while sets it back."""
+"""Restore torch's number of threads, which is a setting of the whole process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def threads_restored() -> Iterator[None]:
-    """Set torch's number of threads back afterwards; also a decorator."""
+    """Restore torch's number of threads at the end; also a decorator."""
     import torch
 
     before = torch.get_num_threads()

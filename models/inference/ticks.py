@@ -1,4 +1,4 @@
-"""Where in a window the reconstruction error lies: smoothed, and compared with what is usual there."""
+"""Error of the reconstruction per tick: smoothed, and divided by the usual error at the tick."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SMOOTHING_SECONDS: Final = 0.1
-"""Span of the moving mean: a QRS complex, the shortest wave of a beat, is about as long."""
+"""Length of the moving mean: about that of a QRS complex, the shortest wave of a beat."""
 
 
 def smooth(ticks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Take the moving mean over :data:`SMOOTHING_SECONDS`, the ends of the window continued by their last value.
+    """Compute the moving mean over :data:`SMOOTHING_SECONDS`; beyond its ends, the window repeats its first and last value.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def smooth(ticks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def relative(ticks: NDArray[np.floating[Any]], usual: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Compare the error around each tick with what is usual there: 1 is usual, 10 is ten times as much.
+    """Divide the error around each tick by the usual error there: 1 is usual, 10 is ten times as much.
 
-    Steep parts of a beat, the QRS complex first of all, are reconstructed worse than flat ones in every beat.
+    In every beat, steep parts, such as the QRS complex, have a larger error than flat parts.
 
     Parameters
     ----------

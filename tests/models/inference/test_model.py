@@ -1,4 +1,4 @@
-"""``ecgmon.load_model``: windows in, reconstructions and A(x) out."""
+"""``ecgmon.load_model``: from windows to reconstructions and A(x)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def beats(ecg: SyntheticECG) -> ecgmon.Beats:
     return ecgmon.segment(ecg.signal, ecg.fs)
 
 
-def test_windows_of_beats_give_the_anomaly_scores_that_scoring_gives(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
+def test_the_anomaly_scores_of_windows_are_those_of_scoring(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
     scores = ecgmon.score(ecg.signal, ecg.fs)
     assert ecgmon.load_model().anomaly_score(beats.windows).tobytes() == scores.ax.tobytes()
 
@@ -39,14 +39,14 @@ def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats: ecgmon.Bea
     assert np.array_equal(flat, made[:, 0])
 
 
-def test_a_window_with_a_hole_gets_nan_and_leaves_the_others_alone(beats: ecgmon.Beats) -> None:
+def test_a_window_with_a_missing_sample_gets_nan_and_does_not_affect_others(beats: ecgmon.Beats) -> None:
     model = ecgmon.load_model()
-    holed = beats.windows.copy()
-    holed[3, 0, 100] = np.nan
-    ax = model.anomaly_score(holed)
+    damaged = beats.windows.copy()
+    damaged[3, 0, 100] = np.nan
+    ax = model.anomaly_score(damaged)
     assert np.isnan(ax).nonzero()[0].tolist() == [3]
     assert np.array_equal(np.delete(ax, 3), np.delete(model.anomaly_score(beats.windows), 3))
-    assert np.isnan(model.reconstruct(holed)[3]).all()
+    assert np.isnan(model.reconstruct(damaged)[3]).all()
 
 
 @pytest.mark.parametrize("shape", [(320,), (5, 319), (5, 0, 320), (2, 1, 1, 320)])
@@ -57,7 +57,7 @@ def test_windows_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
             call(np.zeros(shape))
 
 
-def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
+def test_the_number_of_threads_is_restored(ecg: SyntheticECG, beats: ecgmon.Beats) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
@@ -71,13 +71,13 @@ def test_the_threads_of_the_program_around_it_stay_as_they_were(ecg: SyntheticEC
         torch.set_num_threads(before)
 
 
-def test_a_device_that_there_is_not_is_said() -> None:
+def test_a_missing_checkpoint_or_device_is_an_error() -> None:
     with pytest.raises(ecgmon.errors.CheckpointError, match="nowhere"):
         ecgmon.load_model("nowhere")
     with pytest.raises(ValueError, match=r"device 'abacus' cannot be used .*; choose cpu"):
         ecgmon.load_model(device="abacus")
 
 
-def test_the_shipped_model_is_loaded_once() -> None:
+def test_the_shipped_model_is_loaded_only_once() -> None:
     assert ecgmon.load_model() is ecgmon.load_model()
     assert repr(ecgmon.load_model()).startswith("<ecgmon.Model: ")

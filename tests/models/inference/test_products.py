@@ -1,4 +1,4 @@
-"""A beat's score must not depend on the processor, the library's kernel or the batch that its worker happened to have."""
+"""The score of a beat does not depend on the processor, the kernel of the library or the batch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rows(count: int, inputs: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("inputs", "outputs"), [(104, 48), (260, 130), (16, 130), (130, 16), (320, 4), (640, 7), (7, 300)]
 )
-def test_a_library_gives_the_sums_as_they_are_defined(inputs: int, outputs: int, bias: bool) -> None:
+def test_a_library_gives_the_defined_sums(inputs: int, outputs: int, bias: bool) -> None:
     product = made(inputs, outputs, bias=bias)
     for count in (ROWS, 3 * ROWS, 256):
         h = rows(count, inputs)
@@ -45,19 +45,19 @@ def test_a_library_gives_the_sums_as_they_are_defined(inputs: int, outputs: int,
         assert found == pytest.approx(expected.numpy(), abs=1e-4)
 
 
-def test_where_a_library_has_other_sums_the_answers_are_still_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_library_of_other_sums_the_results_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     windows = np.random.default_rng(0).standard_normal((12, 1, LENGTH)).astype(np.float32).cumsum(axis=-1)
     generator, _ = load_generator(default_weights())
     expected = Reconstructor(generator).score(windows)
     monkeypatch.setattr(products, "_library_is_exact", lambda *_: False)
-    monkeypatch.setattr(Product, "by_library", lambda *_: pytest.fail("the library was asked all the same"))
+    monkeypatch.setattr(Product, "by_library", lambda *_: pytest.fail("the library was called"))
     found = Reconstructor(generator).score(windows)
     assert found.ax.tobytes() == expected.ax.tobytes()
     assert found.ticks.tobytes() == expected.ticks.tobytes()
 
 
-def test_a_library_with_other_sums_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Product.by_library
+def test_a_library_with_other_sums_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_library = Product.by_library
 
     def without_fused(self: Product, h: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         """Round each product before it is added, as a processor without fused multiply-add does."""
@@ -70,12 +70,12 @@ def test_a_library_with_other_sums_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     assert is_exact(104, 48, torch.get_num_threads())
     monkeypatch.setattr(Product, "by_library", without_fused)
     assert not is_exact(104, 48, torch.get_num_threads())
-    monkeypatch.setattr(Product, "by_library", lambda self, h, out: honest(self, h.flip(1), out))
+    monkeypatch.setattr(Product, "by_library", lambda self, h, out: by_library(self, h.flip(1), out))
     assert not is_exact(104, 48, torch.get_num_threads())
 
 
 @given(FLOATS, FLOATS, FLOATS)
-def test_multiplying_and_adding_rounds_once(a: float, b: float, c: float) -> None:
+def test_fused_multiply_add_rounds_once(a: float, b: float, c: float) -> None:
     found = products._fused(*(np.array([x], np.float32) for x in (a, b, c)))[0]
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     apart = abs(Fraction(float(found)) - exact)
@@ -87,7 +87,7 @@ def test_multiplying_and_adding_rounds_once(a: float, b: float, c: float) -> Non
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 330)), elements=st.floats(0, 4, width=32)))
-def test_rows_are_averaged_one_by_one(x: np.ndarray) -> None:
+def test_the_mean_of_a_row_does_not_depend_on_other_rows(x: np.ndarray) -> None:
     means = row_means(torch.from_numpy(x)).numpy()
     assert means == pytest.approx(x.mean(axis=1, dtype=np.float64), rel=1e-5, abs=1e-30)
     alone = [row_means(torch.from_numpy(row[None])).numpy()[0] for row in x]

@@ -1,4 +1,4 @@
-"""A beat gets one answer, whatever it is scored with, and bad windows hurt nobody else."""
+"""The result of a beat does not depend on the other windows of its batch, valid or not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scorer() -> Scorer:
 
 
 def test_a_worker_needs_no_compiler() -> None:
-    # it would take 60 MB and half a second; the model that a worker loads has a density, which only the monitor asks
+    # a compiler takes 60 MB and half a second; the normalizing flow in a worker.s model is used only by the monitor
     code = "import sys, ecgmon.pipelines.roles.worker as w; w.load_model(None, 'cpu', 1); print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
@@ -33,7 +33,7 @@ def test_a_worker_needs_no_compiler() -> None:
 
 @pytest.fixture(scope="module")
 def beats() -> NDArray[np.float32]:
-    """Made-up windows in mV, (70, 1, 320): a sharp complex, a slow wave, noise."""
+    """Synthetic windows in mV, (70, 1, 320): a sharp complex, a slow wave, noise."""
     random = np.random.default_rng(0)
     ticks = np.arange(320)
     width = random.uniform(3, 12, (70, 1, 1))
@@ -44,7 +44,7 @@ def beats() -> NDArray[np.float32]:
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
-def test_a_beat_scores_the_same_bit_for_bit_whatever_it_is_scored_with(
+def test_the_score_of_a_beat_does_not_depend_on_the_other_beats_bit_for_bit(
     scorer: Scorer, beats: NDArray[np.float32], data: st.DataObject
 ) -> None:
     alone = scorer.score(beats)
@@ -69,7 +69,7 @@ def test_the_error_is_the_mean_squared_difference_of_window_and_reconstruction(
     arrays(np.float32, (3, 1, 320), elements=st.floats(width=32, allow_nan=False)),
     st.sampled_from([1, 1e-30, 1e-42, 1e30]),
 )
-def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(
+def test_windows_are_scaled_to_the_same_bits_as_by_scale(
     scorer: Scorer, windows: NDArray[np.float32], size: float
 ) -> None:
     windows[1] = windows[1, 0, 0]  # one is flat
@@ -82,7 +82,7 @@ def test_windows_are_scaled_to_the_bits_that_everybody_else_scales_them_to(
     assert np.array_equal(np.isnan(scorer.score(windows).ax), unusable)
 
 
-def test_windows_may_lie_anywhere_in_memory(scorer: Scorer, beats: NDArray[np.float32]) -> None:
+def test_windows_may_have_any_memory_layout(scorer: Scorer, beats: NDArray[np.float32]) -> None:
     expected = scorer.score(beats)
     fixed = beats.copy()
     fixed.flags.writeable = False
@@ -93,7 +93,7 @@ def test_windows_may_lie_anywhere_in_memory(scorer: Scorer, beats: NDArray[np.fl
         assert np.array_equal(scorer.score(given_windows).ax, expected.ax)
 
 
-def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(
+def test_folding_batch_norm_changes_results_only_by_rounding(
     scorer: Scorer, beats: NDArray[np.float32]
 ) -> None:
     import torch
@@ -107,13 +107,13 @@ def test_folding_batch_norm_into_convolutions_changes_no_more_than_rounding(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(
+def test_a_window_that_cannot_be_scored_gets_nan_and_does_not_affect_others(
     scorer: Scorer, beats: NDArray[np.float32], bad: float
 ) -> None:
-    spoilt = beats.copy()
-    spoilt[5, 0, 100] = bad
-    spoilt[5, 0, 101] = -3e38
-    raw, clean = scorer.score(spoilt), scorer.score(beats)
+    damaged = beats.copy()
+    damaged[5, 0, 100] = bad
+    damaged[5, 0, 101] = -3e38
+    raw, clean = scorer.score(damaged), scorer.score(beats)
     assert np.isnan(raw.ax[5])
     assert np.isnan(raw.ticks[5]).all()
     others = np.arange(len(beats)) != 5
@@ -121,11 +121,11 @@ def test_a_window_that_can_not_be_scored_is_marked_and_leaves_the_others_alone(
     assert np.array_equal(raw.ticks[others], clean.ticks[others])
 
 
-def test_a_flat_window_has_an_answer(scorer: Scorer) -> None:
+def test_a_flat_window_has_a_finite_error(scorer: Scorer) -> None:
     assert np.isfinite(scorer.score(np.full((1, 1, 320), 0.7, np.float32)).ax).all()
 
 
-def test_no_windows_give_no_answers(scorer: Scorer) -> None:
+def test_no_windows_give_empty_results(scorer: Scorer) -> None:
     raw = scorer.score(np.empty((0, 1, 320), np.float32))
     assert raw.ax.shape == (0,)
     assert raw.ticks.shape == (0, 320)

@@ -1,4 +1,4 @@
-"""A filtered window is known from a third of its samples; one that is not filtered gets the whole network's answer."""
+"""A filtered window is interpolated from a third of its samples; other windows run through the whole network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHIPPED = ("default", "ds1", "fold0", "fold1", "fold2", "fold3", "fold4")
 
 
 def raw_signals(kind: str, count: int = 300, leads: int = 1) -> NDArray[np.float32]:
-    """Unfiltered stretches, (count, leads, 536), that give a filter all that it may have to take."""
+    """Unfiltered signals, (count, leads, 536), of every kind that the filter may get."""
     random = np.random.default_rng(0)
     shape = (count, leads, LENGTH + 2 * FILTER_HALF)
     white = random.standard_normal(shape)
@@ -48,7 +48,7 @@ def raw_signals(kind: str, count: int = 300, leads: int = 1) -> NDArray[np.float
     return raw.astype(np.float32)
 
 
-def answer_of_all(generator: DenseGenerator, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def ax_of_whole_network(generator: DenseGenerator, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """A(x) of the generator as it was trained."""
     with torch.inference_mode():
         x = torch.from_numpy(scale(windows))
@@ -81,7 +81,7 @@ def test_a_filtered_window_follows_from_its_samples(kind: str) -> None:
 
 
 def signs() -> NDArray[np.float64]:
-    """The sums that the probes take of what is missed."""
+    """Signs of the sums that the probes take of the interpolation error."""
     missed = np.eye(LENGTH)
     missed[:, passband.TICKS] -= passband.interpolation()
     return passband.probes() @ np.linalg.pinv(missed)
@@ -89,54 +89,54 @@ def signs() -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
 @pytest.mark.parametrize("name", SHIPPED)
-def test_filtered_windows_get_the_whole_networks_answer(name: str, kind: str) -> None:
+def test_filtered_windows_get_the_same_ax_as_from_the_whole_network(name: str, kind: str) -> None:
     generator, _ = load_generator(shipped(name))
     assert isinstance(generator, DenseGenerator)
     windows = filter_raw(raw_signals(kind))
-    expected, found = answer_of_all(generator, windows), Reconstructor(generator).score(windows).ax
+    expected, found = ax_of_whole_network(generator, windows), Reconstructor(generator).score(windows).ax
     apart = np.abs(found - expected) / expected
     assert apart[expected > 1e-4].max() < 1e-4
     assert apart.mean() < 1e-5
 
 
 @pytest.mark.parametrize("leads", [1, 2, 3])
-def test_several_leads_are_sampled_alike(leads: int) -> None:
+def test_several_leads_are_sampled(leads: int) -> None:
     generator = DenseGenerator(DenseShape(leads=leads, width=2, latent=3))
     initialise(generator, torch.Generator().manual_seed(0))
-    generator(torch.randn(16, leads, LENGTH))  # moves the batch-norm statistics off their start
+    generator(torch.randn(16, leads, LENGTH))  # changes the initial batch-norm statistics
     generator.eval()
     windows = filter_raw(raw_signals("beats", leads=leads))
     reconstructor = Reconstructor(generator)
     sampled = reconstructor._sampled
     assert sampled is not None
     assert sampled(torch.from_numpy(scale(windows)))[1] is None
-    assert reconstructor.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    assert reconstructor.score(windows).ax == pytest.approx(ax_of_whole_network(generator, windows), rel=1e-5)
     windows[7, leads - 1, 101] += 0.1
-    unknown = sampled(torch.from_numpy(scale(windows)))[1]
-    assert unknown is not None
-    assert unknown.nonzero().tolist() == [[7]]
+    unfiltered = sampled(torch.from_numpy(scale(windows)))[1]
+    assert unfiltered is not None
+    assert unfiltered.nonzero().tolist() == [[7]]
 
 
-def test_a_window_that_passed_no_filter_gets_the_whole_networks_answer(
+def test_an_unfiltered_window_gets_the_ax_of_the_whole_network(
     scorer: Reconstructor, generator: DenseGenerator
 ) -> None:
     windows = np.random.default_rng(0).standard_normal((200, 1, LENGTH)).astype(np.float32)
-    assert scorer.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+    assert scorer.score(windows).ax == pytest.approx(ax_of_whole_network(generator, windows), rel=1e-5)
 
 
-def test_one_sample_out_of_place_is_seen_wherever_it_is(scorer: Reconstructor, generator: DenseGenerator) -> None:
+def test_one_wrong_sample_is_detected_at_any_tick(scorer: Reconstructor, generator: DenseGenerator) -> None:
     windows = np.repeat(filter_raw(raw_signals("beats", 1)), LENGTH, axis=0)
     windows[np.arange(LENGTH), 0, np.arange(LENGTH)] += 0.01 * np.ptp(windows)
     sampled = scorer._sampled
     assert sampled is not None
     with torch.inference_mode():
-        unknown = sampled(torch.from_numpy(scale(windows)))[1]
-    assert unknown is not None
-    assert unknown.all()
-    assert scorer.score(windows).ax == pytest.approx(answer_of_all(generator, windows), rel=1e-5)
+        unfiltered = sampled(torch.from_numpy(scale(windows)))[1]
+    assert unfiltered is not None
+    assert unfiltered.all()
+    assert scorer.score(windows).ax == pytest.approx(ax_of_whole_network(generator, windows), rel=1e-5)
 
 
-def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer: Reconstructor) -> None:
+def test_an_unfiltered_window_does_not_affect_others(scorer: Reconstructor) -> None:
     windows = filter_raw(raw_signals("beats", 100))
     alone = scorer.score(windows)
     windows[40] = np.random.default_rng(0).standard_normal((1, LENGTH))
@@ -146,11 +146,11 @@ def test_a_window_that_passed_no_filter_leaves_the_others_alone(scorer: Reconstr
     assert np.array_equal(found.ticks[others], alone.ticks[others])
 
 
-# two threads that find one core free wait for each other, busily
+# two threads on one free core wait for each other and keep it busy
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.serial)])
-def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer: Reconstructor, threads: int) -> None:
+def test_the_score_of_a_beat_does_not_depend_on_the_batch_size_bit_for_bit(scorer: Reconstructor, threads: int) -> None:
     windows = filter_raw(raw_signals("beats", 600))
-    windows[::50, 0, 100] += 0.5  # some that go through the whole network
+    windows[::50, 0, 100] += 0.5  # these run through the whole network
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -165,7 +165,7 @@ def test_a_beat_scores_the_same_bit_for_bit_in_batches_of_any_size(scorer: Recon
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_what_is_sampled_does_not_depend_on_the_threads_that_a_library_was_given_when_it_was_loaded(
+def test_the_interpolation_does_not_depend_on_the_threads_of_libraries(
     threads: str,
 ) -> None:
     code = "from ecgmon.models.inference import passband as p; print((p.interpolation().tobytes() + p.probes(2).tobytes()).hex())"
