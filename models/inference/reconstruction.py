@@ -175,7 +175,9 @@ class Reconstructor:
         given = _tensor(windows)
         low = given.amin(-1, keepdim=True)
         span = given.amax(-1, keepdim=True) - low
-        factor = torch.div(self._two, span)  # 2 / span would compute twice the reciprocal, which is rounded if it is tiny
+        factor = torch.div(
+            self._two, span
+        )  # 2 / span would compute twice the reciprocal, which is rounded if it is tiny
         scaled = (given - low).mul_(factor).sub_(1)
         if len(factor) == 0 or 0 < factor.min().item() <= factor.max().item() < np.inf:
             return scaled, None

@@ -312,7 +312,9 @@ def _draw_row(
             axes.axvspan(
                 second - _BAND_SECONDS, second + _BAND_SECONDS, color=_ANOMALOUS, alpha=0.13, linewidth=0, zorder=1
             )
-        axes.plot([second, second], [high - 0.42, high - 0.33], color=colour, linewidth=1.6 if marked else 0.8, zorder=5)
+        axes.plot(
+            [second, second], [high - 0.42, high - 0.33], color=colour, linewidth=1.6 if marked else 0.8, zorder=5
+        )
         axes.text(
             second,
             high - 0.04,

@@ -286,7 +286,9 @@ def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "signal.npy", signal)
     np.save(out / "beats.npy", beats)
-    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")  # last: if it exists, the data set is complete
+    (out / "dataset.json").write_text(
+        json.dumps(about, indent=1) + "\n"
+    )  # last: if it exists, the data set is complete
 
 
 def _read_all(

@@ -25,7 +25,7 @@ def scorer() -> Scorer:
 
 
 def test_a_worker_needs_no_compiler() -> None:
-    # a compiler takes 60 MB and half a second; the normalizing flow in a worker.s model is used only by the monitor
+    # a compiler takes 60 MB and half a second; the normalizing flow in a worker's model is used only by the monitor
     code = "import sys, ecgmon.pipelines.roles.worker as w; w.load_model(None, 'cpu', 1); print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
@@ -93,9 +93,7 @@ def test_windows_may_have_any_memory_layout(scorer: Scorer, beats: NDArray[np.fl
         assert np.array_equal(scorer.score(given_windows).ax, expected.ax)
 
 
-def test_folding_batch_norm_changes_results_only_by_rounding(
-    scorer: Scorer, beats: NDArray[np.float32]
-) -> None:
+def test_folding_batch_norm_changes_results_only_by_rounding(scorer: Scorer, beats: NDArray[np.float32]) -> None:
     import torch
 
     from ecgmon.models.weights.checkpoint import default_weights, load_generator

@@ -1,4 +1,4 @@
-"""Known distortions do what their names say, where they say it, and nowhere else."""
+"""Each known distortion changes the ticks that it reports, and no others."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SECONDS = (np.arange(LENGTH) - BEFORE) / FS
 
 
 def wave(peak: float, width: float, height: float) -> NDArray[np.float64]:
-    """A bump in mV: where its peak is and how wide it is, in s from the R peak."""
+    """A bump in mV; its peak is in s from the R peak, its width in s."""
     return height * np.exp(-np.square((SECONDS - peak) / width))
 
 
 @pytest.fixture(scope="module")
 def beats() -> NDArray[np.float32]:
-    """Made-up normal beats in mV, (40, 2, 320): P at -0.16 s, QRS, T at 0.28 s; the second lead upside down, half as high."""
+    """Synthetic normal beats in mV, (40, 2, 320): P at -0.16 s, QRS, T at 0.28 s; the second lead inverted, half as high."""
     random = np.random.default_rng(0)
     beat = wave(-0.16, 0.025, 0.15) + wave(0, 0.015, 1.2) + wave(0.28, 0.05, 0.3)
     noisy = beat + 0.005 * random.standard_normal((40, LENGTH))
@@ -51,7 +51,7 @@ def width_at_half_height(lead: NDArray[np.float32]) -> np.float64:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_distortion_changes_what_it_says_it_changed_and_little_else(name: str, beats: NDArray[np.float32]) -> None:
+def test_a_distortion_changes_the_reported_ticks_and_little_else(name: str, beats: NDArray[np.float32]) -> None:
     distorted, changed = ALL[name](beats, np.random.default_rng(1))
     change = np.abs(distorted - beats)
     largest = change.max(axis=-1, keepdims=True)
@@ -63,12 +63,12 @@ def test_a_distortion_changes_what_it_says_it_changed_and_little_else(name: str,
     assert np.abs(np.diff(changed.astype(int), axis=1, prepend=0, append=0)).sum(axis=1).tolist() == [2] * len(beats), (
         "the changed ticks are not in one piece"
     )
-    assert (changed.mean(axis=1) < 0.5).all(), "pointing at half the window explains nothing"
+    assert (changed.mean(axis=1) < 0.5).all(), "a distortion of half the window is no test of an explanation"
 
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(sorted(ALL)))
-def test_the_same_seed_distorts_alike_and_leaves_its_input_alone(
+def test_the_same_seed_gives_the_same_distortion_and_the_input_is_not_changed(
     seed: int, name: str, beats: NDArray[np.float32]
 ) -> None:
     before = beats.copy()
@@ -84,7 +84,7 @@ def test_no_beats_are_no_error(name: str) -> None:
     assert (distorted.shape, changed.shape) == ((0, 1, LENGTH), (0, LENGTH))
 
 
-def test_a_widened_complex_is_wider_and_keeps_its_height_and_the_waves_around_it(beats: NDArray[np.float32]) -> None:
+def test_a_widened_complex_keeps_its_height_and_the_other_waves(beats: NDArray[np.float32]) -> None:
     distorted, _ = widened_qrs(beats, np.random.default_rng(1))
     for was, now in zip(beats[:, 0], distorted[:, 0], strict=True):
         assert 1.3 < width_at_half_height(now) / width_at_half_height(was) < 2.4
@@ -102,33 +102,33 @@ def test_a_missing_p_wave_leaves_a_straight_line(beats: NDArray[np.float32]) -> 
     assert np.abs(distorted[:, 0, place]).max() < 0.05
 
 
-def test_a_beat_without_a_p_wave_can_not_lose_it() -> None:
+def test_a_beat_without_a_p_wave_cannot_lose_it() -> None:
     without = np.broadcast_to((wave(0, 0.015, 1.2) + wave(0.28, 0.05, 0.3)).astype(np.float32), (3, 1, LENGTH))
     distorted, changed = missing_p(without, np.random.default_rng(1))
     assert not changed.any()
     assert distorted == pytest.approx(without, abs=1e-3)
 
 
-def test_an_st_shift_goes_either_way_and_lies_behind_the_r_peak(beats: NDArray[np.float32]) -> None:
+def test_an_st_shift_goes_up_or_down_and_lies_after_the_r_peak(beats: NDArray[np.float32]) -> None:
     distorted, changed = st_shift(beats, np.random.default_rng(1))
     change = distorted - beats
     segment = change[..., (SECONDS > 0.06) & (SECONDS < 0.12)].mean(axis=-1)
     assert 0 < np.count_nonzero(segment[:, 0] > 0) < len(beats)
-    assert np.abs(change).max() < ST_SHIFT[1], "the filter takes from a shift and adds nothing"
+    assert np.abs(change).max() < ST_SHIFT[1], "the filter only reduces a shift"
     assert change[:, 0] == pytest.approx(change[:, 1], abs=1e-5)
     assert not changed[:, SECONDS < -0.02].any()
 
 
-def test_a_spike_has_one_place_and_a_size_that_an_electrode_makes(beats: NDArray[np.float32]) -> None:
+def test_a_spike_has_one_random_place_and_a_size_in_range(beats: NDArray[np.float32]) -> None:
     distorted, changed = spike(beats, np.random.default_rng(1))
     change = np.abs(distorted - beats)[:, 0]
     assert ((change.max(axis=1) > 0.3 * SPIKE[0]) & (change.max(axis=1) < SPIKE[1])).all()
     assert changed[np.arange(len(beats)), change.argmax(axis=1)].all()
-    assert len(np.unique(change.argmax(axis=1))) > len(beats) / 2, "a spike that is always in one place is easily found"
+    assert len(np.unique(change.argmax(axis=1))) > len(beats) / 2, "spikes must not lie all at one place"
     assert (changed.sum(axis=1) / FS < 0.2).all()
 
 
-def test_an_early_beat_shows_the_t_wave_of_the_beat_before(beats: NDArray[np.float32]) -> None:
+def test_an_early_beat_shows_the_t_wave_of_the_previous_beat(beats: NDArray[np.float32]) -> None:
     distorted, _ = early_beat(beats, np.random.default_rng(1))
     bump = SECONDS[(distorted - beats)[:, 0].argmax(axis=1)]
     assert ((bump > 0.28 - COUPLING[1] - 0.03) & (bump < 0.28 - COUPLING[0] + 0.03)).all()

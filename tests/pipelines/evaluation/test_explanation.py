@@ -1,4 +1,4 @@
-"""A picture that marks ticks as odd points at what is odd."""
+"""The most anomalous ticks of a beat lie inside its distortion."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def marked(first: int, last: int, n: int = 1) -> NDArray[np.bool_]:
     return ticks
 
 
-def test_pointing_wholly_half_and_not_at_all_at_a_distortion_is_told_apart() -> None:
+def test_the_share_of_ticks_inside_a_distortion_is_measured() -> None:
     ranking = np.tile(np.arange(320.0), (3, 1))  # the last tenth is the most anomalous
     distorted = np.concatenate([marked(320 - TOP, 320), marked(320 - TOP // 2, 320), marked(0, 200)])
     assert compare(ranking, distorted) == pytest.approx({"inside": 0.5, "half": 2 / 3, "all": 1 / 3})
 
 
-def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike() -> None:
+def test_smoothing_keeps_a_constant_and_spreads_a_peak_symmetrically() -> None:
     peak = np.zeros((1, 320))
     peak[0, 100] = 1
     spread = smooth(peak)
@@ -39,27 +39,27 @@ def test_smoothing_keeps_a_level_and_spreads_a_peak_to_either_side_alike() -> No
     assert np.flatnonzero(spread[0]).mean() == 100
 
 
-def test_an_error_that_is_usual_at_its_tick_is_not_pointed_at() -> None:
+def test_the_usual_error_of_a_tick_has_a_relative_error_of_one() -> None:
     usual = np.full(320, 0.001)
     usual[120:160] = 0.1  # the QRS complex
-    odd = usual.copy()
-    odd[220:260] *= 10
-    assert 210 <= relative(odd[None], usual).argmax() < 270
+    unusual = usual.copy()
+    unusual[220:260] *= 10
+    assert 210 <= relative(unusual[None], usual).argmax() < 270
     assert relative(usual[None], usual) == pytest.approx(np.ones((1, 320)))
 
 
-def test_without_beats_the_measurement_says_so() -> None:
+def test_a_measurement_without_beats_is_refused() -> None:
     none = np.zeros((0, 1, 320), np.float32)
     with pytest.raises(ExplanationError, match="no beats to distort"):
         measure(Scorer(), none)
 
 
-def test_the_shipped_model_points_at_known_distortions(mitdb: Path, tmp_path: Path) -> None:
+def test_the_shipped_model_locates_known_distortions(mitdb: Path, tmp_path: Path) -> None:
     dataset = prepare(mitdb, tmp_path, records=("100", "103", "115"))
     found = evaluate(Scorer(), dataset, "all", beats=200)
     for name, row in found["distortions"].items():
-        assert row["rises"] > 0.9, f"A(x) does not see a {name}"
-        assert row["relative"]["inside"] > 2 * row["span"], f"the marks on a {name} say little more than chance"
+        assert row["rises"] > 0.9, f"A(x) does not rise with a {name}"
+        assert row["relative"]["inside"] > 2 * row["span"], f"the location of a {name} is little better than chance"
     assert found["mean"]["relative"]["inside"] > 0.85
     assert found == evaluate(Scorer(), dataset, "all", beats=200)
     assert table(found).count("\n") == 2 + len(found["distortions"])

@@ -1,4 +1,4 @@
-"""The model card shows what the result files hold, and says what is not there."""
+"""The model card shows the contents of the result files, and names missing files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ecgmon.pipelines.training.records import BEAT
 if TYPE_CHECKING:
     from pathlib import Path
 
-HAND_WRITTEN = "What a person wrote."
+HAND_WRITTEN = "Text written by hand."
 
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    """A card with a place for every section, and text between them."""
+    """A card with markers for every section, and text between them."""
     path = tmp_path / "card.md"
     places = (f"{HAND_WRITTEN}\n\n<!-- {name} -->\n<!-- /{name} -->\n" for name in SECTIONS)
     path.write_text("\n".join(places))
@@ -31,7 +31,7 @@ def card(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Made-up result files of every kind."""
+    """Synthetic result files of every kind."""
     folder = tmp_path / "results"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote(card: Path, results: Path) -> None:
+def test_the_card_shows_the_results_and_keeps_text_written_by_hand(card: Path, results: Path) -> None:
     assert write(results, card) == []
     text = card.read_text()
     assert text.count(HAND_WRITTEN) == len(SECTIONS)
@@ -108,14 +108,14 @@ def test_the_card_shows_what_the_result_files_hold_and_keeps_what_a_person_wrote
     assert all((card.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in shown)
 
 
-def test_making_the_card_again_changes_nothing(card: Path, results: Path) -> None:
+def test_a_second_update_of_the_card_changes_nothing(card: Path, results: Path) -> None:
     write(results, card)
     first = card.read_text()
     write(results, card)
     assert card.read_text() == first
 
 
-def test_what_was_not_measured_is_left_out_with_a_word_on_how_to_make_it(card: Path, tmp_path: Path) -> None:
+def test_a_section_without_results_names_the_command_that_makes_them(card: Path, tmp_path: Path) -> None:
     assert write(tmp_path, card) == list(SECTIONS)
     text = card.read_text()
     for _, files, command in SECTIONS.values():
@@ -123,7 +123,7 @@ def test_what_was_not_measured_is_left_out_with_a_word_on_how_to_make_it(card: P
         assert all(file in text for file in files)
 
 
-def test_one_missing_result_leaves_the_other_sections_whole(card: Path, results: Path) -> None:
+def test_a_missing_result_does_not_affect_other_sections(card: Path, results: Path) -> None:
     (results / "frontier.json").unlink()
     assert write(results, card) == ["frontier"]
     assert "![AUC of the variants]" in card.read_text()
@@ -133,7 +133,7 @@ def test_one_missing_result_leaves_the_other_sections_whole(card: Path, results:
     ("damaged", "content"),
     [("beatgan.npz", b""), ("beatgan.npz", b"{}"), ("beatgan.npz", b"PK\x03\x04"), ("frontier.json", b"{}")],
 )
-def test_a_damaged_result_is_refused_by_name_and_the_card_stays_as_it_was(
+def test_a_damaged_result_is_named_and_the_card_is_not_changed(
     damaged: str, content: bytes, card: Path, results: Path
 ) -> None:
     before = card.read_text()
@@ -143,24 +143,24 @@ def test_a_damaged_result_is_refused_by_name_and_the_card_stays_as_it_was(
     assert card.read_text() == before
 
 
-def test_a_card_without_a_place_for_a_section_is_refused(card: Path, results: Path) -> None:
+def test_a_card_without_the_markers_of_a_section_is_refused(card: Path, results: Path) -> None:
     card.write_text(card.read_text().replace("<!-- /frontier -->", ""))
     with pytest.raises(CardError, match="frontier"):
         write(results, card)
 
 
-def test_a_card_that_is_not_there_is_refused(tmp_path: Path, results: Path) -> None:
+def test_a_missing_card_is_refused(tmp_path: Path, results: Path) -> None:
     with pytest.raises(CardError, match=r"nowhere\.md"):
         write(results, tmp_path / "nowhere.md")
 
 
-def test_the_worst_cases_are_the_oddest_normal_beats_and_the_least_odd_abnormal_ones() -> None:
+def test_the_worst_cases_are_normal_beats_with_high_scores_and_abnormal_beats_with_low_scores() -> None:
     aami = np.array([0, 0, 0, 2, 2, 1, 4], np.uint8)
     score = np.array([1, 4, 3, 2, 0, 5, 0], np.float32)
     assert worst(score, aami, cases=2).tolist() == [1, 2, 5, 4, 3]
 
 
-def test_failure_cases_are_drawn_as_the_generator_saw_them(mitdb: Path, tmp_path: Path) -> None:
+def test_failure_cases_have_the_input_and_output_of_the_generator(mitdb: Path, tmp_path: Path) -> None:
     dataset = prepare(mitdb, tmp_path, records=("208",))
     score = np.arange(len(dataset.beats), dtype=np.float32)
     cases = failure_cases(Scorer(), dataset, dataset.beats, score)

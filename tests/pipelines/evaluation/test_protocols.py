@@ -1,4 +1,4 @@
-"""Anyone can repeat the published protocols with the shipped weights."""
+"""The published protocols run with the shipped weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def apart(mitdb: Path) -> Evaluated:
 
 
 @pytest.mark.slow
-def test_five_folds_are_scored_each_by_its_own_model(five_folds: Evaluated) -> None:
+def test_each_of_the_five_folds_is_scored_by_its_own_model(five_folds: Evaluated) -> None:
     figures = five_folds.figures
     assert set(figures) == FIGURES
     assert [fold["split"] for fold in figures["folds"]] == ["fold0", "fold1", "fold2", "fold3", "fold4"]
@@ -41,13 +41,13 @@ def test_five_folds_are_scored_each_by_its_own_model(five_folds: Evaluated) -> N
     mean = np.mean([fold["score"]["auc"] for fold in figures["folds"]])
     assert figures["score"]["auc"]["mean"] == pytest.approx(mean)
     assert 0 < figures["score"]["auc"]["std"] < 0.02
-    assert figures["score"]["auc"]["mean"] > 0.97  # a floor for three records, not a figure to report
+    assert figures["score"]["auc"]["mean"] > 0.97  # a lower limit for three records, not a result to report
     assert figures["score"]["auc"]["mean"] > figures["raw"]["auc"]["mean"]
     assert figures["teacher"]["multiply_adds"] > 8 * figures["model"]["multiply_adds"]
 
 
 @pytest.mark.slow
-def test_every_tested_beat_is_kept_for_the_card(five_folds: Evaluated, tmp_path: Path) -> None:
+def test_every_tested_beat_is_stored_for_the_card(five_folds: Evaluated, tmp_path: Path) -> None:
     five_folds.store(tmp_path, "beatgan")
     curves = np.load(tmp_path / "beatgan.npz")
     for number, fold in enumerate(five_folds.figures["folds"]):
@@ -65,7 +65,7 @@ def test_every_tested_beat_is_kept_for_the_card(five_folds: Evaluated, tmp_path:
 
 
 @pytest.mark.slow
-def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart: Evaluated) -> None:
+def test_the_inter_patient_records_are_those_of_ds2_with_and_without_232(apart: Evaluated) -> None:
     figures = apart.figures
     assert set(figures) == FIGURES | {"without_232"}
     curves = apart.arrays["inter-patient"]
@@ -76,7 +76,7 @@ def test_patients_apart_are_those_of_ds2_with_and_without_the_heaviest(apart: Ev
     assert figures["score"]["auc"]["mean"] > 0.9
 
 
-def test_a_folder_without_the_records_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_the_records_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ecgmon", "evaluate", "beatgan", "--db", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

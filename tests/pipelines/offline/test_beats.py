@@ -13,12 +13,12 @@ from ecgmon.testing import SyntheticECG, synthetic_ecg
 if TYPE_CHECKING:
     from pathlib import Path
 
-TOLERANCE = 0.03  # s by which an R peak may be off
+TOLERANCE = 0.03  # largest error of an R peak in s
 
 
 @pytest.mark.parametrize("fs", [100, 128, 250, 360, 500, 1000])
 @pytest.mark.parametrize("leads", [1, 2])
-def test_the_beats_of_an_array_are_found_at_any_rate_with_one_lead_or_two(fs: float, leads: int) -> None:
+def test_the_beats_of_an_array_are_found_at_any_rate_with_one_or_two_leads(fs: float, leads: int) -> None:
     ecg = synthetic_ecg(40, fs, leads=leads, ectopic=[20])
     beats = ecgmon.segment(ecg.signal, fs)
     truth = ecg.r_peaks[(ecg.r_peaks > 3) & (ecg.r_peaks < 39)]
@@ -30,7 +30,7 @@ def test_the_beats_of_an_array_are_found_at_any_rate_with_one_lead_or_two(fs: fl
     assert beats.windows.dtype == beats.rr.dtype == np.float32
 
 
-def test_where_there_is_nothing_no_beat_is_found_and_no_interval_spans_it() -> None:
+def test_a_gap_has_no_beats_and_no_interval_spans_it() -> None:
     ecg = synthetic_ecg(60, gaps=[(20, 30)])
     beats = ecgmon.segment(ecg.signal, 360)
     assert not ((beats.time > 20) & (beats.time < 30)).any()
@@ -41,13 +41,13 @@ def test_where_there_is_nothing_no_beat_is_found_and_no_interval_spans_it() -> N
     assert set(beats.quality[(beats.time > 5) & (beats.time < 18)]) == {"usable"}
 
 
-def test_one_lead_may_be_missing_and_the_beats_are_those_of_the_other() -> None:
+def test_beats_are_found_with_one_lead_missing() -> None:
     ecg = synthetic_ecg(30)
     dead = ecg.without((0, 30), lead=1)
     assert len(ecgmon.segment(dead.signal, 360)) >= len(ecg.r_peaks) - 2
 
 
-def test_an_array_of_any_float_type_and_its_record_give_the_same(ecg_record: Path) -> None:
+def test_arrays_of_any_float_type_and_their_record_give_the_same_beats(ecg_record: Path) -> None:
     import wfdb
 
     stored = wfdb.rdrecord(str(ecg_record)).p_signal
@@ -63,7 +63,7 @@ def test_an_array_of_any_float_type_and_its_record_give_the_same(ecg_record: Pat
     assert of_record.record == "synthetic"
 
 
-def test_the_lead_that_the_model_knows_is_taken_wherever_it_stands(ecg: SyntheticECG) -> None:
+def test_the_lead_of_the_model_is_used_at_any_position(ecg: SyntheticECG) -> None:
     turned = ecgmon.segment(ecg.signal[:, ::-1], 360, leads=("V1", "MLII"))
     assert turned.leads == ("MLII", "V1")
     assert np.array_equal(turned.windows, ecgmon.segment(ecg.signal, 360, leads=ecg.leads).windows)
@@ -96,21 +96,19 @@ LONG = np.zeros((2000, 2), np.float32)
         ("toy", {"fs": 360}, "SamplingRateError", "leave fs out"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_the_reason(
-    samples: Any, more: dict[str, Any], error: str, says: str
-) -> None:
+def test_invalid_samples_are_refused_with_the_reason(samples: Any, more: dict[str, Any], error: str, says: str) -> None:
     with pytest.raises(getattr(ecgmon.errors, error), match=says):
         ecgmon.segment(samples, **more)
 
 
-def test_a_folder_of_several_records_is_not_guessed_at(ecg: SyntheticECG, tmp_path: Path) -> None:
+def test_a_folder_of_several_records_is_refused(ecg: SyntheticECG, tmp_path: Path) -> None:
     ecg.write(tmp_path, "one")
     ecg.write(tmp_path, "two")
     with pytest.raises(ecgmon.errors.SourceError, match="2 records are in this folder; name one of them"):
         ecgmon.segment(tmp_path)
 
 
-def test_a_record_that_breaks_off_gives_its_beats_and_a_warning(ecg: SyntheticECG, tmp_path: Path) -> None:
+def test_a_truncated_record_gives_its_beats_and_a_warning(ecg: SyntheticECG, tmp_path: Path) -> None:
     path = ecg.write(tmp_path, "cut")
     data = path.with_suffix(".dat")
     data.write_bytes(data.read_bytes()[: len(data.read_bytes()) // 2 // 4 * 4])

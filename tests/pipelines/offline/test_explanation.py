@@ -1,4 +1,4 @@
-"""Explaining a beat: the one that the daemon scored, with what its score is made of."""
+"""The explanation of a beat has the window, A(x) and score of the daemon."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.offline.record import ScoredRecord
 
 
-def test_the_explained_beat_is_the_one_that_was_scored(
-    source: RecordSource, scorer: Scorer, scored: ScoredRecord
-) -> None:
+def test_the_explained_beat_equals_the_scored_beat(source: RecordSource, scorer: Scorer, scored: ScoredRecord) -> None:
     index = int(scored.score[10:-10].argmax()) + 10
     seconds = scored.seconds
     explained = explain_beat(source, scorer, float(seconds[index]) + 0.01)
@@ -40,7 +38,7 @@ def test_the_explained_beat_is_the_one_that_was_scored(
 
 
 @pytest.mark.parametrize("at", [0.2, 89.0])
-def test_beats_at_either_end_are_explained_with_the_signal_there_is(
+def test_beats_at_either_end_are_explained_with_the_available_signal(
     source: RecordSource, scorer: Scorer, at: float
 ) -> None:
     explained = explain_beat(source, scorer, at)
@@ -49,7 +47,7 @@ def test_beats_at_either_end_are_explained_with_the_signal_there_is(
     assert 5 <= len(explained.signal) / explained.fs < 10
 
 
-def test_a_time_in_a_part_of_a_record_is_a_time_in_the_record(scorer: Scorer) -> None:
+def test_times_in_a_part_of_a_record_are_those_of_the_record(scorer: Scorer) -> None:
     part = open_source(RecordRef("toy", None), start=30, stop=60)
     assert explain_beat(part, scorer, 45).seconds == pytest.approx(45, abs=NEAREST_SECONDS)
     with pytest.raises(RangeError, match=r"0:10\.00 is outside the record; expected 0:30\.00 to 1:00\.00"):
@@ -64,6 +62,6 @@ def test_a_time_without_a_beat_names_the_nearest_one(source: RecordSource, score
         explain_beat(quiet, scorer, 15)
 
 
-def test_a_reconstruction_is_shown_in_the_windows_own_millivolts() -> None:
+def test_a_reconstruction_is_shown_in_millivolts() -> None:
     window = np.random.default_rng(0).normal(size=LENGTH).astype(np.float32)
     np.testing.assert_allclose(unscale(scale(window), window), window, atol=1e-6)

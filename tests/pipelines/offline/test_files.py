@@ -1,4 +1,4 @@
-"""Scored records in files that others can read."""
+"""Scored records are written to files that other programs can read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 THRESHOLD = 2.0
 
 
-def test_annotations_can_be_read_by_wfdb_with_every_beat_and_score(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_wfdb_reads_the_annotations_with_every_beat_and_score(tmp_path: Path, scored: ScoredRecord) -> None:
     import wfdb
 
     path = write_annotations(tmp_path / "new", scored, THRESHOLD)
@@ -38,7 +38,7 @@ def test_annotations_can_be_read_by_wfdb_with_every_beat_and_score(tmp_path: Pat
     assert {"N", "Q"} == set(read.symbol)
 
 
-def test_a_beat_without_a_score_is_marked_and_not_called_normal(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_a_beat_without_a_score_has_its_own_symbol(tmp_path: Path, scored: ScoredRecord) -> None:
     import wfdb
 
     score = scored.score.copy()
@@ -49,9 +49,7 @@ def test_a_beat_without_a_score_is_marked_and_not_called_normal(tmp_path: Path, 
     assert [k for k, note in enumerate(read.aux_note) if not note] == [3]
 
 
-def test_a_beat_cut_through_by_the_beginning_is_annotated_at_the_first_sample(
-    tmp_path: Path, scored: ScoredRecord
-) -> None:
+def test_a_beat_before_the_first_sample_is_annotated_at_the_first_sample(tmp_path: Path, scored: ScoredRecord) -> None:
     import wfdb
 
     items = scored.items.copy()
@@ -68,7 +66,7 @@ def test_annotations_keep_their_sampling_rate(tmp_path: Path, scored: ScoredReco
     assert wfdb.rdann(str(path.with_suffix("")), "ecg").fs == fs
 
 
-def test_csv_brings_back_every_bit(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_csv_restores_every_bit(tmp_path: Path, scored: ScoredRecord) -> None:
     with write_csv(tmp_path, scored, THRESHOLD).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     table = scored.table(THRESHOLD)
@@ -82,7 +80,7 @@ def test_csv_brings_back_every_bit(tmp_path: Path, scored: ScoredRecord) -> None
     assert {row["quality"] for row in rows} <= {quality.name.lower() for quality in Quality}
 
 
-def test_parquet_brings_back_every_bit_and_says_where_it_is_from(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_parquet_restores_every_bit_and_names_its_source(tmp_path: Path, scored: ScoredRecord) -> None:
     from pyarrow import parquet
 
     read = parquet.read_table(write_parquet(tmp_path, scored, THRESHOLD, "abc"))
@@ -92,7 +90,7 @@ def test_parquet_brings_back_every_bit_and_says_where_it_is_from(tmp_path: Path,
     assert read.schema.metadata[b"lead"] == b"MLII"
 
 
-def test_without_pyarrow_the_error_says_what_to_install(
+def test_without_pyarrow_the_error_names_the_package(
     tmp_path: Path, scored: ScoredRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -100,16 +98,16 @@ def test_without_pyarrow_the_error_says_what_to_install(
         write_parquet(tmp_path, scored, THRESHOLD, "abc")
 
 
-def test_a_stream_named_with_its_folder_is_written_into_that_folder(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_a_stream_with_a_folder_in_its_name_is_written_to_that_folder(tmp_path: Path, scored: ScoredRecord) -> None:
     assert write_csv(tmp_path, replace(scored, stream="mitdb/208"), THRESHOLD) == tmp_path / "mitdb" / "208.csv"
 
 
 @pytest.mark.parametrize("write", [write_annotations, write_csv])
-def test_a_file_that_can_not_be_put_in_place_leaves_nothing_behind(
+def test_a_file_that_cannot_be_renamed_leaves_no_temporary_files(
     tmp_path: Path, scored: ScoredRecord, write: Callable[[Path, ScoredRecord, float], Path]
 ) -> None:
     suffix = "ecg" if write is write_annotations else "csv"
-    (tmp_path / f"toy.{suffix}" / "in the way").mkdir(parents=True)
+    (tmp_path / f"toy.{suffix}" / "obstacle").mkdir(parents=True)
     with pytest.raises(OutputError, match=f"toy.{suffix} cannot be written"):
         write(tmp_path, scored, THRESHOLD)
     assert [path.name for path in tmp_path.iterdir()] == [f"toy.{suffix}"]
@@ -122,7 +120,7 @@ def test_an_older_file_is_replaced(tmp_path: Path, scored: ScoredRecord) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
 
 
-def test_a_folder_that_is_a_file_is_said(tmp_path: Path, scored: ScoredRecord) -> None:
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, scored: ScoredRecord) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written: File exists"):
         write_csv(tmp_path / "file", scored, THRESHOLD)

@@ -1,4 +1,4 @@
-"""Pictures: what they show has to be what was measured."""
+"""Pictures of scored ECG are correct, and complete for any input."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ def beat(**changes: Any) -> Beat:
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third of the resolution: enough where only the layout counts, and much faster."""
+    """A third of the resolution: enough to test the layout, and much faster."""
     monkeypatch.setattr("ecgmon.pipelines.offline.pictures._DPI", 50)
 
 
 def orange(path: Path) -> int:
-    """Pixels of a strip in the colour that only anomalous beats have."""
-    pixels = imread(path)[: -150 * 4, :, :3]  # without the enlarged beat, whose errors have a like colour
+    """Number of pixels of a strip in the colour of anomalous beats."""
+    pixels = imread(path)[: -150 * 4, :, :3]  # without the enlarged beat, whose errors have a similar colour
     return int((np.abs(pixels - ORANGE).max(axis=-1) < 0.02).sum())
 
 
-def test_anomalous_beats_stand_out_and_others_do_not(tmp_path: Path) -> None:
-    quiet, loud = tmp_path / "quiet.png", tmp_path / "loud.png"
-    ordinary = beat(score=0.5, relative_error=np.zeros(LENGTH, np.float32), ax=0.0)
-    draw_strip(quiet, strip(10, [0.5] * 8), ordinary, threshold=2)
-    draw_strip(loud, strip(10, [0.5] * 4 + [2.0] * 4), ordinary, threshold=2)
-    assert orange(quiet) == 0
-    assert orange(loud) > 4 * 50
+def test_only_anomalous_beats_are_marked(tmp_path: Path) -> None:
+    plain, marked = tmp_path / "plain.png", tmp_path / "marked.png"
+    normal = beat(score=0.5, relative_error=np.zeros(LENGTH, np.float32), ax=0.0)
+    draw_strip(plain, strip(10, [0.5] * 8), normal, threshold=2)
+    draw_strip(marked, strip(10, [0.5] * 4 + [2.0] * 4), normal, threshold=2)
+    assert orange(plain) == 0
+    assert orange(marked) > 4 * 50
 
 
 @pytest.mark.parametrize(("seconds", "rows"), [(3.0, 1), (10.01, 2), (60.0, 6)])
 @pytest.mark.usefixtures("coarse")
-def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, rows: int) -> None:
+def test_a_strip_of_any_length_is_complete(tmp_path: Path, seconds: float, rows: int) -> None:
     heights = []
     for length in (10.0, seconds):
         path = tmp_path / f"{length}.png"
-        flat = np.zeros(round(length * FS), np.float32)  # rows are as high as their signal
+        flat = np.zeros(round(length * FS), np.float32)  # the height of a row depends on its signal
         draw_strip(path, strip(length, [1.0], signal=flat), beat(), threshold=2)
         heights.append(imread(path).shape[0])
     assert (heights[1] > heights[0]) == (rows > 1)
@@ -88,21 +88,21 @@ def test_a_strip_of_any_length_is_shown_whole(tmp_path: Path, seconds: float, ro
     ],
 )
 @pytest.mark.usefixtures("coarse")
-def test_a_beat_with_something_missing_is_drawn_all_the_same(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_beat_with_missing_values_is_drawn(tmp_path: Path, changes: dict[str, object]) -> None:
     draw_strip(tmp_path / "a.png", strip(5, [1.0, float("nan")]), beat(**changes), threshold=2)
     assert imread(tmp_path / "a.png").shape[1] == 600
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1e6])
 @pytest.mark.usefixtures("coarse")
-def test_a_signal_without_a_shape_is_drawn_all_the_same(tmp_path: Path, value: float) -> None:
+def test_a_constant_signal_is_drawn(tmp_path: Path, value: float) -> None:
     signal = np.full(1800, value, np.float32)
     draw_strip(tmp_path / "a.png", strip(5, [], signal=signal), beat(), threshold=2)
     assert imread(tmp_path / "a.png").shape[1] == 600
 
 
 @pytest.mark.usefixtures("coarse")
-def test_an_artefact_does_not_blow_up_the_picture(tmp_path: Path) -> None:
+def test_an_artefact_does_not_make_the_picture_much_higher(tmp_path: Path) -> None:
     signal = strip(10, []).signal.copy()
     draw_strip(tmp_path / "a.png", strip(10, [], signal=signal), beat(), threshold=2)
     signal[100:200] = 1000.0
@@ -111,7 +111,7 @@ def test_an_artefact_does_not_blow_up_the_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("coarse")
-def test_a_picture_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_written_leaves_no_temporary_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(OSError, match=r"a\.png"):
         draw_strip(tmp_path / "a.png", strip(5, []), beat(), threshold=2)
@@ -120,14 +120,12 @@ def test_a_picture_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path)
 
 @given(
     gaps=st.lists(st.floats(0.2, 20), min_size=1, max_size=60),
-    odd=st.lists(st.booleans(), min_size=60, max_size=60),
+    marked=st.lists(st.booleans(), min_size=60, max_size=60),
     length=st.floats(5, 60),
 )
-def test_the_busiest_stretch_holds_as_many_anomalous_beats_as_any(
-    gaps: list[float], odd: list[bool], length: float
-) -> None:
+def test_the_busiest_part_has_the_most_anomalous_beats(gaps: list[float], marked: list[bool], length: float) -> None:
     seconds = np.cumsum(gaps)
-    anomalous = np.array(odd[: len(gaps)])
+    anomalous = np.array(marked[: len(gaps)])
     start = busiest_stretch(seconds, anomalous, length)
 
     def count(first: float, width: float) -> int:
@@ -149,5 +147,5 @@ def test_the_busiest_stretch_holds_as_many_anomalous_beats_as_any(
         (float("nan"), "No score: part of the signal is missing."),
     ],
 )
-def test_a_score_is_put_into_words(score: float, text: str) -> None:
+def test_the_meaning_of_a_score_in_words(score: float, text: str) -> None:
     assert meaning(score) == text

@@ -1,4 +1,4 @@
-"""Offline scoring: the daemon's beats and scores."""
+"""Offline scoring gives the beats and scores of the daemon."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 THRESHOLD = 2.0
 
 
-def test_a_record_has_the_beats_and_scores_of_the_stream_bit_for_bit(
+def test_the_beats_and_scores_of_a_record_are_those_of_its_stream_bit_for_bit(
     source: RecordSource, scorer: Scorer, scored: ScoredRecord
 ) -> None:
     segmenter = Segmenter(source.fs, source.leads)
@@ -54,7 +54,9 @@ def test_progress_reaches_the_end(source: RecordSource, scorer: Scorer) -> None:
     assert seen[-1] == source.length
 
 
-def test_breaking_off_early_changes_no_beat_before(source: RecordSource, scorer: Scorer, scored: ScoredRecord) -> None:
+def test_stopping_early_does_not_change_earlier_beats(
+    source: RecordSource, scorer: Scorer, scored: ScoredRecord
+) -> None:
     part = score_record(source, scorer, until=30 * 360)
     assert part.samples == 30 * 360
     assert 0 < len(part.beats) < len(scored.beats)
@@ -62,7 +64,7 @@ def test_breaking_off_early_changes_no_beat_before(source: RecordSource, scorer:
     assert part.score.tobytes() == scored.score[: len(part.beats)].tobytes()
 
 
-def test_a_truncated_record_keeps_what_was_read_and_says_why_it_ended(source: RecordSource, scorer: Scorer) -> None:
+def test_a_truncated_record_keeps_its_beats_and_the_reason(source: RecordSource, scorer: Scorer) -> None:
     samples = source.read(0, 20 * 360)
     record = MemoryRecord("cut", 360.0, source.leads, samples, truncated=RecordTruncatedError("cut: too short"))
     cut = score_record(RecordSource("cut", record, 0, len(samples)), scorer)
@@ -71,17 +73,17 @@ def test_a_truncated_record_keeps_what_was_read_and_says_why_it_ended(source: Re
 
 
 def test_an_endless_source_is_refused(source: RecordSource, scorer: Scorer) -> None:
-    with pytest.raises(ValueError, match="for ever"):
+    with pytest.raises(ValueError, match="repeats without end"):
         score_record(replace(source, loop=0), scorer)
 
 
-def test_a_part_of_a_record_is_reported_in_the_records_own_time(scorer: Scorer) -> None:
+def test_times_of_a_part_of_a_record_are_those_of_the_record(scorer: Scorer) -> None:
     part = score_record(open_source(RecordRef("toy", None), start=30, stop=60), scorer).table(THRESHOLD)
     assert 30 <= part["seconds"][0] < 32
     np.testing.assert_array_equal(part["seconds"], part["sample"] / 360)
 
 
-def test_every_beat_has_the_interval_after_it_and_the_local_rate(scored: ScoredRecord) -> None:
+def test_every_beat_has_the_next_interval_and_the_local_rate(scored: ScoredRecord) -> None:
     table = scored.table(THRESHOLD)
     np.testing.assert_array_equal(table["rr_after"][:-1], table["rr"][1:])
     assert np.isnan(table["rr_after"][-1])

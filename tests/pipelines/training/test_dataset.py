@@ -1,4 +1,4 @@
-"""Models are trained and judged on the published beats, each with the class, window and rhythm that it has."""
+"""A data set has the published beats, with their classes, windows and rhythm."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def everything(mitdb: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset
 
 
 @pytest.mark.slow
-def test_the_beats_are_those_that_papers_report_on(everything: Dataset) -> None:
+def test_the_numbers_of_beats_are_the_published_ones(everything: Dataset) -> None:
     counts = everything.about["counts"]
     assert counts == {"N": 89_836, "S": 3_026, "V": 7_008, "F": 802, "Q": 15}
     assert len(everything.about["records"]) == len(set(protocol.RECORDS)) == 44
-    # The paper tests one fold on a fifth of the normal beats left and nine tenths of the abnormal ones.
+    # In the paper, a fold tests a fifth of the remaining normal beats and nine tenths of the abnormal ones.
     assert [round(0.9 * counts[name]) for name in "SVF"] == pytest.approx([2_723, 6_307, 721], abs=1)
 
 
@@ -55,7 +55,7 @@ def test_folds_and_tenths_are_random_and_of_equal_size_in_every_class(everything
 
 
 @pytest.mark.slow
-def test_few_normal_beats_are_ones_that_a_second_detector_does_not_find(everything: Dataset) -> None:
+def test_a_second_detector_finds_nearly_all_normal_beats(everything: Dataset) -> None:
     dropped = everything.normal & ~everything.beats["confirmed"]
     assert dropped.sum() == everything.about["unconfirmed"]
     assert 0.005 < dropped.sum() / everything.normal.sum() < 0.05  # the original dropped 3.5 %
@@ -72,7 +72,7 @@ def test_windows_are_those_that_a_stream_cuts(two_records: Dataset, mitdb: Path)
     found = two_records.windows(beats[whole])
     assert np.abs(found[:, :1] - windows.cut(signal, r_peaks[whole])).max() <= 0.51 * records.STEP
     assert two_records.about["leads"]["114"] == ["MLII", "V5"]
-    assert np.abs(found[:, 1]).max() > 0.1  # the other lead is there, too
+    assert np.abs(found[:, 1]).max() > 0.1  # the other lead has a signal as well
 
 
 def test_beats_at_the_ends_of_a_record_have_windows_without_a_jump(two_records: Dataset) -> None:
@@ -82,7 +82,7 @@ def test_beats_at_the_ends_of_a_record_have_windows_without_a_jump(two_records: 
     assert np.abs(two_records.windows(ends)).max() < 5
 
 
-def test_an_annotation_that_is_no_beat_is_not_in_the_data_set(two_records: Dataset) -> None:
+def test_an_annotation_that_is_not_a_beat_is_left_out(two_records: Dataset) -> None:
     symbols = set(two_records.beats["symbol"].tolist())
     assert symbols <= {symbol.encode() for group in SYMBOLS.values() for symbol in group}
     flutter_record = two_records.beats[two_records.of_records(["207"])]
@@ -101,7 +101,7 @@ def test_a_stored_data_set_is_the_one_that_was_prepared(two_records: Dataset, mi
     assert dataset.load(tmp_path).beats.tobytes() == two_records.beats.tobytes()
 
 
-def test_another_seed_deals_other_parts(two_records: Dataset, mitdb: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_folds(two_records: Dataset, mitdb: Path, tmp_path: Path) -> None:
     other = dataset.prepare(mitdb, tmp_path, records=["114", "207"], seed=1)
     assert not np.array_equal(other.beats["fold"], two_records.beats["fold"])
 
@@ -115,12 +115,12 @@ def test_files_that_do_not_belong_together_are_refused(mitdb: Path, tmp_path: Pa
         dataset.load(tmp_path)
 
 
-def test_a_folder_without_a_data_set_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_folder_without_a_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no prepared data set"):
         dataset.load(tmp_path)
 
 
-def test_records_that_can_not_be_used_are_named(mitdb: Path, tmp_path: Path) -> None:
+def test_records_that_cannot_be_used_are_named(mitdb: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="999"):
         dataset.prepare(mitdb, tmp_path, records=["999"])
     with pytest.raises(DatasetError, match="102 is not among the protocol's records"):
@@ -136,11 +136,11 @@ def test_a_record_without_annotations_is_named(mitdb: Path, tmp_path: Path) -> N
         dataset.prepare(tmp_path, tmp_path / "out", records=["100"])
 
 
-def test_each_beat_knows_the_interval_after_it(two_records: Dataset) -> None:
+def test_each_beat_has_the_interval_after_it(two_records: Dataset) -> None:
     for record in ("114", "207"):
         here = two_records.beats[two_records.of_records([record])]
         together = here["rr_after"][:-1] == here["rr"][1:]
-        assert together.mean() > 0.95  # but where flutter lies between two beats
+        assert together.mean() > 0.95  # except where flutter lies between two beats
         assert np.isfinite(here["rr_after"][:-1]).all()
 
 
@@ -151,17 +151,17 @@ def resampled(
 
 
 @pytest.mark.parametrize("lead", [0, 1])
-def test_a_shifted_and_warped_window_is_the_signal_there(two_records: Dataset, lead: int) -> None:
+def test_a_shifted_and_warped_window_has_the_signal_at_its_place(two_records: Dataset, lead: int) -> None:
     beats = two_records.beats[100:103]
     plain = two_records.windows(beats)[:, lead : lead + 1]
     assert np.array_equal(resampled(two_records, beats, 0.0, 1.0, lead), plain)
     shifted = resampled(two_records, beats, 4.0, 1.0, lead)
     assert np.allclose(shifted[..., :-4], plain[..., 4:])
-    squeezed = resampled(two_records, beats, 0.0, 2.0, lead)
-    assert np.allclose(squeezed[..., 140:230], plain[..., 140::2])
+    compressed = resampled(two_records, beats, 0.0, 2.0, lead)
+    assert np.allclose(compressed[..., 140:230], plain[..., 140::2])
 
 
-def test_augmentation_does_not_reach_into_the_next_record(two_records: Dataset) -> None:
+def test_augmentation_does_not_use_samples_of_the_next_record(two_records: Dataset) -> None:
     first, last = two_records.spans[0]
     assert two_records.spans[1][0] == last
     record = two_records.beats[two_records.of_records(["114"])]
@@ -172,7 +172,7 @@ def test_augmentation_does_not_reach_into_the_next_record(two_records: Dataset) 
 
 
 @given(intervals=st.lists(st.integers(60, 900), min_size=1, max_size=40))
-def test_the_rhythm_compares_each_interval_with_those_before_it(intervals: list[int]) -> None:
+def test_the_rhythm_is_the_ratio_of_each_interval_to_those_before_it(intervals: list[int]) -> None:
     rr, ratio = records.rhythm(np.cumsum([0, *intervals]))
     assert np.isnan(rr[0])
     assert np.allclose(rr[1:], np.array(intervals) / 360)
@@ -184,6 +184,6 @@ def test_the_rhythm_compares_each_interval_with_those_before_it(intervals: list[
 
 @settings(deadline=None)
 @given(scale=st.floats(0.5, 2))
-def test_a_faster_heart_is_not_an_early_beat(scale: float) -> None:
+def test_a_faster_heart_rate_does_not_change_the_rhythm_ratio(scale: float) -> None:
     r_peaks = np.round(np.arange(30) * 300 * scale).astype(np.int64)
     assert np.allclose(records.rhythm(r_peaks)[1][5:], 1, atol=0.01)

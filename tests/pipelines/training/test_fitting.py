@@ -1,4 +1,4 @@
-"""A training lowers the loss, can be stopped at any moment without losing it, and ends in a usable model."""
+"""A training lowers the loss, can be stopped and resumed at any step, and gives a usable model."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ TINY_STUDENT = Settings(
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 
 
-def made_up(beats: int = 200) -> Dataset:
-    """A data set of one record with equal beats, one a second, and some noise."""
+def synthetic(beats: int = 200) -> Dataset:
+    """A data set of one record with equal beats, one per second, and some noise."""
     random = np.random.default_rng(0)
     ticks = np.arange(beats * 360)
     phase = (ticks % 360) - 180
@@ -68,7 +68,7 @@ def fit(beats: Dataset, out: Path, settings: Settings, name: str, **rest: Any) -
 
 @pytest.fixture(scope="module")
 def beats() -> Dataset:
-    return made_up()
+    return synthetic()
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def same(a: Discriminator | Generator | DenseGenerator, b: Discriminator | Gener
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-def test_training_learns_to_reconstruct_normal_beats(
+def test_training_lowers_the_error_of_held_out_normal_beats(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
 ) -> None:
     short = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"epochs": 2})
@@ -95,7 +95,7 @@ def test_training_learns_to_reconstruct_normal_beats(
     assert after < 0.75 * before
 
 
-def test_the_log_says_how_the_training_went(finished: tuple[Training, Path]) -> None:
+def test_the_log_has_the_held_out_error_of_every_epoch(finished: tuple[Training, Path]) -> None:
     lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
     held_out = [line["held_out_reconstruction"] for line in lines if "held_out_reconstruction" in line]
     assert len(held_out) == TINY.epochs
@@ -104,7 +104,7 @@ def test_the_log_says_how_the_training_went(finished: tuple[Training, Path]) -> 
 
 
 @pytest.mark.parametrize("stop", [1, 17, 30])
-def test_a_training_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
+def test_a_resumed_training_gives_the_same_weights_bit_for_bit(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path, stop: int
 ) -> None:
     stopped = fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < stop)
@@ -123,7 +123,7 @@ def test_another_seed_gives_other_weights(beats: Dataset, finished: tuple[Traini
     assert not same(fit(beats, tmp_path, other, "all").generator, finished[0].generator)
 
 
-def test_resuming_with_other_settings_is_refused_and_says_which(
+def test_resuming_with_other_settings_is_refused_and_names_them(
     beats: Dataset, finished: tuple[Training, Path]
 ) -> None:
     other = Settings(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__} | {"rate": 1e-4})
@@ -132,22 +132,20 @@ def test_resuming_with_other_settings_is_refused_and_says_which(
 
 
 @pytest.mark.parametrize("given", [TINY, replace(TINY_STUDENT, self_teacher=True)], ids=["beatgan", "dense"])
-def test_only_normal_beats_that_are_not_held_out_are_trained_on(
-    beats: Dataset, tmp_path: Path, given: Settings
-) -> None:
-    spoilt = made_up()
-    columns = spoilt.beats["column"][~split(spoilt, "all").train]
-    for column in columns:  # leaves the beats beside them alone: they are 360 samples off
-        spoilt.signal[:, column - 10 : column + 10] = 9_999
+def test_only_normal_beats_that_are_not_held_out_train(beats: Dataset, tmp_path: Path, given: Settings) -> None:
+    damaged = synthetic()
+    columns = damaged.beats["column"][~split(damaged, "all").train]
+    for column in columns:  # does not change their neighbours, which are 360 samples away
+        damaged.signal[:, column - 10 : column + 10] = 9_999
     settings = replace(given, augmented=0.0)
     there, here = (
         fit(beats, tmp_path / "a", settings, "all"),
-        fit(spoilt, tmp_path / "b", settings, "all"),
+        fit(damaged, tmp_path / "b", settings, "all"),
     )
     assert same(there.generator, here.generator)
 
 
-def test_a_discriminator_that_has_won_starts_again(
+def test_a_discriminator_that_has_won_is_restarted(
     beats: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ecgmon.models.training import distillation
@@ -157,17 +155,17 @@ def test_a_discriminator_that_has_won_starts_again(
     assert run.restarts == 3
 
 
-def test_too_few_beats_are_said(tmp_path: Path) -> None:
+def test_too_few_beats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="do not fill one batch of 16"):
-        fit(made_up(beats=12), tmp_path, TINY, "all")
+        fit(synthetic(beats=12), tmp_path, TINY, "all")
 
 
-def test_a_training_shipped_before_its_end_says_so_in_its_command(beats: Dataset, tmp_path: Path) -> None:
+def test_the_command_of_a_stopped_training_has_its_step(beats: Dataset, tmp_path: Path) -> None:
     fit(beats, tmp_path, TINY, "all", stop_after=2)
     assert steps.command_line(training.trained(tmp_path)[1]).endswith(" --stop-after 2")
 
 
-def test_a_missing_training_is_said(tmp_path: Path) -> None:
+def test_a_missing_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no training"):
         training.trained(tmp_path)
 
@@ -176,25 +174,25 @@ def test_a_missing_training_is_said(tmp_path: Path) -> None:
     ("setting", "value"),
     [("width", 0), ("epochs", -1), ("rate", float("nan")), ("augmented", 1.5), ("warp", 0.9), ("seed", -1)],
 )
-def test_a_setting_that_makes_no_sense_is_named(setting: str, value: Any) -> None:
+def test_an_invalid_setting_is_named(setting: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{setting} is {value}; expected"):
         Settings(**{setting: value})
 
 
-def test_a_device_that_is_not_there_is_named(beats: Dataset, tmp_path: Path) -> None:
+def test_a_missing_device_is_named(beats: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the device 'nonsense' cannot be used"):
         fit(beats, tmp_path, TINY, "all", device="nonsense")
-    with pytest.raises(TrainingError, match="0 threads"):
+    with pytest.raises(TrainingError, match="the number of threads is 0"):
         fit(beats, tmp_path, TINY, "all", threads=0)
 
 
-def test_a_damaged_state_is_said_to_be_one(beats: Dataset, tmp_path: Path) -> None:
+def test_a_damaged_state_is_refused(beats: Dataset, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
         fit(beats, tmp_path, TINY, "all")
 
 
-def test_a_training_that_does_not_say_what_it_is_is_not_used(beats: Dataset, tmp_path: Path) -> None:
+def test_a_training_without_a_description_is_refused(beats: Dataset, tmp_path: Path) -> None:
     fit(beats, tmp_path, TINY, "all", stop_after=1)
     (tmp_path / "about.json").write_text("{")
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
@@ -204,7 +202,7 @@ def test_a_training_that_does_not_say_what_it_is_is_not_used(beats: Dataset, tmp
 
 
 def test_a_student_learns_from_its_teacher(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
-    taught = fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
+    student = fit(beats, tmp_path / "student", TINY_STUDENT, "all", teacher=finished[1])
     entries = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     first, last = [entry for entry in entries if "l_kd" in entry][:: len(entries)][0], entries[-1]
     assert {"err_rec", "l_kd", "l_f"} <= first.keys()
@@ -212,10 +210,10 @@ def test_a_student_learns_from_its_teacher(beats: Dataset, finished: tuple[Train
     about = training.trained(tmp_path / "student")[1]
     assert about["teacher"]["weights"] == training.fingerprint(training.trained(finished[1])[0])
     alone = fit(beats, tmp_path / "alone", replace(TINY_STUDENT, alpha=0.0, beta=0.0), "all")
-    assert not same(taught.generator, alone.generator)
+    assert not same(student.generator, alone.generator)
 
 
-def test_a_student_that_was_stopped_goes_on_to_the_same_weights_bit_for_bit(
+def test_a_resumed_student_gives_the_same_weights_bit_for_bit(
     beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
 ) -> None:
     for self_teacher in (False, True):
@@ -234,7 +232,9 @@ def test_a_teacher_that_has_seen_the_test_beats_is_refused(
         fit(beats, tmp_path, TINY_STUDENT, "fold0", teacher=finished[1])
 
 
-def test_a_missing_or_needless_teacher_is_said(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
+def test_a_missing_or_unnecessary_teacher_is_refused(
+    beats: Dataset, finished: tuple[Training, Path], tmp_path: Path
+) -> None:
     with pytest.raises(TrainingError, match="name the folder of its run"):
         fit(beats, tmp_path, TINY_STUDENT, "all")
     with pytest.raises(TrainingError, match="do not use a teacher"):
@@ -246,7 +246,7 @@ def test_a_folder_of_another_training_is_refused(beats: Dataset, finished: tuple
         fit(beats, finished[1], TINY, "fold0")
 
 
-def test_a_batch_holds_each_beat_of_an_epoch_once(beats: Dataset) -> None:
+def test_the_batches_of_an_epoch_have_each_beat_once(beats: Dataset) -> None:
     train = beats.beats[split(beats, "all").train]
     plain = Settings(batch=16, augmented=0.0)
     steps = len(train) // 16
@@ -257,7 +257,7 @@ def test_a_batch_holds_each_beat_of_an_epoch_once(beats: Dataset) -> None:
     assert not np.array_equal(drawn, again)
 
 
-def test_a_checkpoint_says_how_its_generator_was_trained(
+def test_a_checkpoint_has_the_command_of_its_training(
     beats: Dataset, finished: tuple[Training, Path], made_up_score: Score, tmp_path: Path
 ) -> None:
     generator, about = training.trained(finished[1])
@@ -275,7 +275,7 @@ def test_a_checkpoint_says_how_its_generator_was_trained(
     assert "--stop-after" not in info.command
 
 
-def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stores_the_training_and_the_same_command_resumes_it(mitdb: Path, tmp_path: Path) -> None:
     tiny = ["--width", "1", "--latent", "2", "--epochs", "9999", "--batch", "256"]
     protocol.prepare(mitdb, tmp_path / "data", records=["100"])
     command = [sys.executable, "-m", "ecgmon", "train", "fit", "--data", str(tmp_path / "data")]
@@ -284,7 +284,7 @@ def test_ctrl_c_stores_the_training_and_the_same_command_goes_on(mitdb: Path, tm
     log = tmp_path / "run" / "log.jsonl"
     while not (log.exists() and log.stat().st_size):
         with contextlib.suppress(subprocess.TimeoutExpired):
-            pytest.fail(f"the training ended by itself with status {process.wait(timeout=0.1)}")
+            pytest.fail(f"the training ended early with status {process.wait(timeout=0.1)}")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -308,7 +308,7 @@ def test_every_setting_can_be_given_on_the_command_line(finished: tuple[Training
         parser.parse_args(["fit", "--data", "a", "--run", "b", "--self-teacher", "perhaps"])
 
 
-def test_mounting_the_command_does_not_load_torch() -> None:
+def test_loading_the_command_does_not_load_torch() -> None:
     code = (
         "import sys, ecgmon.monitor.cli.train; print({'torch', 'scipy', 'wfdb', 'numba'} & set(sys.modules) or 'none')"
     )
@@ -316,7 +316,7 @@ def test_mounting_the_command_does_not_load_torch() -> None:
     assert done.stdout.strip() == "none"
 
 
-def test_windows_are_scaled_before_the_network_sees_them(beats: Dataset) -> None:
+def test_the_windows_of_a_batch_are_scaled(beats: Dataset) -> None:
     train = beats.beats[split(beats, "all").train]
     drawn, plain = training.batch(beats, train, TINY, 0)
     assert len(plain) == 8

@@ -1,4 +1,4 @@
-"""A user's own records, whatever they are called, train a model and test it, and no patient does both."""
+"""A user's own records train and test a model, and no patient does both."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas,
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
-    """Six patients with two records each, one without annotations, and a header that is none."""
+    """Six patients with two records each, a record without annotations, and an invalid header."""
     folder = tmp_path_factory.mktemp("own")
     beats = own_records.write_database(folder)
     own_records.write(folder, "patient_z/silent", own_records.record(99, 1, 30)[0])
@@ -61,7 +61,7 @@ def ecgmon(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_own_records_are_trained_on_and_tested_from_the_command_line(database: Database, tmp_path: Path) -> None:
+def test_own_records_train_and_test_from_the_command_line(database: Database, tmp_path: Path) -> None:
     folder, beats = database
     parts = ["--db", folder, "--patients", folder / "patients.csv", "--test-share", "0.2", "--by", "patient"]
     out = tmp_path / "own.safetensors"
@@ -83,7 +83,7 @@ def test_own_records_are_trained_on_and_tested_from_the_command_line(database: D
     patient = found["records"][0].split("/")[0]
     assert found["records"] == [f"{patient}/rec-01", f"{patient}/rec-02"]
     tested = sum(len(beats[name][0]) for name in found["records"])
-    assert found["beats"]["N"] + found["beats"]["V"] == pytest.approx(tested, abs=4)  # but those at the ends
+    assert found["beats"]["N"] + found["beats"]["V"] == pytest.approx(tested, abs=4)  # except those at the ends
     assert found["scored"]["V"] > 0.9 * found["beats"]["V"] > 10
     assert found["score"]["auc"] > 0.98
     assert found["score"]["per_class"] == {"V": found["score"]["auc"]}
@@ -95,7 +95,7 @@ def test_own_records_are_trained_on_and_tested_from_the_command_line(database: D
     assert f"{found['score']['auc']:.4f}" in shown.stdout
 
 
-def test_a_training_that_was_stopped_goes_on_where_it_was(database: Database, tmp_path: Path) -> None:
+def test_a_stopped_training_is_resumed(database: Database, tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
 
     def until(what: str, step: int) -> Progress:
@@ -117,7 +117,7 @@ def test_a_training_that_was_stopped_goes_on_where_it_was(database: Database, tm
         own.train(database[0], tmp_path / "own.safetensors", **wanted | {"records": ["patient_a/rec-01"]})
 
 
-def test_windows_of_another_rate_are_those_that_a_stream_cuts(prepared: Dataset) -> None:
+def test_windows_at_another_sampling_rate_are_those_of_a_stream(prepared: Dataset) -> None:
     place = prepared.records.index("patient_c/rec-02")
     samples = own_records.record(21, 2)[0].astype(np.float32)
     segmenter = Segmenter(own_records.FS, ["II"])
@@ -125,7 +125,7 @@ def test_windows_of_another_rate_are_those_that_a_stream_cuts(prepared: Dataset)
     first = prepared.spans[place][0]
     columns = np.round(items.beats["sample"] * (windows.FS / own_records.FS)).astype(np.int64) + first
     there = np.arange(-windows.BEFORE, windows.AFTER)
-    # several instants at 360 Hz go with one sample at 250 Hz
+    # one sample at 250 Hz corresponds to several at 360 Hz
     near = [prepared.signal[0, (columns + off)[:, None] + there] * records.STEP for off in (-1, 0, 1)]
     differences = np.min([np.abs(part - items.windows[:, 0]).max(axis=1) for part in near], axis=0)
     inside = slice(2, -2)
@@ -133,7 +133,7 @@ def test_windows_of_another_rate_are_those_that_a_stream_cuts(prepared: Dataset)
     assert differences[inside].max() < 0.51 * records.STEP + 1e-4
 
 
-def test_beats_keep_their_place_in_the_record_and_their_class(database: Database, prepared: Dataset) -> None:
+def test_beats_keep_their_sample_and_their_class(database: Database, prepared: Dataset) -> None:
     for name, (r_peaks, symbols) in database[1].items():
         here = prepared.beats[prepared.of_records([name])]
         assert np.isin(here["sample"], r_peaks).all()
@@ -165,7 +165,7 @@ def test_the_leads_are_those_that_the_daemon_chooses_and_another_annotator_is_re
     header = (tmp_path / "y.hea").read_text()
     (tmp_path / "y.hea").write_text(
         header.replace("other", "ECG")
-    )  # two of one name, as in vfdb; wfdb writes none such
+    )  # two leads of the same name, as in vfdb; wfdb cannot write them
     found = dataset.prepare(tmp_path, tmp_path / "data", annotator="man")
     assert found.about["leads"] == {"x": ["II", "V5"], "y": ["ECG", "ECG"]}
     first = found.windows(found.beats[:1])[0]
@@ -185,7 +185,9 @@ def test_beats_without_signal_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "arrays"])
-def test_a_table_of_beats_says_the_same_as_annotation_files(prepared: Dataset, tmp_path: Path, kind: str) -> None:
+def test_a_table_of_beats_gives_the_same_beats_as_annotation_files(
+    prepared: Dataset, tmp_path: Path, kind: str
+) -> None:
     folder = tmp_path / "bare"
     names = ["patient_a/rec-01", "patient_b/rec-02"]
     beats = own_records.write_database(folder, patients=2, annotate=False)
@@ -243,13 +245,17 @@ def test_an_invalid_table_of_beats_is_refused_with_the_reason(changed: dict[str,
         ({"sample": [10, 10]}, "two beats at sample 10"),
     ],
 )
-def test_a_table_of_beats_that_does_not_fit_the_records_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_a_table_of_beats_that_does_not_fit_the_records_is_refused(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     own_records.write(tmp_path, "a", own_records.record(7, 0, 60)[0])
     with pytest.raises((DatasetError, SourceError), match=message):
         dataset.prepare(tmp_path, tmp_path / "data", records=["a"], beats=BeatTable.of(GOOD | changed))
 
 
-def test_a_data_set_of_an_earlier_version_says_how_to_make_it_again(database: Database, tmp_path: Path) -> None:
+def test_a_data_set_of_an_earlier_format_is_refused_with_the_command_to_make_it_again(
+    database: Database, tmp_path: Path
+) -> None:
     dataset.prepare(database[0], tmp_path, records=["patient_a/rec-01"])
     about = json.loads((tmp_path / "dataset.json").read_text())
     del about["format"]
@@ -284,13 +290,13 @@ def test_a_table_of_beats_has_no_figures_of_detection(database: Database) -> Non
     assert sum(found.beats.values()) == sum(found.scored.values()) == 40
 
 
-def test_beats_of_records_in_sub_folders_are_measured_as_a_stream_has_them(database: Database) -> None:
+def test_detection_is_measured_on_records_in_sub_folders(database: Database) -> None:
     found = ec57.evaluate_records(database[0], progress=False)
     assert set(found) == set(database[1])
     assert all(result.counts.fn < 0.05 * result.counts.tp for result in found.values())
 
 
-def test_records_with_annotated_rhythms_alone_are_not_measured(tmp_path: Path) -> None:
+def test_records_with_annotated_rhythms_only_are_not_measured(tmp_path: Path) -> None:
     samples = own_records.record(8, 0, 60)[0]
     own_records.write(tmp_path, "rhythms", samples, (np.array([900]), np.array(["+"])))
     with pytest.raises(SourceError, match=r"no beat is annotated in the \.atr files of its 1 records"):
@@ -312,7 +318,7 @@ def test_records_with_annotated_rhythms_alone_are_not_measured(tmp_path: Path) -
         ),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(
+def test_invalid_arguments_are_refused_with_the_reason(
     database: Database, tmp_path: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ecgmon.monitor.cli.main import main
@@ -326,13 +332,13 @@ def test_nonsense_is_refused_with_a_reason(
     assert not out.exists()
 
 
-def test_too_few_normal_beats_for_a_score_are_said(database: Database, tmp_path: Path) -> None:
+def test_too_few_normal_beats_for_a_score_are_refused(database: Database, tmp_path: Path) -> None:
     chosen = [name for name in database[1] if name.startswith(("patient_a", "patient_b"))]
     with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of own"):
         own.train(database[0], tmp_path / "own.safetensors", records=chosen, epochs=1)
 
 
-def test_rules_in_every_form_mean_the_same(tmp_path: Path) -> None:
+def test_all_forms_of_a_split_give_the_same_rule(tmp_path: Path) -> None:
     (tmp_path / "split.toml").write_text('test = ["b"]\ntrain = ["a"]\n')
     expected = Named({"a": "train", "b": "test"})
     for given in (expected, {"a": "train", "b": "test"}, tmp_path / "split.toml", str(tmp_path / "split.toml")):

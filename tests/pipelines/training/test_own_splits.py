@@ -1,4 +1,4 @@
-"""A user's own split keeps apart what it is asked to keep apart, and says what is wrong with it."""
+"""A user's own split keeps patients or records apart as requested, and an invalid split is refused."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def check(beats: Dataset, used: Split) -> None:
 def test_parts_drawn_by_patient_keep_patients_apart(beats: Dataset, share: float, seed: int) -> None:
     used = splits.split(beats, Drawn(share, "patient", seed))
     check(beats, used)
-    whose = beats.patient_of_beats()
-    trained, tested = set(whose[used.train | used.held_out]), set(whose[used.test])
+    patients = beats.patient_of_beats()
+    trained, tested = set(patients[used.train | used.held_out]), set(patients[used.test])
     assert trained
     assert tested
     assert not trained & tested
-    assert trained | tested == set(whose)
+    assert trained | tested == set(patients)
 
 
-def test_another_seed_draws_others_and_the_same_the_same(beats: Dataset) -> None:
+def test_the_random_parts_depend_on_the_seed(beats: Dataset) -> None:
     drawn = [of(beats, splits.split(beats, Drawn(0.3, "record", seed)).test) for seed in (0, 1, 2, 3, 0)]
     assert drawn[0] == drawn[4]
     assert len({frozenset(names) for names in drawn}) > 1
     assert all(len(names) == 2 for names in drawn)
 
 
-def test_beats_drawn_by_lot_are_of_all_records_and_all_abnormal_ones_test(beats: Dataset) -> None:
+def test_parts_drawn_by_beat_have_all_records_and_all_abnormal_beats_test(beats: Dataset) -> None:
     used = splits.split(beats, Drawn(0.25, "beat"))
     check(beats, used)
     assert np.count_nonzero(used.test & beats.normal) == 135
@@ -75,10 +75,10 @@ def test_beats_drawn_by_lot_are_of_all_records_and_all_abnormal_ones_test(beats:
     assert of(beats, used.train) == of(beats, used.test) == set(RECORDS)
 
 
-def test_a_tenth_and_more_is_held_out_but_never_more_than_half(beats: Dataset) -> None:
+def test_at_least_a_tenth_and_at_most_half_is_held_out(beats: Dataset) -> None:
     used = splits.whole(beats)
     check(beats, used)
-    assert np.count_nonzero(used.held_out) == pytest.approx(270, abs=5)  # far fewer than a score needs: half of them
+    assert np.count_nonzero(used.held_out) == pytest.approx(270, abs=5)  # half of them, because a score needs far more
     many = Dataset(np.tile(beats.beats, 30), beats.signal, (), beats.about)
     assert splits.whole(many).held_out.mean() == pytest.approx(0.09, abs=0.01)
 

@@ -1,4 +1,4 @@
-"""A plan does every training behind a figure once, and a cut-off one leaves whole results."""
+"""A plan does each of its runs once, and an interrupted plan keeps complete results."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def runs() -> tuple[Run, Run]:
     return (Run("teacher", "fold0", TEACHER), Run("student", "fold0", STUDENT, "teacher", "taught"))
 
 
-def test_a_plan_goes_on_where_it_was_cut_off(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
-    cut_off = plans.carry_out(runs, beats, tmp_path, progress=lambda run, done, *_: run.name == "teacher" or done < 2)
-    assert not cut_off
+def test_an_interrupted_plan_is_resumed(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
+    completed = plans.carry_out(runs, beats, tmp_path, progress=lambda run, done, *_: run.name == "teacher" or done < 2)
+    assert not completed
     assert [path.parent.name for path in tmp_path.glob("*/finished.json")] == ["teacher"]
     trained: list[tuple[str, int]] = []
 
-    def note(run: Run, done: int, steps: int, terms: dict[str, float]) -> bool:  # noqa: ARG001  # as it is called
+    def note(run: Run, done: int, steps: int, terms: dict[str, float]) -> bool:  # noqa: ARG001 - the signature of the callback
         trained.append((run.name, done))
         return True
 
@@ -64,7 +64,7 @@ def test_a_plan_goes_on_where_it_was_cut_off(beats: Dataset, runs: tuple[Run, Ru
     assert student["multiply_adds"] < json.loads((tmp_path / "teacher" / "finished.json").read_text())["multiply_adds"]
 
 
-def test_a_run_whose_teacher_is_missing_is_said(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
+def test_a_run_without_its_teacher_is_refused(beats: Dataset, runs: tuple[Run, Run], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no training"):
         plans.carry_out(runs[1:], beats, tmp_path)
 
@@ -76,8 +76,8 @@ def test_speeds_are_measured_in_turns(beats: Dataset, runs: tuple[Run, Run], tmp
     assert min(speed.values()) > 0
 
 
-def test_every_plan_can_be_done_from_what_it_names() -> None:
-    """A student's teacher is trained by some plan, on the same split, with nothing that tests the student."""
+def test_every_plan_names_all_its_teachers() -> None:
+    """The teacher of a student is trained by some plan on the same split, without the student's test beats."""
     everything = {run.name: run for runs in PLANS.values() for run in runs}
     assert len(everything) == sum(len(runs) for runs in PLANS.values())
     for run in everything.values():
@@ -87,10 +87,10 @@ def test_every_plan_can_be_done_from_what_it_names() -> None:
             assert everything[run.teacher].split == run.split
 
 
-def test_what_a_plan_came_to_is_gathered_and_what_is_missing_is_named(tmp_path: Path) -> None:
-    def finish(run: str, came_to: dict[str, Any]) -> None:
+def test_the_results_of_a_plan_are_collected_and_missing_runs_are_named(tmp_path: Path) -> None:
+    def finish(run: str, result: dict[str, Any]) -> None:
         (tmp_path / run).mkdir()
-        (tmp_path / run / "finished.json").write_text(json.dumps(came_to))
+        (tmp_path / run / "finished.json").write_text(json.dumps(result))
 
     raw = {"auc": 0.9, "ap": 0.8}
     for seed in (0, 2):

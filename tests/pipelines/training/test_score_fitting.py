@@ -1,4 +1,4 @@
-"""A score is fitted to what a stream knows of its beats, and means what it says on others."""
+"""A score is fitted to the evidence of a stream, and is calibrated on other beats."""
 
 from __future__ import annotations
 
@@ -40,11 +40,9 @@ def found(dataset: Dataset, scorer: Scorer) -> Gathered:
 
 
 @pytest.mark.slow
-def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(
-    dataset: Dataset, found: Gathered
-) -> None:
+def test_a_fitted_score_is_calibrated_on_other_beats(dataset: Dataset, found: Gathered) -> None:
     used = split(dataset, "fold0")
-    # a tenth would be too few beats of so few records
+    # a tenth of the beats of these few records would be too few
     held_out = used.held_out | (used.train & (dataset.beats["tenth"] < 4))
     used = type(used)(used.name, used.train & ~held_out, held_out, used.test)
     score = score_fitting.fitted(dataset, found, used).score(found.evidence)
@@ -54,33 +52,33 @@ def test_a_fitted_score_means_what_it_says_on_beats_that_it_was_not_fitted_to(
     assert separation(score[used.test], dataset.beats["aami"][used.test])["per_class"]["V"] > 0.98
 
 
-def test_too_few_beats_for_a_score_are_said(dataset: Dataset, found: Gathered) -> None:
-    used = split(dataset, "ds1")  # none of its five groups of patients could be left out
+def test_too_few_beats_for_a_score_are_refused(dataset: Dataset, found: Gathered) -> None:
+    used = split(dataset, "ds1")  # too few to leave out any of its five groups of patients
     few = type(used)(used.name, used.train & (np.arange(len(used.train)) < 500), used.held_out & False, used.test)
     with pytest.raises(TrainingError, match="no score can be fitted to the normal beats of ds1"):
         score_fitting.fitted(dataset, replace(found, unseen=found.evidence.features[:, 0]), few)
 
 
-def test_an_error_is_found_by_the_half_that_has_not_seen_the_patient(dataset: Dataset, scorer: Scorer) -> None:
+def test_an_error_is_measured_by_the_half_that_has_not_seen_the_patient(dataset: Dataset, scorer: Scorer) -> None:
     generators: dict[str, Reconstructor] = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
     halves = score_fitting.Halves(dataset, [(split(dataset, name), one) for name, one in generators.items()])
     for record, unseen in (
         ("119", "ds1-b"),
         ("208", "ds1-a"),
         ("220", "ds1-b"),
-    ):  # every other patient, from the first on
+    ):  # every second patient, from the first
         here = dataset.windows(dataset.beats[dataset.of_records([record])][:50])[:, :1]
         found = halves.ax(dataset.records.index(record), here)
         assert np.array_equal(found, generators[unseen].score(here).ax)
 
 
 @pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1", "all-b"), ("fold0", "fold1")])
-def test_generators_that_are_no_halves_are_refused(dataset: Dataset, scorer: Scorer, names: tuple[str, ...]) -> None:
+def test_generators_that_are_not_halves_are_refused(dataset: Dataset, scorer: Scorer, names: tuple[str, ...]) -> None:
     with pytest.raises(TrainingError, match="are not the halves of a split"):
         score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in names])
 
 
-def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(
+def test_beats_of_a_stream_have_the_errors_of_the_half_that_has_not_seen_them(
     mitdb: Path, dataset: Dataset, scorer: Scorer
 ) -> None:
     halves = score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in ("ds1-a", "ds1-b")])
@@ -90,7 +88,7 @@ def test_a_stream_s_beats_have_the_errors_of_the_half_that_has_not_seen_them(
     assert np.allclose(log_ax(streamed.unseen[known]), streamed.evidence.features[known, 0])
 
 
-def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(
+def test_beats_of_a_stream_are_the_annotated_ones_with_the_same_evidence(
     mitdb: Path, dataset: Dataset, scorer: Scorer, found: Gathered
 ) -> None:
     streamed = score_fitting.streamed(dataset, mitdb, scorer)
@@ -104,8 +102,8 @@ def test_beats_of_a_stream_are_those_of_the_annotations_and_know_the_same(
         assert np.corrcoef(there[known, column], here[known, column])[0, 1] > 0.9, name
 
 
-def test_what_is_usual_is_the_mean_error_of_the_held_out_beats(dataset: Dataset, found: Gathered) -> None:
+def test_the_usual_error_is_the_mean_error_of_the_held_out_beats(dataset: Dataset, found: Gathered) -> None:
     used = split(dataset, "fold1")
     usual = score_fitting.usual_errors(found, used)
     assert usual == pytest.approx(found.ticks[used.held_out].astype(float).mean(axis=0), rel=1e-5)
-    assert usual[-1] > 2 * np.median(usual)  # where the next beat may begin, normal ones differ most
+    assert usual[-1] > 2 * np.median(usual)  # normal beats differ most where the next beat may begin

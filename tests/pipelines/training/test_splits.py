@@ -1,4 +1,4 @@
-"""No beat that tests a model has trained or calibrated it, and no labelled abnormal beat does either."""
+"""Test beats neither train nor calibrate a model, and abnormal beats only test it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ecgmon.pipelines.training.records import BEAT
 
 @pytest.fixture(scope="module")
 def beats() -> Dataset:
-    """As many beats of each class as the protocol has, over its records, without signal."""
+    """The number of beats of each class in the protocol, spread over its records, without signal."""
     aami = np.repeat(np.array(list(COUNTS), np.uint8), list(COUNTS.values()))
     table = np.zeros(len(aami), BEAT)
     table["aami"] = aami
@@ -26,7 +26,7 @@ def beats() -> Dataset:
 
 
 @pytest.mark.parametrize("name", splits.NAMES)
-def test_each_beat_is_used_for_one_thing_and_only_normal_ones_train(beats: Dataset, name: str) -> None:
+def test_each_beat_has_one_use_and_only_normal_beats_train(beats: Dataset, name: str) -> None:
     used = split(beats, name)
     assert not (used.train & used.held_out).any()
     assert not (used.train & used.test).any()
@@ -42,7 +42,7 @@ def test_the_five_folds_are_as_large_as_the_published_ones(beats: Dataset) -> No
         used = split(beats, f"fold{k}")
         tested += used.test
         aami = beats.beats["aami"][used.test]
-        # Published, less the 3,119 normal beats that the original drops: 62,436 train, 17,343 test.
+        # Published, without the 3,119 normal beats that the original drops: 62,436 train, 17,343 test.
         assert used.train.sum() == pytest.approx(62_436 * 89_836 / 86_717, rel=0.001)
         assert np.count_nonzero(aami == BeatClass.N) == pytest.approx(17_343 * 89_836 / 86_717, rel=0.001)
         assert [np.count_nonzero(aami == kind) for kind in BeatClass if kind] == pytest.approx(
@@ -64,7 +64,7 @@ def test_patients_are_kept_apart(beats: Dataset) -> None:
     assert np.array_equal(used.test, whole)
 
 
-def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats: Dataset) -> None:
+def test_unconfirmed_normal_beats_are_dropped_only_on_request(beats: Dataset) -> None:
     kept, dropped = split(beats, "fold0"), split(beats, "fold0", only_confirmed=True)
     assert kept.train.sum() > dropped.train.sum()
     assert beats.beats["confirmed"][dropped.train].all()
@@ -73,17 +73,17 @@ def test_dropping_normal_beats_as_the_original_does_is_asked_for(beats: Dataset)
 
 
 @pytest.mark.parametrize("whole", splits.HALVES)
-def test_every_patient_is_left_out_by_one_half(beats: Dataset, whole: str) -> None:
+def test_every_patient_is_in_exactly_one_half(beats: Dataset, whole: str) -> None:
     one, other = (split(beats, name) for name in splits.HALVES[whole])
     both = split(beats, whole)
     assert (one.train ^ other.train == both.train).all()
     assert (one.held_out ^ other.held_out == both.held_out).all()
-    whose = beats.patient_of_beats()
+    patients = beats.patient_of_beats()
     for half in (one, other):
-        assert not set(whose[half.train | half.held_out]) & set(whose[half.test])
+        assert not set(patients[half.train | half.held_out]) & set(patients[half.test])
         assert not (half.test & both.test).any()
-    assert len(set(whose[one.train])) == pytest.approx(len(set(whose[other.train])), abs=1)
-    assert len(set(whose)) == len(RECORDS) - 1  # 201 and 202 are of one patient
+    assert len(set(patients[one.train])) == pytest.approx(len(set(patients[other.train])), abs=1)
+    assert len(set(patients)) == len(RECORDS) - 1  # 201 and 202 are of one patient
 
 
 def test_an_unknown_split_is_refused(beats: Dataset) -> None:

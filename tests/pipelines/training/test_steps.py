@@ -1,4 +1,4 @@
-"""The steps of ``ecgmon train`` can be stopped, say what they cannot use, and spell out how to repeat them."""
+"""The steps of ``ecgmon train`` can be stopped, name invalid input, and give the command to repeat them."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def go_on(_what: str, _done: int, _total: int, _terms: Mapping[str, float]) -> bool:
+def never_stop(_what: str, _done: int, _total: int, _terms: Mapping[str, float]) -> bool:
     return True
 
 
-def test_settings_of_a_preset_change_where_a_value_is_given() -> None:
+def test_only_given_values_change_a_preset() -> None:
     changed = steps.settings_from("student", {"width": 4, "epochs": None})
     assert changed.width == 4
     assert changed.epochs == STUDENT.epochs
 
 
-def test_a_setting_that_cannot_be_used_is_an_error_of_the_training() -> None:
+def test_an_invalid_setting_is_a_training_error() -> None:
     with pytest.raises(TrainingError, match="spoon"):
         steps.settings_from("student", {"architecture": "spoon"})
 
 
-def test_preparing_stops_between_two_records_when_asked_and_leaves_no_data_set(mitdb: Path, tmp_path: Path) -> None:
-    heard: list[tuple[str, int]] = []
+def test_a_stopped_preparation_leaves_no_data_set(mitdb: Path, tmp_path: Path) -> None:
+    reported: list[tuple[str, int]] = []
 
     def stop_at_the_second(what: str, done: int, total: int, terms: Mapping[str, float]) -> bool:
         assert total == 44
         assert not terms
-        heard.append((what, done))
+        reported.append((what, done))
         return done < 2
 
     with pytest.raises(own.Stopped, match="the same command repeats this step"):
         steps.prepare(mitdb, tmp_path / "data", seed=0, progress=stop_at_the_second)
-    assert heard == [("reading records", 1), ("reading records", 2)]
+    assert reported == [("reading records", 1), ("reading records", 2)]
     assert not (tmp_path / "data" / "dataset.json").exists()
 
 
-def test_a_score_for_other_patients_is_refused_without_trainings_on_halves_of_them(mitdb: Path, tmp_path: Path) -> None:
+def test_a_score_for_other_patients_needs_trainings_on_both_halves(mitdb: Path, tmp_path: Path) -> None:
     protocol.prepare(mitdb, tmp_path / "data", records=["101"])
     tiny = Settings(width=1, latent=2, discriminator_width=1, epochs=1, batch=64)
-    fitted = steps.fit(tmp_path / "data", tmp_path / "run", tiny, "ds1", stop_after=1, progress=go_on)
+    fitted = steps.fit(tmp_path / "data", tmp_path / "run", tiny, "ds1", stop_after=1, progress=never_stop)
     assert not fitted.finished
     assert fitted.raw is None
     with pytest.raises(TrainingError, match="names trainings on nothing; a score of ds1 needs ds1-a and ds1-b"):
-        steps.fit_score(mitdb, tmp_path / "data", tmp_path / "run", (), tmp_path / "out", threads=1, progress=go_on)
+        steps.fit_score(
+            mitdb, tmp_path / "data", tmp_path / "run", (), tmp_path / "out", threads=1, progress=never_stop
+        )
     assert not (tmp_path / "out").exists()
