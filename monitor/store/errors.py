@@ -32,7 +32,7 @@ def explained(path: Path, operation: str) -> Iterator[None]:
             "SQLITE_FULL": "the disk is full; free some space, no stored data is lost",
             "SQLITE_READONLY": "it is read-only; check its owner, mode and mount",
             "SQLITE_CANTOPEN": "check that the folder exists and is accessible",
-            "SQLITE_BUSY": "another program has locked it",
+            "SQLITE_BUSY": "another program holds it locked",
             "SQLITE_NOTADB": "it is not an SQLite file; move it away to start with an empty store",
             "SQLITE_CORRUPT": "it is damaged; move it away, or restore a backup",
         }
