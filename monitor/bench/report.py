@@ -142,7 +142,7 @@ def _pipeline(found: dict[str, Any]) -> str:
     spread = found["spread"]
     rows = [
         (stage, f"{found['stages'][stage]:.1f}", f"{floor['microseconds']:.2f}",
-         f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio says nothing
+         f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio has no meaning
         for stage, floor in found["floors"].items()
     ]  # fmt: skip
     roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())

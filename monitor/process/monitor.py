@@ -263,7 +263,7 @@ class Monitor:
     def _answer(
         self, listener: Listener, role: str, handle: Callable[[Connection, list[bytes | memoryview]], None]
     ) -> None:
-        """Handle the messages that wait at a listener, but only so many that the others are served too."""
+        """Handle the messages that wait at a listener, at most ``_BURST`` of them."""
         most = self._context.config.delivery.max_messages_per_second * _HOUSEKEEPING_SECONDS
         for _ in range(_BURST):
             if (found := listener.receive()) is None:

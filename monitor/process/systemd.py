@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping
 
 _STATUS_SECONDS: Final = 1.0  # between two status texts
-_MARGIN_SECONDS: Final = 5.0  # beyond the drain bound, for closing what is left
+_MARGIN_SECONDS: Final = 5.0  # added to the drain time, for closing sockets and files
 
 
 class Service:

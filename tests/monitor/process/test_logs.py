@@ -22,13 +22,13 @@ for number in range(5):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_line_and_its_newline_are_one_write(unbuffered: str) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
-    with ours, theirs:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    with reading, writing:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         subprocess.run(
-            [sys.executable, "-c", _PROGRAM], stderr=theirs.fileno(), env=environment, timeout=60, check=True
+            [sys.executable, "-c", _PROGRAM], stderr=writing.fileno(), env=environment, timeout=60, check=True
         )
-        theirs.close()
-        writes = list(iter(lambda: ours.recv(65536), b""))
+        writing.close()
+        writes = list(iter(lambda: reading.recv(65536), b""))
     assert [json.loads(write)["number"] for write in writes] == [0, 1, 2, 3, 4]
     assert all(write.endswith(b"}\n") for write in writes)
