@@ -347,7 +347,7 @@ def test_a_secret_that_others_could_read_is_refused(
     with pytest.raises(ExporterError, match=f"mode {mode:04o}.*chmod 0600"):
         access(msgspec.structs.replace(settings, **{key: str(path)}))
     path.chmod(0o400)
-    assert access(msgspec.structs.replace(settings, **{key: str(path)})).whole
+    assert access(msgspec.structs.replace(settings, **{key: str(path)})).complete
 
 
 @pytest.mark.parametrize("key", ["tls_key", "password_file"])
