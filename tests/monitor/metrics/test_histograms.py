@@ -131,7 +131,7 @@ def test_bounds_that_are_none_are_refused(bounds: tuple[float, ...]) -> None:
 
 
 def test_labels_are_as_many_as_were_named() -> None:
-    with pytest.raises(ValueError, match="a label named le"):
+    with pytest.raises(ValueError, match="a label is named le"):
         ours(None, ("le",))
     with pytest.raises(ValueError, match=r"label values \('a', 'b'\), expected one for each of \('stream',\)"):
         ours(None, ("stream",)).labels("a", "b")
