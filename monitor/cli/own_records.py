@@ -180,7 +180,7 @@ def _show(found: Figures) -> None:
         console.print(
             f"beats found (EC57): Se {percent(se)} %, +P {percent(p)} %; {found.detection['fn']} missed, {found.detection['fp']} false"
         )
-    whose = "the test part" if found.part == "test" else "all beats, with those that trained the model"
+    whose = "the test part" if found.part == "test" else "all beats, including the training beats of the model"
     console.print(f"{len(found.records)} records, {whose}; model {found.model}")
 
 

@@ -393,7 +393,7 @@ class _Layers:
                 for name, given in zip(relation.keys, givens, strict=True)
             ]
             if not relation.holds(*values):
-                # Report the place of the first key that was given: the others have defaults
+                # Report the place of the first key that was given
                 place = next(given for given in givens if given is not None)
                 others = ", ".join(
                     f"{name} is {_shown(value)}" for name, value in zip(relation.keys[1:], values[1:], strict=True)
