@@ -29,7 +29,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "and print every alert that is raised or cleared, until Ctrl-C."
     )
     parser.epilog = "Exit status: 0, or 1 if there is no store."
-    parser.add_argument("--follow", action="store_true", help="continue, and print alerts as they are raised and cleared")
+    parser.add_argument(
+        "--follow", action="store_true", help="continue, and print alerts as they are raised and cleared"
+    )
     parser.add_argument("--active", action="store_true", help="only alerts that are not cleared yet")
     parser.add_argument("--stream", metavar="ID", help="only alerts of this stream")
     parser.add_argument("--json", action="store_true", help="print one JSON object; with --follow, one on each line")

@@ -36,7 +36,10 @@ def add_training(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="passes over the training beats (default: 40, more if there are few beats)"
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the training beats (default: 40, more if there are few beats)",
     )
     parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument(
@@ -64,7 +67,9 @@ def _add_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records, also in sub-folders"
     )
-    parser.add_argument("--records", nargs="+", metavar="NAME", help="names of the records to use (default: all that have beats)")
+    parser.add_argument(
+        "--records", nargs="+", metavar="NAME", help="names of the records to use (default: all that have beats)"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--annotator", default="atr", metavar="SUFFIX", help="suffix of the annotation files (default: atr)"
@@ -80,11 +85,15 @@ def _add_records(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="parts for training, validation and test: TOML, or CSV with the columns record or patient, and part",
     )
-    parts.add_argument("--test-share", type=float, metavar="X", help="draw this share at random for the test, such as 0.2")
+    parts.add_argument(
+        "--test-share", type=float, metavar="X", help="draw this share at random for the test, such as 0.2"
+    )
     parser.add_argument(
         "--by", choices=("patient", "record", "beat"), default="patient", help="unit that is drawn (default: patient)"
     )
-    parser.add_argument("--patients", type=Path, metavar="FILE", help="patient of each record: CSV with the columns record and patient")
+    parser.add_argument(
+        "--patients", type=Path, metavar="FILE", help="patient of each record: CSV with the columns record and patient"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random numbers (default: 0)")
 
 

@@ -66,7 +66,9 @@ def add_speed(parser: ArgumentParser, default: str) -> None:
 
 def add_common_flags(parser: ArgumentParser) -> None:
     """Add the flags that ``replay`` and ``demo`` have in common."""
-    parser.add_argument("--state", metavar="DIR", help="keep the store in this folder (default: it is removed at the end)")
+    parser.add_argument(
+        "--state", metavar="DIR", help="keep the store in this folder (default: it is removed at the end)"
+    )
     parser.add_argument("--workers", metavar="N", help="number of workers; overrides [worker] count")
     parser.add_argument("--port", metavar="N", help="port of the metrics (default: a free one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")

@@ -455,7 +455,9 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
             tls_key=expanded(config.exporter.tls_key),
             password_file=expanded(config.exporter.password_file),
         ),
-        network=replace(config.network, clients=expanded(config.network.clients), key_file=expanded(config.network.key_file)),
+        network=replace(
+            config.network, clients=expanded(config.network.clients), key_file=expanded(config.network.key_file)
+        ),
     )
 
 

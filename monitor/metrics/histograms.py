@@ -136,7 +136,9 @@ class Histogram(Collector):
     ) -> None:
         finite = [float(bound) for bound in buckets]
         if not finite or finite != sorted(set(finite)) or not 0 <= finite[0] <= finite[-1] < float("inf"):
-            raise ValueError(f"{name}: buckets {finite} are not valid; expected finite numbers of at least 0, ascending")
+            raise ValueError(
+                f"{name}: buckets {finite} are not valid; expected finite numbers of at least 0, ascending"
+            )
         self._name, self._documentation, self._clock = name, documentation, clock
         self._labelnames = tuple(labelnames)
         if "le" in self._labelnames:

@@ -131,7 +131,9 @@ class Metrics:
             "score", "Anomaly score of beats: -log10 of the share of normal beats with at least this score.",
             score_buckets(threshold), "stream",
         )  # fmt: skip
-        self.segmented = self._counter("beats_segmented", "Beats that producers cut and sent, each counted once.", "stream")
+        self.segmented = self._counter(
+            "beats_segmented", "Beats that producers cut and sent, each counted once.", "stream"
+        )
         self.scored = self._counter("beats_scored", "Beats with a score.", "stream")
         self.stored = self._counter("beats_stored", "Beats committed to the store.", "stream")
         self.unscored = self._counter(

@@ -64,8 +64,14 @@ class Hashed:
         PasswordError
             If it is too short or too long, or has characters that are not printable.
         """
-        if len(password) < MIN_CHARACTERS or len(password.encode("utf-8", "replace")) > MAX_BYTES or not password.isprintable():
-            raise PasswordError(f"expected a password of {MIN_CHARACTERS} to {MAX_BYTES} printable characters, in one line")
+        if (
+            len(password) < MIN_CHARACTERS
+            or len(password.encode("utf-8", "replace")) > MAX_BYTES
+            or not password.isprintable()
+        ):
+            raise PasswordError(
+                f"expected a password of {MIN_CHARACTERS} to {MAX_BYTES} printable characters, in one line"
+            )
         salt = secrets.token_bytes(_SALT_BYTES)
         return cls(*COST, salt, _scrypt(password.encode(), *COST, salt))
 
@@ -114,7 +120,12 @@ def read(path: Path) -> Hashed:
         raise _no_hash(path) from None
     bounded = 128 * hashed.n * hashed.r <= _MAX_MEMORY and 1 <= hashed.p <= _MAX_P
     strong = hashed.n >= COST[0] and hashed.r >= COST[1] and not hashed.n & (hashed.n - 1)
-    if name != "scrypt" or not (bounded and strong) or len(hashed.salt) < _SALT_BYTES or len(hashed.digest) != _HASH_BYTES:
+    if (
+        name != "scrypt"
+        or not (bounded and strong)
+        or len(hashed.salt) < _SALT_BYTES
+        or len(hashed.digest) != _HASH_BYTES
+    ):
         raise _no_hash(path)
     return hashed
 

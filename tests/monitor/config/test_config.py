@@ -213,7 +213,9 @@ def test_a_source_without_a_record_is_reported_at_its_header(tmp_path: Path) -> 
         ('source = ["208"]\n', 1, "[[source]]"),
     ],
 )
-def test_a_section_in_the_wrong_form_is_reported_with_the_right_form(tmp_path: Path, text: str, line: int, hint: str) -> None:
+def test_a_section_in_the_wrong_form_is_reported_with_the_right_form(
+    tmp_path: Path, text: str, line: int, hint: str
+) -> None:
     problem = only(wrong(tmp_path, text))
     assert problem.line == line
     assert hint in problem.message
@@ -303,9 +305,7 @@ def test_lines_are_right_with_comments_long_texts_and_inline_tables(tmp_path: Pa
 @given(
     data=st.one_of(st.binary(max_size=80), st.text(alphabet="[]{}=\"'.\n#, aelrst01-_", max_size=80).map(str.encode))
 )
-def test_any_file_gives_a_configuration_or_a_list_of_problems(
-    tmp_path: Path, data: bytes
-) -> None:
+def test_any_file_gives_a_configuration_or_a_list_of_problems(tmp_path: Path, data: bytes) -> None:
     for problem in wrong(tmp_path, data):
         assert str(problem)
 

@@ -52,9 +52,7 @@ def outcome(*scores: float, stream: str = "a", seconds: tuple[Quality, ...] = ()
     return Outcome(Entry(state, beats), list(scores), list(seconds), dropped)
 
 
-def test_labels_are_assigned_in_order_of_announcement(
-    metrics: Metrics, instruments: Instruments
-) -> None:
+def test_labels_are_assigned_in_order_of_announcement(metrics: Metrics, instruments: Instruments) -> None:
     for stream in ("a", "b", "c"):
         instruments.opened(stream, [])
     for stream in ("c", "b", "a"):  # their first beats come in another order

@@ -125,7 +125,9 @@ def test_streams_beyond_the_limit_share_a_label(metrics: Metrics) -> None:
     assert [metrics.of_stream(name).label for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
 
 
-def test_ready_names_the_missing_condition_on_which_healthy_does_not_depend(exporter: Exporter, health: dict[str, bool]) -> None:
+def test_ready_names_the_missing_condition_on_which_healthy_does_not_depend(
+    exporter: Exporter, health: dict[str, bool]
+) -> None:
     assert ask(exporter, "/-/ready")[0] == 200
     health["worker"] = False
     status, _, text = ask(exporter, "/-/ready")
@@ -364,9 +366,7 @@ def test_a_secret_that_is_missing_or_not_a_regular_file_is_refused(
             access(msgspec.structs.replace(settings, **{key: str(path)}))
 
 
-def test_a_certificate_and_a_key_that_do_not_match_are_refused(
-    settings: ExporterSettings, tmp_path: Path
-) -> None:
+def test_a_certificate_and_a_key_that_do_not_match_are_refused(settings: ExporterSettings, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("no key")
     other.chmod(0o600)
@@ -376,9 +376,7 @@ def test_a_certificate_and_a_key_that_do_not_match_are_refused(
         access(msgspec.structs.replace(settings, tls_certificate=str(tmp_path / "no")))
 
 
-def test_an_encrypted_key_is_refused_without_a_prompt(
-    settings: ExporterSettings, tmp_path: Path
-) -> None:
+def test_an_encrypted_key_is_refused_without_a_prompt(settings: ExporterSettings, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     subprocess.run(
         ["openssl", "ec", "-in", settings.tls_key, "-aes128", "-passout", "pass:secret", "-out", str(locked)],
@@ -467,7 +465,9 @@ def test_a_client_that_sends_single_bytes_is_disconnected_at_its_deadline(
 
 
 @pytest.mark.serial
-def test_a_client_that_does_not_read_its_answer_is_disconnected_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_its_answer_is_disconnected_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(http_server, "ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(http_server, "REQUEST_SECONDS", 0.4)
 
@@ -537,9 +537,7 @@ def test_head_answers_like_get_without_the_body(exporter: Exporter) -> None:
 
 
 @pytest.mark.serial
-def test_rendering_takes_at_most_half_of_the_time(
-    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rendering_takes_at_most_half_of_the_time(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rendering holds the interpreter, in which the monitor's loop runs, too."""
     app = application(metrics, lambda: {"alive": True})
     spent = 0.0

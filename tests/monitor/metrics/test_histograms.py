@@ -106,9 +106,7 @@ def test_single_and_grouped_observations_give_the_same() -> None:
 
 
 @pytest.mark.parametrize("setting", ["True", "1", "t"])
-def test_created_series_are_left_out_as_in_the_client(
-    monkeypatch: pytest.MonkeyPatch, setting: str
-) -> None:
+def test_created_series_are_left_out_as_in_the_client(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", setting)
     registry = CollectorRegistry()
     ours(registry).observe(1)
