@@ -25,7 +25,7 @@ def add_training(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "own",
         help="train a model on your own annotated records; resumes a training in --work",
         description=(
-            "Train a model on the normal beats of annotated WFDB records: prepare, train, fit the score, write the checkpoint "
+            "Train a model on the normal beats of annotated WFDB records: prepare, train, fit the score, and write the checkpoint "
             "that [worker] weights takes. Records can have any name and any sampling frequency from 100 to 1000 Hz."
         ),
     )
