@@ -1,4 +1,4 @@
-"""What is installed is all that there is: a checkout that runs from its own folder would not miss a package."""
+"""Every package is installed.  Other tests run from the checkout, where a missing package has no effect."""
 
 from __future__ import annotations
 

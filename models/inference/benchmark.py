@@ -1,4 +1,4 @@
-"""Measure the speed of scoring alone: the full BeatGAN generator, and the deployed student in every form that was tried.
+"""Measure the speed of scoring alone: of the full BeatGAN generator and of all forms of the deployed student.
 
 This module imports only torch, numpy and safetensors, so that it runs on a bare GPU machine.  Every form of the student
 is compared with the deployed one: the difference of their A(x) is the cost of its speed.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ecgmon.models.inference import passband
 from ecgmon.models.inference.device import check_device
 from ecgmon.models.inference.gpu import DeviceNetwork
+from ecgmon.models.inference.packed import packed
 from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
@@ -177,7 +178,7 @@ def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: A
     attempt("fused", lambda: network)
     if device == "cpu" and generator.shape.architecture == "dense":
         attempt("sampled", lambda: _sampled(network, leads))
-        attempt("packed", lambda: _packed(network))
+        attempt("packed", lambda: packed(network))
     attempt("traced", lambda: _traced(network, example))
     attempt("compiled", lambda: torch.compile(network, dynamic=True))
     if device == "cpu":
@@ -213,26 +214,6 @@ def _sampled(network: torch.nn.Sequential, leads: int) -> Callable[[Tensor], Ten
     """Return the deployed form of a dense network, without the whole network that unfiltered windows need."""
     made = Sampled(network, leads)
     return lambda x: made(x)[0]
-
-
-def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Return a form with the weights in oneDNN's own order, and the leaky ReLU fused with each product."""
-    nn, ops = torch.nn, torch.ops.mkldnn
-    steps: list[tuple[Tensor, Tensor | None, str, list[float]]] = []
-    for layer in network:
-        if isinstance(layer, nn.Linear):
-            bias = None if layer.bias is None else layer.bias.detach()
-            steps.append((ops._reorder_linear_weight(layer.weight.detach(), None), bias, "none", []))  # noqa: SLF001
-        elif isinstance(layer, nn.LeakyReLU):
-            steps[-1] = (*steps[-1][:2], "leaky_relu", [layer.negative_slope])
-
-    def run(x: Tensor) -> Tensor:
-        h = x.flatten(1)
-        for weight, bias, activation, slope in steps:
-            h = ops._linear_pointwise(h, weight, bias, activation, slope, "")  # noqa: SLF001
-        return h.view_as(x)
-
-    return run
 
 
 def _cast(network: torch.nn.Module, kind: torch.dtype) -> Callable[[Tensor], Tensor]:
@@ -313,9 +294,9 @@ def worker(device: str = "cpu", *, repeats: int = _REPEATS) -> dict[str, Any]:
     -------
     dict
         ``reference`` and ``forms``: by name, then by batch size, ``beats_per_second`` (median, min, max) and
-        ``latency_seconds`` (p50, p99) of single calls, from windows in main memory to A(x) in main memory; for each form
-        ``parity``: the largest relative difference of its A(x) from that of the deployed form; ``unavailable``: forms
-        that cannot be made here, with the reason; ``best``; ``floor``.
+        ``latency_seconds`` (p50, p99) of single calls, from windows in main memory to A(x) in main memory; for each
+        form ``parity``: the largest relative difference of its A(x) from that of the deployed form; ``unavailable``:
+        forms that cannot be made here, with the reason; ``best``; ``floor``.
 
     Raises
     ------
@@ -386,7 +367,7 @@ def _round(
     score(windows)
     calls: list[float] = []
     began = before = time.perf_counter()
-    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - one may be an outlier
+    while (before - began < _ROUND_SECONDS or len(calls) < 2) and len(calls) < _CALLS:  # noqa: PLR2004 - at least two
         score(windows)
         now = time.perf_counter()
         calls.append(now - before)

@@ -1,7 +1,7 @@
 """Run a generator on a GPU: only windows are copied to it, and only A(x) and its ticks back.
 
-A launch or a copy costs the same for one beat as for hundreds.  Beats are therefore scored in tiles of one size, and the
-steps for a tile are recorded once as a CUDA graph, which is launched as a whole.
+A launch or a copy costs the same for one beat as for hundreds.  Beats are therefore scored in tiles of one size, and
+the steps for a tile are recorded once as a CUDA graph, which is launched as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TILE: Final = 1024
-"""Windows that are scored at once.  There is only one size, so that the bits of a beat do not depend on the other beats."""
+"""Windows that are scored at once.  There is only one size, so that the bits of a beat do not depend on other beats."""
 
 _AT_ONCE: Final = 16 * TILE  # windows in a copy to the device: 21 MB per lead
 _WARM_UP: Final = 3  # runs before the recording: in these, libraries choose their kernels and allocate memory
@@ -101,7 +101,7 @@ class DeviceNetwork:
         return self._error[:count], self._ticks[:count]
 
     def _steps(self) -> tuple[Tensor, Tensor]:
-        """Scale a tile as :func:`ecgmon.models.windows.scale`, reconstruct it, compare; no step depends on the values."""
+        """Scale a tile as :func:`ecgmon.models.windows.scale`, reconstruct it, compare; no step depends on a value."""
         low = self._given.amin(-1, keepdim=True)
         span = self._given.amax(-1, keepdim=True) - low
         factor = torch.div(self._two, span)

@@ -79,8 +79,8 @@ class Model:
         Returns
         -------
         ndarray of float32, shape (n, model's leads, 320) or (n, 320)
-            In mV; the minimum and maximum of the window correspond to -1 and 1 of the generator's output.  NaN for a window
-            with a value that is not finite.
+            In mV; the minimum and maximum of the window correspond to -1 and 1 of the generator's output.  NaN for a
+            window with a value that is not finite.
 
         Raises
         ------

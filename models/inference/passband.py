@@ -61,9 +61,9 @@ def interpolation() -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (LENGTH, len(TICKS))
-        The matrix times the samples at :data:`TICKS` gives the window.  It is the best linear estimate for filtered white
-        noise plus any constant.  The root mean square error is about 1e-7 of the span of the window.  For a window that
-        was not filtered, the result is a filtered window with the same samples at :data:`TICKS`.
+        The matrix times the samples at :data:`TICKS` gives the window.  It is the best linear estimate for filtered
+        white noise plus any constant.  The root mean square error is about 1e-7 of the span of the window.  For a
+        window that was not filtered, the result is a filtered window with the same samples at :data:`TICKS`.
     """
     response = impulse_response()
     lags = np.zeros(LENGTH)
@@ -102,8 +102,9 @@ def probes(leads: int = 1) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (4, leads * LENGTH)
-        The mean square of the four sums estimates the error of :func:`interpolation` for a window: the mean square error
-        over all ticks, summed over the leads.  The signs in the sums are random, so that no error can cancel in all four.
+        The mean square of the four sums estimates the error of :func:`interpolation` for a window: the mean square
+        error over all ticks, summed over the leads.  The signs in the sums are random, so that no error can cancel in
+        all four.
     """
     missed = np.eye(LENGTH)
     missed[:, TICKS] -= interpolation()

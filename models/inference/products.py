@@ -2,9 +2,9 @@
 
 A BLAS library chooses a kernel by the processor, and may split a long sum into pieces.  Up to :data:`TERMS` terms the
 kernels of current libraries agree: each output has one accumulator, to which the terms are added in order by fused
-multiply-add.  This module splits longer sums into pieces of this size.  It uses a library only after a check, at the start
-of the process, that the library gives exactly these bits.  If it does not (a processor without fused multiply-add), the same
-sums are computed step by step, which takes about two hundred times as long.
+multiply-add.  This module splits longer sums into pieces of this size.  It uses a library only after a check, at the
+start of the process, that the library gives exactly these bits.  If it does not (a processor without fused
+multiply-add), the same sums are computed step by step, which takes about two hundred times as long.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Product:
 
     Notes
     -----
-    The inputs are split into the smallest number of pieces of at most :data:`TERMS`, of nearly equal size.  The sum of a
-    piece starts at zero; the sums of the pieces are added to the bias in order.
+    The inputs are split into the smallest number of pieces of at most :data:`TERMS`, of nearly equal size.  The sum of
+    a piece starts at zero; the sums of the pieces are added to the bias in order.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -101,8 +101,9 @@ class Product:
 def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiply and add with one rounding.
 
-    The product of two float32 values is exact in float64.  The sum is rounded to odd in float64; rounding that to float32
-    equals one rounding of the exact sum (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+    The product of two float32 values is exact in float64.  The sum is rounded to odd in float64; rounding that to
+    float32 equals one rounding of the exact sum (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums",
+    2008).
     """
     product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
     total = product + addend
@@ -116,8 +117,8 @@ def _fused(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32
 
 @cache
 def _library_is_exact(inputs: int, outputs: int, threads: int) -> bool:
-    """Return whether a library's products of these sizes equal :meth:`Product.step_by_step`, with torch's current threads."""
-    del threads  # part of the cache key only
+    """Return whether a library's products of these sizes equal :meth:`Product.step_by_step`."""
+    del threads  # torch's current number of threads, only a part of the cache's key
     random = np.random.default_rng(0)
     product = Product(
         torch.from_numpy(random.standard_normal((inputs, outputs), np.float32)),

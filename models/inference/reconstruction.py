@@ -72,9 +72,9 @@ class Reconstructor:
 
     Notes
     -----
-    On a CPU, a dense generator gives the same bits in every batch, process and thread, and on every x86-64 processor: see
-    :mod:`ecgmon.models.inference.products`.  A convolutional generator, which is not deployed, and a GPU give the same bits
-    on one machine with a fixed number of threads.
+    On a CPU, a dense generator gives the same bits in every batch, process and thread, and on every x86-64 processor:
+    see :mod:`ecgmon.models.inference.products`.  A convolutional generator, which is not deployed, and a GPU give the
+    same bits on one machine with a fixed number of threads.
 
     On a CPU a dense generator runs as :class:`Sampled`.  A window that was not filtered cannot be interpolated from its
     samples; it runs through the whole network.  This choice depends on the window alone.
@@ -168,16 +168,14 @@ class Reconstructor:
             )
 
     def _scaled(self, windows: NDArray[np.float32]) -> tuple[Tensor, Tensor | None]:
-        """Scale windows; replace those with a value that is not finite by zeros, and return which they are, None if none.
+        """Scale windows to the same bits as :func:`ecgmon.models.windows.scale`, in a third of the time.
 
-        The result has the same bits as :func:`ecgmon.models.windows.scale`, in a third of the time.
+        A window with a value that is not finite becomes zeros; the second result marks these windows, or is None.
         """
         given = _tensor(windows)
         low = given.amin(-1, keepdim=True)
         span = given.amax(-1, keepdim=True) - low
-        factor = torch.div(
-            self._two, span
-        )  # 2 / span would compute twice the reciprocal, which is rounded if it is tiny
+        factor = torch.div(self._two, span)  # not 2 / span: twice the reciprocal, which is rounded if it is tiny
         scaled = (given - low).mul_(factor).sub_(1)
         if len(factor) == 0 or 0 < factor.min().item() <= factor.max().item() < np.inf:
             return scaled, None
@@ -217,9 +215,9 @@ _CONVOLVED: Final = 64  # windows in a batch
 class Sampled:
     """A dense generator that reads a third of the samples of a window and gives the whole reconstruction.
 
-    A filtered window is a linear function of its samples at :data:`ecgmon.models.inference.passband.TICKS`.  The weights of
-    the first layer times the interpolation are therefore the weights of a layer with a third of the inputs; A(x) is the
-    same except for rounding.
+    A filtered window is a linear function of its samples at :data:`ecgmon.models.inference.passband.TICKS`.  The
+    weights of the first layer times the interpolation are therefore the weights of a layer with a third of the inputs;
+    A(x) is the same except for rounding.
 
     Parameters
     ----------
@@ -250,8 +248,8 @@ class Sampled:
         weight = torch.from_numpy(sampled.reshape(-1, leads * count).astype(np.float32))
         self._first = Product(weight.t().contiguous(), self._layers[0].bias)
         self.multiply_adds = sum(each.weight.numel() for each in (self._probes, self._first, *self._layers[1:]))
-        # Buffers that are reused: new memory would cost more time than a layer.  A layer reads from one half of the room
-        # and writes to the other.
+        # Buffers that are reused: new memory would cost more time than a layer.  A layer reads from one half of the
+        # room and writes to the other.
         widest = max(each.outputs for each in self._layers)
         self._given = torch.zeros((BLOCK, leads * LENGTH))
         self._samples = torch.zeros((BLOCK, leads * count))
@@ -272,8 +270,8 @@ class Sampled:
         -------
         x_hat : Tensor, shape (n, leads, 320)
         unfiltered : Tensor of bool, shape (n,), or None
-            True for a window that cannot be interpolated from its samples; its reconstruction is that of a filtered window
-            with the same samples.  None if there is no such window.
+            True for a window that cannot be interpolated from its samples; its reconstruction is that of a filtered
+            window with the same samples.  None if there is no such window.
         """
         flat = x.flatten(1)
         x_hat = torch.empty_like(flat)

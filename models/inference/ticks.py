@@ -16,7 +16,7 @@ SMOOTHING_SECONDS: Final = 0.1
 
 
 def smooth(ticks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Compute the moving mean over :data:`SMOOTHING_SECONDS`; beyond its ends, the window repeats its first and last value.
+    """Compute the moving mean over :data:`SMOOTHING_SECONDS`; the first and last value continue the window at its ends.
 
     Parameters
     ----------

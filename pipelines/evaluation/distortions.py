@@ -208,8 +208,8 @@ DISTORTIONS: Final[dict[str, Distortion]] = {
     "ST shift": st_shift,
     "spike": spike,
 }
-"""Distortions that explanations are tested with, by name.  :func:`early_beat` is not one of them: an early beat differs in
-rhythm, and a window shows that only where the T wave of the previous beat lies."""
+"""Distortions that explanations are tested with, by name.  :func:`early_beat` is not one of them: an early beat differs
+in rhythm, and a window shows that only where the T wave of the previous beat lies."""
 
 
 def _with_changed(

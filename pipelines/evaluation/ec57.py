@@ -1,9 +1,9 @@
 """Measure the streaming segmenter against reference beats, as ANSI/AAMI EC57 defines it.
 
-A detected beat and a reference beat match if they are within 150 ms of each other, one to one, nearest first.
-Figures are gross: over all beats of all records together.  Ventricular flutter (annotations from ``[`` to ``]``) is left
-out, because it has no single beats.  Every figure is given twice: for whole records, and without their first five
-minutes, which EC57 allows a detector for learning.
+A detected beat and a reference beat match if they are within 150 ms of each other, one to one, nearest first.  Figures
+are gross: over all beats of all records together.  Ventricular flutter (annotations from ``[`` to ``]``) is left out,
+because it has no single beats.  Every figure is given twice: for whole records, and without their first five minutes,
+which EC57 allows a detector for learning.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def match_beats(reference: NDArray[np.int64], detected: NDArray[np.int64], windo
     Returns
     -------
     ndarray of int64, shape (matches, 2)
-        Positions in ``reference`` and in ``detected``.  Where two beats could match the same one, the nearer is matched.
+        Positions in ``reference`` and in ``detected``.  Where two beats could match the same one, the nearer is
+        matched.
     """
     pairs: list[tuple[int, int]] = []
     i = j = 0
@@ -345,7 +346,8 @@ def evaluate_records(
             inspect(ref.stream, record.fs, annotations, items)
     if not results:
         raise AnnotationError(
-            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; expected symbols such as N or V"
+            f"{folder}: no beat is annotated in the .{annotator} files of its {len(refs)} records; "
+            "expected symbols such as N or V"
         )
     return results
 

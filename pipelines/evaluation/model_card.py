@@ -274,7 +274,7 @@ SECTIONS: Final[dict[str, tuple[Callable[[Path, Path], str], tuple[str, ...], st
     "explanation": (_explanation, ("explanation.json",), "ecgmon evaluate explanation --db DIR"),
     "failures": (_failures, ("failures.npz",), "ecgmon evaluate beatgan --db DIR"),
 }
-"""Sections by marker: the function that makes each, the result files that it needs, and the command that makes the files."""
+"""Sections by marker: the function that makes each, its result files, and the command that makes these files."""
 
 
 def _arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

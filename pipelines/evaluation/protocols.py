@@ -94,12 +94,12 @@ def evaluate(
     Returns
     -------
     Evaluated
-        For ``beatgan`` and ``inter-patient`` the figures are ``score`` and ``raw`` (A(x)): ``auc`` and ``ap``, each with
-        ``mean`` and ``std`` over the folds; ``teacher_raw``: the same, as recorded when the teacher was trained;
+        For ``beatgan`` and ``inter-patient`` the figures are ``score`` and ``raw`` (A(x)): ``auc`` and ``ap``, each
+        with ``mean`` and ``std`` over the folds; ``teacher_raw``: the same, as recorded when the teacher was trained;
         ``per_class``: mean AUC of the score by class; ``without``: the score without some features, see
         :data:`WITHOUT`; ``folds``: the figures of each fold; ``model`` and ``teacher``: ``parameters`` and
-        ``multiply_adds``.  ``inter-patient`` has the DS2 records as its only fold, and ``without_232``.
-        For ``explanation``: the result of :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
+        ``multiply_adds``.  ``inter-patient`` has the DS2 records as its only fold, and ``without_232``.  For
+        ``explanation``: the result of :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
 
     Raises
     ------

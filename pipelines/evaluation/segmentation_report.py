@@ -1,9 +1,8 @@
 """Make the tables and pictures of docs/segmentation.md.
 
 ``python -m ecgmon.pipelines.evaluation.segmentation_report DB FOLDER`` prints the tables to standard output and writes
-the pictures to ``FOLDER``.  ``DB`` is the folder of the MIT-BIH Arrhythmia Database.
-``python -m ecgmon.pipelines.evaluation.segmentation_report DB`` changes the settings of the detector one by one instead,
-which takes longer.
+the pictures to ``FOLDER``.  ``DB`` is the folder of the MIT-BIH Arrhythmia Database.  Without ``FOLDER``, the command
+changes the settings of the detector one by one instead, which takes longer.
 """
 
 from __future__ import annotations
@@ -45,7 +44,8 @@ NOISES: Final = ("white", "wander", "mains", "muscle")
 """Kinds of noise to add."""
 
 SNRS: Final = (24, 18, 12, 6, 0)
-"""Signal-to-noise ratios in dB, after Moody et al. 1984: power of a QRS complex (peak-to-peak^2 / 8) over that of the noise."""
+"""Signal-to-noise ratios in dB, after Moody et al. 1984: the power of a QRS complex (peak-to-peak^2 / 8) over that of
+the noise."""
 
 NOISE_RECORDS: Final = ("100", "103", "106", "112", "119", "122", "200", "209", "213", "215", "219", "230")
 """Records to which noise is added: they have little noise of their own, and some have ectopic beats."""

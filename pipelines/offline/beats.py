@@ -92,7 +92,7 @@ def lead_list(leads: Sequence[str]) -> str:
 
 
 def quality_names(quality: NDArray[np.uint8]) -> NDArray[np.str_]:
-    """Return the names of qualities (``usable``, ``noisy``, ``saturated``, ``flat``, ``missing``), in the same shape."""
+    """Return the names of qualities (``usable``, ``noisy``, ``saturated``, ``flat``, ``missing``); same shape."""
     names: NDArray[np.str_] = _QUALITIES[quality]
     return names
 
@@ -114,8 +114,8 @@ def segment(
     fs : float, optional
         Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record: its header has the frequency.
     leads : sequence of str, optional
-        Names of the columns; for a record, the leads to use, all by default.  Windows are cut from MLII, or else from II,
-        or else from the first lead.
+        Names of the columns; for a record, the leads to use, all by default.  Windows are cut from MLII, or else from
+        II, or else from the first lead.
     settings : SegmentSettings
         Settings of the detector; by default those of the daemon.
 

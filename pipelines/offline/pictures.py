@@ -66,8 +66,8 @@ _RECONSTRUCTION: Final = "#1f6fb2"
 _ERROR_COLOURS: Final = ("#e8d5b0", "#f0a63a", "#d9480f", "#7a0d12")  # from usual to large: from pale to dark
 _DASHES: Final = (0, (5, 2))
 _SMALL_PRINT: Final = (
-    "Above each beat: its score, -log10 of the share of normal beats that score at least as high. Small squares are 0.04 s "
-    f"by 0.1 mV; the strip is as recorded. {DISCLAIMER}"
+    "Above each beat: its score, -log10 of the share of normal beats that score at least as high. "
+    f"Small squares are 0.04 s by 0.1 mV; the strip is as recorded. {DISCLAIMER}"
 )
 
 
@@ -346,7 +346,7 @@ def _draw_row(
 
 
 def _draw_beat(figure: Any, beat: Beat, height: float) -> None:  # noqa: ANN401 - matplotlib has no types
-    """Draw the enlarged beat, coloured by its relative error, with its reconstruction; below them the relative error."""
+    """Draw the enlarged beat, coloured by its relative error, and its reconstruction; below them the relative error."""
     from matplotlib.collections import LineCollection
 
     colours, norm = _error_colours(beat)

@@ -113,7 +113,7 @@ class Dataset:
         return names
 
     def windows(self, beats: NDArray[np.void]) -> NDArray[np.float32]:
-        """Cut the windows of some beats: as :func:`ecgmon.models.windows.cut`, except for rounding by up to half a step.
+        """Cut the windows of some beats: as :func:`ecgmon.models.windows.cut`, but rounded to :data:`STEP`.
 
         Parameters
         ----------
@@ -286,9 +286,8 @@ def _store(out: Path, signal: NDArray[np.int16], beats: NDArray[np.void], about:
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "signal.npy", signal)
     np.save(out / "beats.npy", beats)
-    (out / "dataset.json").write_text(
-        json.dumps(about, indent=1) + "\n"
-    )  # last: if it exists, the data set is complete
+    # last: if this file exists, the data set is complete
+    (out / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def _read_all(
@@ -385,7 +384,7 @@ def load(folder: Path) -> Dataset:
 
 
 def _check_known(names: Collection[str], patient_of: Mapping[str, str], beats: BeatTable | None) -> None:
-    """Refuse a table of beats or a list of patients that names unknown records only: a typo would drop data silently."""
+    """Refuse a table of beats or list of patients that names only unknown records: a typo would drop data silently."""
     for what, named in (
         ("table of beats", beats.records if beats is not None else ()),
         ("list of patients", patient_of),
@@ -421,7 +420,7 @@ def _joined(
 
 
 def _hashes(db: Path, names: Iterable[str], annotator: str | None) -> dict[str, str]:
-    """Return the SHA-256 of the files of the records, except signal files of other names: the signal has its own hash."""
+    """Return the SHA-256 of the files of the records, except signal files of other names; the signal has its own."""
     kinds = sorted({"dat", "hea"} | ({annotator} if annotator is not None else set()))
     paths = [f"{name}.{kind}" for name in names for kind in kinds]
     return {path: _sha256((db / path).read_bytes()) for path in paths if (db / path).is_file()}

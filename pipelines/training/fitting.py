@@ -232,8 +232,8 @@ def _teacher_outputs(
     network, theirs = trained(teacher)
     if theirs["split"] != used.name or theirs.get("selection") != about["selection"] or theirs["data"] != about["data"]:
         raise TrainingError(
-            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; this split is {used.name}: "
-            "a teacher must not have seen the beats that its student is tested on"
+            f"the teacher in {teacher} was trained on the split {theirs['split']} of its data; "
+            f"this split is {used.name}: a teacher must not have seen the beats that its student is tested on"
         )
     outputs = TeacherOutputs(network.to(device), dataset, dataset.beats[used.train])
     about["teacher"] = {"settings": theirs["settings"], "weights": fingerprint(network)}

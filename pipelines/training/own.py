@@ -192,8 +192,8 @@ def train(
 ) -> ModelInfo:
     """Train a model on annotated records.
 
-    With few patients the score is for these patients only; with enough patients it is also for others.  About 2,000 normal
-    beats are needed at least.
+    With few patients the score is for these patients only; with enough patients it is also for others.  About 2,000
+    normal beats are needed at least.
 
     Parameters
     ----------
@@ -312,7 +312,8 @@ def write_checkpoint(
     name, command : str
         See :class:`ecgmon.models.weights.checkpoint.ModelInfo`.
     as_stream : bool
-        True: the detector finds the beats, as in the daemon.  False: beats are cut at their annotations, as in protocols.
+        True: the detector finds the beats, as in the daemon.  False: beats are cut at their annotations, as in
+        protocols.
     progress : Progress
 
     Raises

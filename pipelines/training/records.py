@@ -309,7 +309,7 @@ def _steps(signal: NDArray[np.float32]) -> tuple[NDArray[np.int16], NDArray[np.b
 
 
 def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which annotated beats a second detector also finds; the original experiment requires it of normal beats."""
+    """Return which annotated beats a second detector also finds; the original experiment drops other normal beats."""
     from sleepecg import detect_heartbeats
 
     found = detect_heartbeats(signal.astype(np.float64), windows.FS)
@@ -323,8 +323,8 @@ def _confirmed(r_peaks: NDArray[np.int64], signal: NDArray[np.float32]) -> NDArr
 def _filter_whole(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     """Filter a record up to its ends; beyond them it is continued by its point reflection at the first and last sample.
 
-    A stream has no samples outside the record: it repeats the first value before it, and gives no beat whose window lacks
-    samples at the end.  The published protocol has such beats; 34 of them are normal.
+    A stream has no samples outside the record: it repeats the first value before it, and gives no beat whose window
+    lacks samples at the end.  The published protocol has such beats; 34 of them are normal.
     """
     half = windows.FILTER_HALF
     head = 2 * signal[:, :1] - signal[:, half:0:-1]

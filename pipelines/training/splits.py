@@ -1,9 +1,9 @@
 """A user's own split of a data set: which beats train a model, which calibrate its score, and which test it.
 
 Parts are named in a file or drawn at random, by record, by patient or by beat.  The normal beats of the training part
-train, except the held-out beats, which calibrate the score.  The held-out beats are those of the part ``validation``; if
-no part has this name, they are a tenth of the training part, or more tenths if these are too few.  Abnormal beats are
-used in ``test`` only.  The splits of published protocols are in :mod:`ecgmon.pipelines.training.mitdb`.
+train, except the held-out beats, which calibrate the score.  The held-out beats are those of the part ``validation``;
+if no part has this name, they are a tenth of the training part, or more tenths if these are too few.  Abnormal beats
+are used in ``test`` only.  The splits of published protocols are in :mod:`ecgmon.pipelines.training.mitdb`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HELD_OUT_TENTH: Final = 0
 """Random tenth of the beats that never trains."""
 
 HELD_OUT_BEATS: Final = 1500
-"""Smallest number of normal beats to hold out, in whole tenths: a table of the score needs 1000 with complete evidence."""
+"""Normal beats to hold out at least, in whole tenths: a table of the score needs 1000 with complete evidence."""
 
 MOST_TENTHS: Final = 5
 """Largest number of tenths of the normal beats to hold out."""

@@ -41,7 +41,8 @@ class Fitted:
     training : Training
         Finished or stopped.
     raw : dict or None
-        How well A(x) separates the classes of the test beats; None if the training is not finished or has no test beats.
+        How well A(x) separates the classes of the test beats; None if the training is not finished or has no test
+        beats.
     """
 
     training: Training

@@ -167,7 +167,7 @@ def test_what_is_not_known_yet_is_not_made_up() -> None:
     assert np.isfinite(column(evidence, "own_qrs")[LEAST_BEATS:]).all()
     assert np.isnan(column(evidence, "late_run")[:5]).all()
     assert np.isnan(column(evidence, "own_qrs_2")).all()
-    assert np.isfinite(column(evidence, "error")).all()
+    assert np.isfinite(column(evidence, "log_ax")).all()
 
 
 def test_a_stretch_without_rhythm_is_passed_over() -> None:

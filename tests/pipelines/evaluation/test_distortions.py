@@ -39,7 +39,7 @@ def wave(peak: float, width: float, height: float) -> NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def beats() -> NDArray[np.float32]:
-    """Synthetic normal beats in mV, (40, 2, 320): P at -0.16 s, QRS, T at 0.28 s; the second lead inverted, half as high."""
+    """Synthetic normal beats in mV, (40, 2, 320): P at -0.16 s, QRS, T at 0.28 s; second lead -0.5 times the first."""
     random = np.random.default_rng(0)
     beat = wave(-0.16, 0.025, 0.15) + wave(0, 0.015, 1.2) + wave(0.28, 0.05, 0.3)
     noisy = beat + 0.005 * random.standard_normal((40, LENGTH))

@@ -48,7 +48,7 @@ def test_an_interrupted_plan_is_resumed(beats: Dataset, runs: tuple[Run, Run], t
     assert [path.parent.name for path in tmp_path.glob("*/finished.json")] == ["teacher"]
     trained: list[tuple[str, int]] = []
 
-    def note(run: Run, done: int, steps: int, terms: dict[str, float]) -> bool:  # noqa: ARG001 - the signature of the callback
+    def note(run: Run, done: int, steps: int, terms: dict[str, float]) -> bool:  # noqa: ARG001 - a callback
         trained.append((run.name, done))
         return True
 
