@@ -98,7 +98,7 @@ class Model:
         taken, flat = self._taken(windows)
         with self.running() as scorer:
             _, scaled = scorer.reconstruct(taken)
-        # the scorer replaced a window with a value that is not finite by zeros: its minimum or maximum marks the result
+        taken[~np.isfinite(taken).all(axis=(1, 2))] = np.nan  # the scorer replaced these windows by zeros
         low, high = taken.min(axis=-1, keepdims=True), taken.max(axis=-1, keepdims=True)
         in_mv: NDArray[np.float32] = low + (scaled + np.float32(1)) * ((high - low) / np.float32(2))
         return in_mv[:, 0] if flat else in_mv
@@ -141,7 +141,7 @@ class Model:
             yield self._scorer
 
     def _taken(self, windows: ArrayLike) -> tuple[NDArray[np.float32], bool]:
-        """Select the leads that the model uses; also return whether the windows had no axis for leads."""
+        """Copy the leads that the model uses; also return whether the windows had no axis for leads."""
         from ecgmon.models.inference.reconstruction import ScoringError
 
         given = np.asarray(windows, np.float32)
@@ -152,7 +152,7 @@ class Model:
                 f"the windows have shape {given.shape}; expected (n, {self.leads} or more leads, {LENGTH})"
                 + (f" or (n, {LENGTH})" if self.leads == 1 else "")
             )
-        return np.ascontiguousarray(whole[:, : self.leads]), flat
+        return np.array(whole[:, : self.leads], order="C"), flat
 
     @contextmanager
     def _one_thread(self) -> Iterator[None]:

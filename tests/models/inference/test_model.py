@@ -39,10 +39,13 @@ def test_a_reconstruction_is_in_millivolts_and_its_error_is_ax(beats: ecgmon.Bea
     assert np.array_equal(flat, made[:, 0])
 
 
-def test_a_window_with_a_missing_sample_gets_nan_and_does_not_affect_others(beats: ecgmon.Beats) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_window_with_a_value_that_is_not_finite_gets_nan_and_does_not_affect_others(
+    beats: ecgmon.Beats, value: float
+) -> None:
     model = ecgmon.load_model()
     damaged = beats.windows.copy()
-    damaged[3, 0, 100] = np.nan
+    damaged[3, 0, 100] = value
     ax = model.anomaly_score(damaged)
     assert np.isnan(ax).nonzero()[0].tolist() == [3]
     assert np.array_equal(np.delete(ax, 3), np.delete(model.anomaly_score(beats.windows), 3))
