@@ -1,4 +1,4 @@
-"""Every example in a docstring, and on a page of the documentation, does what it shows."""
+"""Every example in a docstring and on a page of the documentation gives the output that it shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class Finder(doctest.DocTestFinder):
-    """Finds those of classes, too, that bear a public name in place of their module's."""
+    """Also finds the docstrings of classes whose ``__module__`` is a public name."""
 
     def _from_module(self, module: ModuleType, object: object) -> bool:  # noqa: A002 - doctest's name
         own: bool = super()._from_module(module, object)  # type: ignore[misc]
@@ -42,7 +42,7 @@ def examples() -> list[doctest.DocTest]:
 
 
 def pages() -> list[doctest.DocTest]:
-    """Take each page with examples as one."""
+    """Make one test of each page with examples."""
     candidates = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
     files = [page for page in candidates if ">>>" in page.read_text(encoding="utf-8")]
     names = [str(page.relative_to(CHECKOUT)) for page in files]
@@ -55,7 +55,7 @@ def pages() -> list[doctest.DocTest]:
 @pytest.mark.parametrize("test", [*examples(), *pages()], ids=lambda test: test.name)
 def test_example(test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said: list[str] = []
-    result = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=said.append)
-    assert result.failed == 0, "".join(said)
+    output: list[str] = []
+    result = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=output.append)
+    assert result.failed == 0, "".join(output)
     assert result.attempted > 0

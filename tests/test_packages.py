@@ -1,4 +1,4 @@
-"""What is installed is all that there is: a checkout that runs from its own folder would not miss a package."""
+"""Every package is installed. Tests in a checkout do not notice a missing one, because they run from its folder."""
 
 from __future__ import annotations
 

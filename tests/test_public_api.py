@@ -1,4 +1,4 @@
-"""What ``import ecgmon`` promises: which names, at what cost, and that they are what a user sees."""
+"""The public API of ``import ecgmon``: its names, its import time, and the module names that users see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_these_names_are_public() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_every_public_name_exists_is_documented_and_says_where_it_is_public(module: ModuleType) -> None:
+def test_every_public_name_exists_is_documented_and_names_its_public_module(module: ModuleType) -> None:
     assert module.__all__ == sorted(module.__all__)
     for name in module.__all__:
         found = getattr(module, name)
@@ -66,7 +66,7 @@ def test_every_public_name_exists_is_documented_and_says_where_it_is_public(modu
 
 
 @pytest.mark.parametrize("module", [ecgmon, ecgmon.errors], ids=lambda module: module.__name__)
-def test_type_checkers_see_the_names_from_where_they_are_imported(module: ModuleType) -> None:
+def test_type_checkers_and_lazy_imports_see_the_same_names(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text())
     (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
@@ -76,12 +76,12 @@ def test_type_checkers_see_the_names_from_where_they_are_imported(module: Module
         assert getattr(__import__(origin, fromlist=[name]), name) is getattr(module, name)
 
 
-def test_a_name_that_does_not_exist_is_said_in_the_usual_way() -> None:
+def test_an_unknown_name_raises_the_usual_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'ecgmon' has no attribute 'scores'"):
         ecgmon.scores  # noqa: B018
 
 
-def test_importing_takes_no_time_and_no_large_package() -> None:
+def test_importing_ecgmon_is_fast_and_loads_no_large_package() -> None:
     code = (
         "import time; began = time.perf_counter(); import ecgmon; took = time.perf_counter() - began\n"
         "import sys; print(took, *{'torch', 'numba', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"
