@@ -311,7 +311,7 @@ def test_an_upgrade_keeps_configuration_and_state_and_a_failed_one_changes_nothi
     for wrong in (lambda: machine.install(packages="/nowhere"), lambda: machine.install(packages="/tmp")):
         failed = wrong()
         assert failed.returncode != 0
-        assert "what was there is as it was" in failed.stderr
+        assert "nothing was changed" in failed.stderr
         assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG + "[nonsense]\n")
     assert "cannot use /etc/ecgmon/ecgmon.toml" in machine.install().stderr
