@@ -5,7 +5,7 @@
 >>> scores
 <ecgmon.Scores: 503 beats in 300 s of lead MLII at 360 Hz, 72 anomalous, 8 alerts>
 
-Names are imported when they are first used, so that ``import ecgmon`` takes no time.
+Names are imported when they are first used, so ``import ecgmon`` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of a module that are imported when they are first used (PEP 562)."""
+"""Lazy imports: names of a module that are imported when they are first used (PEP 562)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def lazily(module: str, origins: Mapping[str, tuple[str, ...]]) -> tuple[Callabl
     module : str
         Its name.
     origins : mapping of str to tuple of str
-        By module, the names that come from there; no names: the module itself, by the last part of its name.
+        The names to import from each module.  Without names, the module itself is imported, under the last part of
+        its name.
     """
     origin = {name: source for source, names in origins.items() for name in names}
     modules = {source.rpartition(".")[2]: source for source, names in origins.items() if not names}

@@ -1,4 +1,4 @@
-"""What can go wrong: ecgmon's own exceptions, by the names that a traceback shows.
+"""The exceptions of ecgmon, under the names that a traceback shows.
 
 Every message says in one line what was wrong, what was expected and what to do.
 """

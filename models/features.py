@@ -12,8 +12,8 @@ import numpy as np
 from ecgmon.models import windows
 
 NAMES: Final = (
-    "error",
-    "error_qrs",
+    "log_ax",
+    "log_ax_qrs",
     "early",
     "fast",
     "late_run",
@@ -25,6 +25,9 @@ NAMES: Final = (
     "own_p_2",
 )
 """The features, in the order of the columns of :attr:`Evidence.features`."""
+
+STORED_NAMES: Final = tuple({"log_ax": "error", "log_ax_qrs": "error_qrs"}.get(name, name) for name in NAMES)
+"""The names of the same features in a checkpoint, which are those of the first release."""
 
 RHYTHM: Final = ("early", "fast", "late_run", "spread", "jump")
 OWN: Final = ("own_qrs", "own_p")
@@ -59,7 +62,7 @@ QRS_TICKS: Final = np.arange(118, 172, 2)
 """Ticks of a window around the QRS complex: 61 ms before the R peak to 83 ms after it, every 6 ms."""
 
 AX_TICKS: Final = slice(122, 168)
-"""Ticks over which ``error_qrs`` is the mean."""
+"""Ticks over which ``log_ax_qrs`` has the mean error."""
 
 OUTLINE_TICKS: Final = slice(0, windows.LENGTH, 4)
 """Ticks that :attr:`Evidence.outline` keeps of a window: 90 Hz holds the pass band's 45."""

@@ -88,7 +88,7 @@ def convolve(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float
 
 
 def filter_raw(raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Band-pass stretches of signal, keeping only what is exact.
+    """Band-pass stretches of signal; only outputs with all their inputs are kept.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Every example in a docstring and on a page of the documentation gives the output that it shows."""
+"""Every example in a docstring or on a page of the documentation gives the output that it shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class Finder(doctest.DocTestFinder):
-    """Also finds the docstrings of classes whose ``__module__`` is a public name."""
+    """Also finds the examples of classes that have a public module as ``__module__``."""
 
     def _from_module(self, module: ModuleType, object: object) -> bool:  # noqa: A002 - doctest's name
         own: bool = super()._from_module(module, object)  # type: ignore[misc]
@@ -29,7 +29,7 @@ class Finder(doctest.DocTestFinder):
 
 
 def examples() -> list[doctest.DocTest]:
-    """Find every docstring with examples, once."""
+    """Return a test for every docstring with examples, without duplicates."""
     found: dict[tuple[str | None, str], doctest.DocTest] = {}
     for module in pkgutil.walk_packages(ecgmon.__path__, "ecgmon."):
         spec = importlib.util.find_spec(module.name)
@@ -42,7 +42,7 @@ def examples() -> list[doctest.DocTest]:
 
 
 def pages() -> list[doctest.DocTest]:
-    """Make one test of each page with examples."""
+    """Return a test for every page with examples."""
     candidates = sorted([CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")])
     files = [page for page in candidates if ">>>" in page.read_text(encoding="utf-8")]
     names = [str(page.relative_to(CHECKOUT)) for page in files]

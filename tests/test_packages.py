@@ -1,4 +1,4 @@
-"""Every package is installed. Tests in a checkout do not notice a missing one, because they run from its folder."""
+"""Every package is installed.  Other tests run from the checkout, where a missing package has no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public API of ``import ecgmon``: its names, its import time, and the module names that users see."""
+"""The public names of ``import ecgmon``, the cost of the import, and how the names are shown to users."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_these_names_are_public() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_every_public_name_exists_is_documented_and_names_its_public_module(module: ModuleType) -> None:
+def test_every_public_name_exists_and_is_documented_and_names_its_public_module(module: ModuleType) -> None:
     assert module.__all__ == sorted(module.__all__)
     for name in module.__all__:
         found = getattr(module, name)
@@ -66,7 +66,7 @@ def test_every_public_name_exists_is_documented_and_names_its_public_module(modu
 
 
 @pytest.mark.parametrize("module", [ecgmon, ecgmon.errors], ids=lambda module: module.__name__)
-def test_type_checkers_and_lazy_imports_see_the_same_names(module: ModuleType) -> None:
+def test_type_checkers_see_the_names_in_the_modules_that_are_imported(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text())
     (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
     imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
@@ -76,12 +76,12 @@ def test_type_checkers_and_lazy_imports_see_the_same_names(module: ModuleType) -
         assert getattr(__import__(origin, fromlist=[name]), name) is getattr(module, name)
 
 
-def test_an_unknown_name_raises_the_usual_attribute_error() -> None:
+def test_an_unknown_name_raises_the_usual_error() -> None:
     with pytest.raises(AttributeError, match="module 'ecgmon' has no attribute 'scores'"):
         ecgmon.scores  # noqa: B018
 
 
-def test_importing_ecgmon_is_fast_and_loads_no_large_package() -> None:
+def test_importing_is_fast_and_loads_no_large_package() -> None:
     code = (
         "import time; began = time.perf_counter(); import ecgmon; took = time.perf_counter() - began\n"
         "import sys; print(took, *{'torch', 'numba', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))"

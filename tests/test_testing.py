@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_signal_has_the_listed_beats() -> None:
+def test_the_signal_has_the_known_beats() -> None:
     ecg = synthetic_ecg(30, 500, noise=0, wander=0, ectopic=[10])
     for peak, symbol in zip(ecg.r_peaks[:-1], ecg.symbols[:-1], strict=True):
         near = ecg.signal[round((peak - 0.2) * 500) : round((peak + 0.2) * 500), 0]
@@ -25,7 +25,7 @@ def test_the_signal_has_the_listed_beats() -> None:
     assert rr[10] > 1.25 * rr[8]
 
 
-def test_rate_noise_and_gaps_follow_the_arguments() -> None:
+def test_rate_noise_and_gaps_are_as_given() -> None:
     ecg = synthetic_ecg(60, 250, rate=120, noise=0.1, leads=1, gaps=[(10, 12)])
     assert ecg.signal.shape == (15000, 1)
     assert len(ecg.r_peaks) == pytest.approx(119, abs=3)
@@ -37,12 +37,12 @@ def test_rate_noise_and_gaps_follow_the_arguments() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": 0}, {"fs": 10}, {"rate": -1}, {"leads": 13}, {"noise": -1}])
-def test_invalid_arguments_are_refused(wrong: dict[str, Any]) -> None:
+def test_wrong_arguments_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         synthetic_ecg(**wrong)
 
 
-def test_a_synthetic_ecg_can_be_written_as_a_record_with_annotations(ecg: SyntheticECG, ecg_record: Path) -> None:
+def test_it_can_be_written_as_a_record_with_annotations(ecg: SyntheticECG, ecg_record: Path) -> None:
     import wfdb
 
     record, annotations = wfdb.rdrecord(str(ecg_record)), wfdb.rdann(str(ecg_record), "atr")
@@ -51,7 +51,7 @@ def test_a_synthetic_ecg_can_be_written_as_a_record_with_annotations(ecg: Synthe
     assert record.sig_name == ["MLII", "V1"]
 
 
-def test_a_user_can_ask_for_the_fixtures(pytester: pytest.Pytester) -> None:
+def test_a_user_can_load_the_fixtures(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["ecgmon.testing.fixtures"]')
     pytester.makepyfile(
         """

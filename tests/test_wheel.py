@@ -1,4 +1,4 @@
-"""The wheel holds one import package, which works beside other packages in the user's folder."""
+"""The wheel holds one import package, which also works in a folder with another package ``models``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ except ecgmon.errors.CheckpointError as error:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy, so that the build leaves no files in the checkout."""
+    """Build the wheel from a copy, so that the checkout stays unchanged."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in ("ecgmon", "models", "monitor", "pipelines"):
         shutil.copytree(CHECKOUT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -45,7 +45,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_is_small_and_holds_one_package_with_all_code_and_the_default_weights(wheel: Path) -> None:
+def test_the_wheel_is_small_and_holds_one_import_package_with_all_code_and_the_default_weights(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
     assert wheel.stat().st_size < LARGEST
@@ -61,13 +61,13 @@ def test_the_wheel_is_small_and_holds_one_package_with_all_code_and_the_default_
     assert {name for name in others if "weights" in name} == {"ecgmon/models/weights/default.safetensors"}
 
 
-def test_the_wheel_works_in_a_folder_with_another_package_named_models(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_folder_with_another_package_models(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # the dependencies of this environment, without its ecgmon: a path file comes after the installed packages
+    # the dependencies of this environment; its ecgmon is not used, because path files come after installed packages
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     own = tmp_path / "notebooks"
     (own / "models").mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""For tests of programs that use ecgmon: an ECG of which the truth is known, and stores of it.
+"""For tests of programs that use ecgmon: synthetic ECGs whose beats are known, and stores of them.
 
-The fixtures of :mod:`ecgmon.testing.fixtures` are there for every test of a folder whose ``conftest.py`` says::
+To use the fixtures of :mod:`ecgmon.testing.fixtures` in a folder of tests, write in its ``conftest.py``::
 
     pytest_plugins = ["ecgmon.testing.fixtures"]
 """

@@ -1,4 +1,4 @@
-"""Made-up evidence, for tests of scores that need no beats."""
+"""Synthetic evidence, for tests of scores without beats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecgmon.models.score.evidence import Evidence
 
 
 def normal_beats(n: int, seed: int) -> Evidence:
-    """Made-up features of normal beats that go together to some degree, and outlines of two kinds."""
+    """Make features of normal beats, which are partly correlated, and outlines of two kinds."""
     random = np.random.default_rng(seed)
     mixing = np.random.default_rng(0).standard_normal((len(NAMES), len(NAMES))) / 4 + np.eye(len(NAMES))
     features = random.standard_normal((n, len(NAMES))) @ mixing

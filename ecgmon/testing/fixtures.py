@@ -1,4 +1,4 @@
-"""Fixtures for pytest: ``pytest_plugins = ["ecgmon.testing.fixtures"]`` in a ``conftest.py`` makes them known."""
+"""Fixtures for pytest: ``pytest_plugins = ["ecgmon.testing.fixtures"]`` in a ``conftest.py`` loads them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def ecg() -> SyntheticECG:
 
 @pytest.fixture(scope="session")
 def ecg_record(ecg: SyntheticECG, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write the same as a WFDB record with annotations; give its path without suffix."""
+    """Write the ECG of :func:`ecg` as a WFDB record with annotations; return its path without suffix."""
     return ecg.write(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="session")
 def ecg_state(ecg: SyntheticECG, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Store the same as the stream ``synthetic``; give the state folder."""
+    """Store the ECG of :func:`ecg` as the stream ``synthetic``; return the state folder."""
     return store_of(ecg, tmp_path_factory.mktemp("ecgmon") / "state")

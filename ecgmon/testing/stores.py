@@ -1,4 +1,4 @@
-"""A store as a daemon leaves it, made without one."""
+"""Stores like those of a daemon, made without a daemon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def store_of(ecg: SyntheticECG, folder: Path | str, *, stream: str = "synthetic"
     ----------
     ecg : SyntheticECG
     folder : Path or str
-        State folder; made if need be.
+        State folder; created if missing.
     stream : str
         Id of the stream.
 

@@ -1,4 +1,4 @@
-"""An ECG made so that the truth is known: P, QRS and T bells on a wandering baseline with noise."""
+"""Synthetic ECGs whose beats are known: Gaussian P, QRS and T waves on a wandering baseline, with noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LEADS: Final = ("MLII", "V1", "V2", "V3", "V4", "V5", "V6", "I", "III", "aVR", "aVL", "aVF")
 """Names of the leads that can be made."""
 
-_LEAST_FS: Final = 50.0  # the R wave is some 30 ms wide
+_MIN_FS: Final = 50.0  # the R wave is about 30 ms wide
 
 # (offset from the R peak in s, height in mV, standard deviation in s); P and T move with the RR interval
 _P: Final = (-0.17, 0.12, 0.02)
@@ -25,14 +25,14 @@ _T: Final = (0.26, 0.25, 0.045)
 _VENTRICULAR: Final = ((0.0, 1.5, 0.035), (0.09, -0.5, 0.04), (0.3, -0.35, 0.06))
 
 _LAST_LEAD: Final = 0.6  # height of the waves in it, as a share of those in the first
-_EARLY: Final = 0.6  # RR interval of a ventricular beat, as a share of the usual one; a pause makes up for it
+_EARLY: Final = 0.6  # RR interval of a ventricular beat, as a share of the usual one; the next is longer by the rest
 _FIRST: Final = 0.6  # s to the first R peak
 _WANDER_HZ: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SyntheticECG:
-    """A synthetic ECG with the truth about it.
+    """A synthetic ECG with its true beats.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class SyntheticECG:
         Returns
         -------
         Path
-            The record without suffix, as every function of ecgmon takes it.
+            The record without suffix, as every function of ecgmon accepts it.
         """
         from pathlib import Path
 
@@ -112,7 +112,7 @@ def synthetic_ecg(
     r_peaks: ArrayLike | None = None,
     seed: int = 0,
 ) -> SyntheticECG:
-    """Make an ECG of which the truth is known.
+    """Make a synthetic ECG whose beats are known.
 
     Parameters
     ----------
@@ -123,22 +123,22 @@ def synthetic_ecg(
     rate : float
         Heart rate in beats per minute.
     leads : int
-        1 to 12, named as in :data:`LEADS`; ecgmon looks at two.
+        1 to 12, named as in :data:`LEADS`; ecgmon uses two.
     variability : float
         Standard deviation of the RR intervals, as a share of their mean.
     noise : float
         Standard deviation of white noise in mV.
     wander : float
-        Amplitude of the baseline's wander in mV.
+        Amplitude of the baseline wander in mV.
     ectopic : sequence of int
-        Numbers of the beats, from 1, that are premature and ventricular: wide and tall, without a P wave, with a pause
-        after them.
+        Numbers of the beats (counted from 0; use 1 or higher) that are premature and ventricular: wide and tall,
+        without a P wave, with a pause after them.
     gaps : sequence of (float, float)
-        From where to where there is no signal, in s: NaN.
+        Beginning and end of each range without signal (NaN), in s.
     r_peaks : array_like of float, shape (beats,), optional
-        R peaks in s, in place of those that follow from ``rate`` and ``variability``.
+        R peaks in s, instead of those from ``rate`` and ``variability``.
     seed : int
-        Decides intervals and noise.
+        Seed of the intervals and the noise.
 
     Returns
     -------
@@ -161,11 +161,11 @@ def synthetic_ecg(
     'NNNNNVNNNNNN'
     """
     if not (
-        seconds > 0 and rate > 0 and fs >= _LEAST_FS and 1 <= leads <= len(LEADS) and noise >= 0 and variability >= 0
+        seconds > 0 and rate > 0 and fs >= _MIN_FS and 1 <= leads <= len(LEADS) and noise >= 0 and variability >= 0
     ):
         raise ValueError(
             f"cannot make {seconds} s at {fs} Hz, {rate} beats/min, {leads} leads, noise {noise} and variability {variability}: "
-            f"expected seconds, rate > 0, fs >= {_LEAST_FS:g}, 1 to {len(LEADS)} leads, noise and variability >= 0"
+            f"expected seconds, rate > 0, fs >= {_MIN_FS:g}, 1 to {len(LEADS)} leads, noise and variability >= 0"
         )
     random = np.random.default_rng(seed)
     ventricular = set(ectopic)
@@ -191,7 +191,7 @@ def synthetic_ecg(
 
 
 def _normal(interval: float) -> tuple[tuple[float, float, float], ...]:
-    """Waves of a normal beat; the time from the QRS complex to the T wave goes with the root of the RR interval (Bazett)."""
+    """Waves of a normal beat; the time from the QRS complex to the T wave scales with the root of RR (Bazett)."""
     root = float(np.sqrt(np.clip(interval, 0.25, 1.5)))
     return ((_P[0] * root, *_P[1:]), *_QRS, (_T[0] * root, *_T[1:]))
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ecgmon.models.inference import passband
 from ecgmon.models.inference.device import check_device
 from ecgmon.models.inference.gpu import Resident
+from ecgmon.models.inference.packed import packed
 from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
@@ -177,7 +178,7 @@ def _forms(device: str, generator: Any) -> dict[str, _Scoring | str]:  # noqa: A
     attempt("fused", lambda: network)
     if device == "cpu" and generator.shape.architecture == "dense":
         attempt("sampled", lambda: _sampled(network, leads))
-        attempt("packed", lambda: _packed(network))
+        attempt("packed", lambda: packed(network))
     attempt("traced", lambda: _traced(network, example))
     attempt("compiled", lambda: torch.compile(network, dynamic=True))
     if device == "cpu":
@@ -213,26 +214,6 @@ def _sampled(network: torch.nn.Sequential, leads: int) -> Callable[[Tensor], Ten
     """Give the deployed form of a dense network without the whole network behind it, which some windows need."""
     made = Sampled(network, leads)
     return lambda x: made(x)[0]
-
-
-def _packed(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Put the weights in oneDNN's own order, with the leaky ReLU taken while a product is at hand."""
-    nn, ops = torch.nn, torch.ops.mkldnn
-    steps: list[tuple[Tensor, Tensor | None, str, list[float]]] = []
-    for layer in network:
-        if isinstance(layer, nn.Linear):
-            bias = None if layer.bias is None else layer.bias.detach()
-            steps.append((ops._reorder_linear_weight(layer.weight.detach(), None), bias, "none", []))  # noqa: SLF001
-        elif isinstance(layer, nn.LeakyReLU):
-            steps[-1] = (*steps[-1][:2], "leaky_relu", [layer.negative_slope])
-
-    def run(x: Tensor) -> Tensor:
-        h = x.flatten(1)
-        for weight, bias, activation, slope in steps:
-            h = ops._linear_pointwise(h, weight, bias, activation, slope, "")  # noqa: SLF001
-        return h.view_as(x)
-
-    return run
 
 
 def _cast(network: torch.nn.Module, kind: torch.dtype) -> Callable[[Tensor], Tensor]:

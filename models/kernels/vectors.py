@@ -1,4 +1,4 @@
-"""Vector registers for loops that are written instruction by instruction: what numba's compiler has no words for."""
+"""Vector registers for loops that are written as LLVM instructions, which numba cannot generate from Python."""
 
 from __future__ import annotations
 

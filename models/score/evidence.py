@@ -4,20 +4,20 @@ A(x) says how much a beat differs from all normal beats.  It does not say that a
 patient, or that it came early, and both are typical of a premature beat.  A bounded
 :class:`ecgmon.models.score.history.History` of the stream measures that, from earlier beats only.  These are the features:
 
-=========  ===========================================================================================
-error      log of A(x)
-error_qrs  log of the squared error over the ticks of the QRS complex
-early      -log of ``rr_ratio``: how much earlier than the mean of the intervals before
-fast       -log of the RR interval in seconds
-late_run   log of the ninetieth percentile of the last 32 intervals over this one: a run of early beats
-           draws the mean along, the percentile hardly
-spread     log of the standard deviation of the log of the last 17 intervals, this one included
-jump       mean absolute difference of successive log intervals over the last 3, this one included
-own_qrs    log of how far the QRS complex is from those of the stream's last 64 beats
-own_p      the same of the stretch before the QRS complex, where the P wave is
-own_qrs_2  ``own_qrs`` on the second lead
-own_p_2    ``own_p`` on the second lead
-=========  ===========================================================================================
+==========  ===========================================================================================
+log_ax      log of A(x)
+log_ax_qrs  log of the squared error over the ticks of the QRS complex
+early       -log of ``rr_ratio``: how much earlier than the mean of the intervals before
+fast        -log of the RR interval in seconds
+late_run    log of the ninetieth percentile of the last 32 intervals over this one: a run of early beats
+            draws the mean along, the percentile hardly
+spread      log of the standard deviation of the log of the last 17 intervals, this one included
+jump        mean absolute difference of successive log intervals over the last 3, this one included
+own_qrs     log of how far the QRS complex is from those of the stream's last 64 beats
+own_p       the same of the stretch before the QRS complex, where the P wave is
+own_qrs_2   ``own_qrs`` on the second lead
+own_p_2     ``own_p`` on the second lead
+==========  ===========================================================================================
 
 In all but ``spread`` and ``jump``, a higher value is more abnormal.  No label takes part in them.  A feature that is not
 known is NaN: a comparison needs some earlier beats, and a lead without signal under this beat cannot be compared.
@@ -90,7 +90,7 @@ class Evidence:
 
 
 def log_ax(ax: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Turn A(x), or the mean over some ticks, into the features ``error`` and ``error_qrs``; same shape."""
+    """Turn A(x), or the mean over some ticks, into the features ``log_ax`` and ``log_ax_qrs``; same shape."""
     return log(ax.astype(np.float32) + np.float32(_LEAST_ERROR))
 
 
@@ -103,6 +103,6 @@ def log(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ax_features(ax: NDArray[np.float32], ticks: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Find ``error`` and ``error_qrs``, shape (n, 2), from A(x) and the squared error at :data:`AX_TICKS`."""
+    """Find ``log_ax`` and ``log_ax_qrs``, shape (n, 2), from A(x) and the squared error at :data:`AX_TICKS`."""
     of_qrs = ticks.astype(np.float32).mean(axis=1)
     return log_ax(np.stack([ax, of_qrs], axis=1))

@@ -72,7 +72,7 @@ def fit_score(
         )
     if patients is None or unseen is None:
         first = np.arange(len(everything)) < len(train)
-        rounds, own_ax = [(first, ~first)], columns_of(everything, ("error",))[:, 0]
+        rounds, own_ax = [(first, ~first)], columns_of(everything, ("log_ax",))[:, 0]
     else:
         if not len(patients) == len(unseen) == len(everything):
             raise ScoreError(

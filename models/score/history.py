@@ -40,7 +40,7 @@ _OWN: Final = NAMES.index("own_qrs")
 
 
 def row_type(leads: int) -> np.dtype[np.void]:
-    """Layout of what a history keeps of one beat, little-endian, as a store has it.
+    """Layout of one remembered beat, little-endian, as in the store.
 
     ``rr`` is the RR interval in seconds, NaN where not known; ``span`` the range of each lead's
     window in mV; ``shape`` the ticks :data:`P_TICKS` and :data:`QRS_TICKS` of each lead in mV, the mean of
@@ -114,15 +114,15 @@ class History:
         rr: NDArray[np.float32],
         rr_ratio: NDArray[np.float32],
     ) -> tuple[Evidence, list[bytes]]:
-        """Take the stream's next beats, in order: :func:`observe` of this history alone."""
+        """Add the stream's next beats, in order, and return their evidence: :func:`observe` of one history."""
         return observe([self], [len(windows_mv)], [windows_mv], ax, [ticks], rr, rr_ratio)
 
     def keep(self) -> None:
-        """Keep the beats observed last for good; what :meth:`forget` would need is let go of."""
+        """Keep the beats observed last, and free what :meth:`forget` would need."""
         self._written_over = None
 
     def forget(self) -> None:
-        """Go back to before the beats that were observed last, unless they were kept or forgotten already."""
+        """Return to the state before the last observed beats, unless they were already kept or forgotten."""
         if self._written_over is not None:
             put_back(self._memory, self._written_over)
             self._written_over = None
@@ -134,7 +134,7 @@ class History:
 
 
 def _rows(kept: Kept) -> list[bytes]:
-    """Give what a store keeps of each beat."""
+    """Return each beat in the form of the store."""
     rows = np.empty(len(kept.rr), row_type(kept.span.shape[1]))
     rows["rr"], rows["span"], rows["shape"] = kept.rr, kept.span, kept.shapes.view("<f2")
     stored, size = rows.tobytes(), rows.itemsize
@@ -266,7 +266,7 @@ def _own(compared: Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def warm_up() -> None:
-    """Have what is compiled ready before the first beat comes: the first time on a machine that takes seconds."""
+    """Compile the loops before the first beat arrives; the first compilation on a machine takes seconds."""
     one = np.zeros(1, np.float32)
     history = History(1)
     history.observe(

@@ -1,7 +1,7 @@
 """How a beat is scored by what is known of it: sets of features, and the scores that are combined for each.
 
-:mod:`ecgmon.models.score.score` explains the method.  The keys of the stored form (``surprise``, ``joint``, ``alone``) are
-those of the first release.
+:mod:`ecgmon.models.score.score` explains the method.  The keys of the stored form (``surprise``, ``joint``, ``alone``) and
+the names of features in it are those of the first release.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ecgmon.models.features import NAMES, OWN, OWN_2, RHYTHM
+from ecgmon.models.features import NAMES, OWN, OWN_2, RHYTHM, STORED_NAMES
 from ecgmon.models.score.calibration import Table
 from ecgmon.models.score.normalizing_flow import Density
 
@@ -60,7 +60,7 @@ class FeatureSet:
 
 
 _RHYTHM: Final = tuple(name for name in RHYTHM if name != "fast")
-_ERROR: Final = ("error", "error_qrs")
+_AX: Final = ("log_ax", "log_ax_qrs")
 
 # For other patients, A(x) stays out of the density: the generator was trained on the patients that the density is fitted to, and
 # reconstructs them better.  The heart rate stays out because it is the patient's own, the second lead because it differs between
@@ -68,14 +68,14 @@ _ERROR: Final = ("error", "error_qrs")
 FEATURE_SETS: Final = (
     FeatureSet(
         "two leads",
-        ("error", "early", "spread", *OWN, "own_qrs_2"),
-        (*_ERROR, "fast", *_RHYTHM, *OWN, *OWN_2),
+        ("log_ax", "early", "spread", *OWN, "own_qrs_2"),
+        (*_AX, "fast", *_RHYTHM, *OWN, *OWN_2),
         (*_RHYTHM, *OWN),
     ),
-    FeatureSet("one lead", ("error", "early", "spread", *OWN), (*_ERROR, "fast", *_RHYTHM, *OWN), (*_RHYTHM, *OWN)),
-    FeatureSet("no rhythm", ("error", *OWN)),
-    FeatureSet("no own beats", ("error", "early", "spread")),
-    FeatureSet("reconstruction", ("error",)),
+    FeatureSet("one lead", ("log_ax", "early", "spread", *OWN), (*_AX, "fast", *_RHYTHM, *OWN), (*_RHYTHM, *OWN)),
+    FeatureSet("no rhythm", ("log_ax", *OWN)),
+    FeatureSet("no own beats", ("log_ax", "early", "spread")),
+    FeatureSet("reconstruction", ("log_ax",)),
 )
 """Sets of features, best first.  A beat is scored by the first set of which it has all features."""
 
@@ -115,7 +115,7 @@ class JointScore:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the density as plain lists, strings and numbers."""
         return {
-            "names": list(self.names),
+            "names": list(_stored(self.names)),
             "surprise": self.score.to_dict(),
             "weight": self.weight,
             "both": self.both.to_dict(),
@@ -125,11 +125,12 @@ class JointScore:
     @classmethod
     def restore(cls, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Make it from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
-        names, density = tuple(plain["names"]), Density.from_arrays(arrays)
-        if not set(names) <= set(NAMES) or len(names) != len(density.mean):
+        stored, density = tuple(plain["names"]), Density.from_arrays(arrays)
+        if not set(stored) <= set(STORED_NAMES) or len(stored) != len(density.mean):
             raise ScoreError(
-                f"a density of {len(density.mean)} features has the names {names}; expected names among {NAMES}"
+                f"a density of {len(density.mean)} features has the names {stored}; expected names among {STORED_NAMES}"
             )
+        names = tuple(NAMES[STORED_NAMES.index(name)] for name in stored)
         weight = float(plain["weight"])
         if not 0 < weight < np.inf:
             raise ScoreError(f"the density has the weight {weight}; expected a positive number")
@@ -155,7 +156,7 @@ class AxScore:
 
     def add(self, score: NDArray[np.float64], evidence: Evidence) -> NDArray[np.float64]:
         """Combine other scores, shape (n,), with that of A(x)."""
-        return self.either(_higher(score, self.score, columns_of(evidence, ("error",))[:, 0]))
+        return self.either(_higher(score, self.score, columns_of(evidence, ("log_ax",))[:, 0]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return both tables as plain lists."""
@@ -209,8 +210,8 @@ class Part:
     def to_dict(self, known: FeatureSet) -> dict[str, Any]:
         """Return all but the density as plain lists, strings and numbers."""
         plain: dict[str, Any] = {
-            "mean": dict(zip(known.added, self.mean.tolist(), strict=True)),
-            "scale": dict(zip(known.added, self.scale.tolist(), strict=True)),
+            "mean": dict(zip(_stored(known.added), self.mean.tolist(), strict=True)),
+            "scale": dict(zip(_stored(known.added), self.scale.tolist(), strict=True)),
             "added": self.added.to_dict(),
         }
         combined = {"joint": self.joint, "alone": self.alone}
@@ -220,13 +221,18 @@ class Part:
     def restore(cls, known: FeatureSet, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Make a part from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
         mean, scale = (
-            np.array([plain[which][name] for name in known.added], np.float64) for which in ("mean", "scale")
+            np.array([plain[which][name] for name in _stored(known.added)], np.float64) for which in ("mean", "scale")
         )
         if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
             raise ScoreError(f"the standardisation of the part '{known.name}' is not finite and positive")
         joint = JointScore.restore(plain["joint"], arrays) if known.joined else None
         alone = AxScore.restore(plain["alone"]) if known.compares else None
         return cls(mean, scale, Table.from_dict(plain["added"]), joint, alone)
+
+
+def _stored(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of features in a checkpoint."""
+    return tuple(STORED_NAMES[NAMES.index(name)] for name in names)
 
 
 def columns_of(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ecgmon.models.features import NAMES
+from ecgmon.models.features import STORED_NAMES
 from ecgmon.models.score.parts import FEATURE_SETS, Part, ScoreError, is_complete
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the arrays as plain lists, strings and numbers, for JSON."""
         return {
-            "features": list(NAMES),
+            "features": list(STORED_NAMES),
             "beats": self.beats,
             "parts": {
                 known.name: part.to_dict(known)
@@ -116,8 +116,10 @@ class Score:
             If a table or a density is none.
         """
         try:
-            if plain["features"] != list(NAMES):
-                raise ScoreError(f"the score was fitted to the features {plain['features']}; expected {list(NAMES)}")
+            if plain["features"] != list(STORED_NAMES):
+                raise ScoreError(
+                    f"the score was fitted to the features {plain['features']}; expected {list(STORED_NAMES)}"
+                )
             parts = tuple(
                 Part.restore(
                     known,

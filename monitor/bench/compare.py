@@ -1,10 +1,10 @@
-"""What a change did: every figure of a measurement beside that of an older one."""
+"""Comparison of a measurement with an older one, figure by figure."""
 
 from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-_QUIET = ("spread", "machine", "samples", "profile", "repeats", "min", "max")  # what is not compared by itself
+_SKIPPED = ("spread", "machine", "samples", "profile", "repeats", "min", "max")  # not compared
 
 
 def compare(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tuple[str, float, float]]:
@@ -13,13 +13,13 @@ def compare(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[tu
     Returns
     -------
     list of (name, old, new)
-        In the order of the new one; what only one of them has is left out.
+        In the order of the new measurement; figures that only one of them has are left out.
     """
     pairs: list[tuple[str, float, float]] = []
     for name, value in new.items():
         before: Any = old.get(name)
         here = f"{path}.{name}" if path else name
-        if name in _QUIET:
+        if name in _SKIPPED:
             continue
         if isinstance(value, dict) and isinstance(before, dict):
             pairs += compare(before, value, here)

@@ -1,4 +1,4 @@
-"""``ecgmon bench growth`` and ``soak``: speed against what grows, and memory against time."""
+"""``ecgmon bench growth`` and ``soak``: speed against load, and memory against time."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _WORKERS: Final = (1, 2, 3, 4)
 _BATCHES: Final = (16, 64, 256, 1024)
 _MINUTES: Final = (5.0, 15.0, 30.0)
 _SAMPLE_SECONDS: Final = 5.0
-_WARM_SHARE: Final = 0.2  # of a soak that does not count: buffers fill, caches warm
+_WARM_SHARE: Final = 0.2  # of a soak, not counted: buffers fill, caches warm up
 _START_SECONDS: Final = 120.0
 
 
 def growth(
     refs: list[RecordRef], records: list[Record], *, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Measure speed and latency against the number of streams, of workers, the batch limit and the length of records.
+    """Measure speed and latency against the numbers of streams and workers, the batch limit and the length of records.
 
-    Records are played until a day of them is, but where their length is what is measured: those are played once.
+    Records are repeated to a day of signal; to measure the length of records, each is played once.
 
     Returns
     -------
     dict
-        By what grows, then by its value: what :func:`ecgmon.monitor.bench.pipeline.run_once` found.
+        By quantity, then by its value: the result of :func:`ecgmon.monitor.bench.pipeline.run_once`.
     """
     from ecgmon.models.inference.benchmark import machine
 
@@ -68,13 +68,13 @@ def soak(refs: list[RecordRef], *, minutes: float, progress: Callable[[str], Non
     Returns
     -------
     dict
-        ``minutes``, ``beats``, ``beats_per_second``; by role ``rss_bytes`` at the beginning and the end of the
-        fitted part, and ``slope_bytes_per_hour``; ``samples``.
+        ``minutes``, ``beats``, ``beats_per_second``; ``roles``: by role, bytes of memory at the ``first`` and ``last``
+        sample of the fitted part, and ``slope_bytes_per_hour``; ``samples``.
 
     Raises
     ------
     BenchError
-        If a process ends.
+        If a process ends, or beats are dropped.
     """
     from ecgmon.models.inference.benchmark import machine
 

@@ -1,4 +1,4 @@
-"""``ecgmon bench live``: streams at the pace of real time, from a few up to more than the machine can hold."""
+"""``ecgmon bench live``: live streams in real time, from a few to more than the machine can handle."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 CURVE: Final = (10, 30, 100, 200, 400, 600, 800, 1000, 1500, 2000, 3000, 5000)
-"""Numbers of streams that are tried one after the other until one cannot be held."""
+"""Numbers of streams, tried in this order until one is not held."""
 
 HELD_SECONDS: Final = 0.1
 """A number of streams is held if nothing is dropped and the 99th percentile of the latency is not above this."""
 
-_FEW: Final = 10  # streams whose memory is taken off, so that what is left is that of the others
+_FEW: Final = 10  # streams of a first run, whose memory is subtracted
 _FEW_SECONDS: Final = 5.0
 _START_SECONDS: Final = 180.0
-_SETTLE_SECONDS: Final = 10.0  # the detector learns, alerts are raised and cleared
-_APART_SECONDS: Final = 37.0  # between where two streams of one record begin
+_SETTLE_SECONDS: Final = 10.0  # not measured: the detector learns, alerts are raised and cleared
+_APART_SECONDS: Final = 37.0  # between the starts of two streams of one record
 _ITEMS_PER_STREAM: Final = 16
 _LEAST_ITEMS: Final = 4096
 
@@ -55,7 +55,7 @@ def run_once(refs: list[RecordRef], records: list[Record], *, streams: int, seco
     Raises
     ------
     BenchError
-        If the pipeline does not come up, or a process ends.
+        If the pipeline does not start, or a process ends.
     """
     items = max(_LEAST_ITEMS, _ITEMS_PER_STREAM * streams)
     with rig(
@@ -65,9 +65,9 @@ def run_once(refs: list[RecordRef], records: list[Record], *, streams: int, seco
         producer=ProducerSettings(buffer_items=items),
     ) as pipeline:
         pipeline.wait_for(lambda status: status.producers > 0, _START_SECONDS, "the producer did not join")
-        _rest(pipeline.watch, _SETTLE_SECONDS)
+        _watch(pipeline.watch, _SETTLE_SECONDS)
         began, cpu, counts, stored = time.monotonic(), pipeline.cpu(), pipeline.latencies(), pipeline.status().stored
-        _rest(pipeline.watch, seconds)
+        _watch(pipeline.watch, seconds)
         spent = time.monotonic() - began
         cores = {role: (after - cpu[role]) / spent for role, after in pipeline.cpu().items()}
         counts = pipeline.latencies() - counts
@@ -88,7 +88,7 @@ def run_once(refs: list[RecordRef], records: list[Record], *, streams: int, seco
     }
 
 
-def _rest(watch: Callable[[], bool], seconds: float) -> None:
+def _watch(watch: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         watch()
@@ -103,13 +103,13 @@ def live(
     seconds: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure a number of streams; ``bytes_per_stream`` is what those beyond the first ten take more than ten do, if there are any."""
+    """Measure a number of streams; ``bytes_per_stream`` is the memory of each beyond the first ten, or None."""
     from ecgmon.models.inference.benchmark import machine
     from ecgmon.pipelines.roles.producer import warm_up as warm_up_producer
     from ecgmon.pipelines.scoring.chain import warm_up as warm_up_monitor
 
-    progress(f"{_FEW} streams, for their memory")
-    warm_up_producer()  # a process that has to compile takes more memory than one that finds its loops compiled
+    progress(f"{_FEW} streams, to compare the memory")
+    warm_up_producer()  # compile now: a process that compiles takes more memory than one that loads compiled loops
     warm_up_monitor()
     few = run_once(refs, records, streams=min(_FEW, streams), seconds=_FEW_SECONDS)
     progress(f"{streams} streams for {seconds:g} s")
@@ -127,7 +127,7 @@ def curve(
     numbers: tuple[int, ...] = CURVE,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure more and more streams, up to the first number that is not held."""
+    """Measure increasing numbers of streams, up to the first that is not held."""
     from ecgmon.models.inference.benchmark import machine
 
     points: list[dict[str, Any]] = []
@@ -140,5 +140,5 @@ def curve(
 
 
 def held(found: dict[str, Any]) -> bool:
-    """Tell whether a number of streams was held."""
+    """Return whether a number of streams was held."""
     return bool(found["dropped"] == 0 and found["latency_seconds"]["p99"] <= HELD_SECONDS)

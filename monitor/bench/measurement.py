@@ -1,4 +1,4 @@
-"""A measurement as ``ecgmon bench ... --json`` printed it, read from a file."""
+"""Reading of a measurement that ``ecgmon bench ... --json`` printed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class MeasurementError(Exception):
-    """A file that holds no measurement, or one of another version; the message says what to do."""
+    """A file contains no measurement, or one of another version; the message says what to do."""
 
 
 class MissingFigureError(Exception):
-    """A figure that a measurement does not have."""
+    """A measurement lacks a figure; the message is its name."""
 
 
 class Measurement(dict[str, Any]):
-    """An object of a measurement; a figure that it does not have is a :class:`MissingFigureError`, not a bug."""
+    """An object of a measurement; a missing figure raises :class:`MissingFigureError`, not ``KeyError``."""
 
     def __missing__(self, name: str) -> Any:  # noqa: ANN401 - never returns
         raise MissingFigureError(name)
@@ -30,26 +30,26 @@ def read(path: Path) -> Measurement:
     Raises
     ------
     MeasurementError
-        If the file cannot be read, is not JSON, or does not say what was measured and where.
+        If the file cannot be read, is not JSON, or contains no object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_hook=Measurement)
     except OSError as error:
         raise MeasurementError(f"{path} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MeasurementError(f"{path} is no JSON ({error}); measure again") from error
+        raise MeasurementError(f"{path} is not JSON ({error}); measure again") from error
     if not isinstance(found, Measurement):
-        raise MeasurementError(f"{path} is no measurement; expected the JSON object that --json printed")
+        raise MeasurementError(f"{path} is not a measurement; expected the JSON object that --json printed")
     return found
 
 
 def command(path: Path, found: Measurement) -> list[str]:
-    """Return what was asked for: the arguments after ``ecgmon bench``.
+    """Return the arguments of a measurement after ``ecgmon bench``.
 
     Raises
     ------
     MeasurementError
-        If the measurement does not say.
+        If the measurement does not contain them.
     """
     words = found.get("command")
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 BATCH: Final = 1024
-"""Beats in a batch where nothing else is asked for: at full speed every batch is full."""
+"""Default number of beats in a batch: at full speed every batch is full."""
 
-_PLAYED_SECONDS: Final = 24 * 3600.0  # of signal, some hundred thousand beats: a few seconds of work
+_PLAYED_SECONDS: Final = 24 * 3600.0  # of signal, about a hundred thousand beats: a few seconds of work
 _REFERENCE_SECONDS: Final = 6.0
 _START_SECONDS: Final = 120.0
 _END_SECONDS: Final = 3600.0
-_LEAST_SECONDS: Final = 0.05  # between the first two looks at the status
-_MOST_SECONDS: Final = 0.2  # between the later ones: twenty a second take a twentieth of a core
+_LEAST_SECONDS: Final = 0.05  # between the first two polls of the status
+_MOST_SECONDS: Final = 0.2  # between later polls: twenty a second would take a twentieth of a core
 _ITEMS: Final = 16_384
-_LEAST_SHARE: Final = 0.03  # of a stage's time that a function is worth a line
-_LEAST_SAMPLES: Final = 300  # of every stage, so that such a share is some nine of them
-_MOST_PASSES: Final = 10  # for as many, where records are short
+_LEAST_SHARE: Final = 0.03  # of a stage's time: functions below it are not listed
+_LEAST_SAMPLES: Final = 300  # of every stage, so that this share is about nine samples
+_MOST_PASSES: Final = 10  # over short records, to get that many samples
 
 
 def run_once(
@@ -42,23 +42,23 @@ def run_once(
     Parameters
     ----------
     loop : int
-        Times that each record is played.
+        How often each record is played.
     workers : int
     batch : int
-        Most beats in a batch.
+        Largest number of beats in a batch.
     stop : float
-        Where in a record to end, in s; 0: at its end.
+        Time in a record at which to stop, in s; 0: at its end.
 
     Returns
     -------
     dict
         ``beats``, ``seconds`` from the first item to the last commit, ``beats_per_second``, ``latency_seconds``,
-        ``cpu_seconds_per_beat`` of each role, without what its start took, ``rss_bytes`` of each role, ``store_bytes`` of a beat.
+        ``cpu_seconds_per_beat`` of each role, without its start, ``rss_bytes`` of each role, ``store_bytes`` per beat.
 
     Raises
     ------
     BenchError
-        If something was lost, or a process ended.
+        If beats were lost or repeated, or a process ended.
     """
     sources = [
         SourceSettings(record=str(ref.path or "toy"), name=f"s{number}", speed=0.0, loop=loop, stop=stop)
@@ -72,7 +72,7 @@ def run_once(
     ) as pipeline:
         pipeline.wait_for(lambda status: len(status.workers) == workers, _START_SECONDS, "the workers did not join")
         before = pipeline.cpu()
-        pipeline.wait_for(  # one with little to say may have left already
+        pipeline.wait_for(  # a producer with little data may have left already
             lambda status: status.producers > 0 or status.segmented > 0, _START_SECONDS, "the producer did not join"
         )
         before["producer"] = pipeline.cpu().get("producer", 0.0)
@@ -106,7 +106,7 @@ def run_once(
 
 
 def loops(records: Sequence[Record]) -> int:
-    """How often these records have to be played for a run that is long enough to be measured."""
+    """Return how often to play these records so that a run is long enough to measure."""
     return math.ceil(_PLAYED_SECONDS / sum(record.length / record.fs for record in records))
 
 
@@ -117,10 +117,10 @@ def _check(status: Status, streams: int) -> None:
     if not status.segmented == status.scored == status.stored or status.dropped or status.redelivered:
         raise BenchError(
             f"of {status.segmented} beats {status.stored} were stored, {status.dropped} dropped, "
-            f"{status.redelivered} sent again; a speed at which beats are lost or repeated does not count"
+            f"{status.redelivered} sent again; a run with lost or repeated beats is not a valid measurement"
         )
     if sum(stream.ended for stream in status.streams.values()) != streams:
-        raise BenchError("not all streams came to their end")
+        raise BenchError("not all streams ended")
 
 
 def pipeline(
@@ -133,15 +133,15 @@ def pipeline(
     batch: int = BATCH,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure the whole pipeline in turns with the reference.
+    """Measure the whole pipeline and the reference alternately.
 
     Parameters
     ----------
     refs, records
-        The same records, to be named to the processes and to be read here.
+        The same records: by reference for the processes, and opened for this one.
     repeats : int
     loop : int, optional
-        Times that each record is played; by default as often as a day of them takes.
+        How often each record is played; by default, enough for a day of signal.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def pipeline(
     for number in range(repeats + 1):
         progress(f"reference, {_REFERENCE_SECONDS:g} s")
         speed = reference.beats_per_second(_REFERENCE_SECONDS)
-        progress(f"pipeline, round {number} of {repeats}" if number else "pipeline, a first round that does not count")
+        progress(f"pipeline, round {number} of {repeats}" if number else "pipeline, warm-up round")
         run = run_once(refs, loop=loop, workers=workers, batch=batch)
         progress(f"{run['beats']} beats, {run['beats_per_second']:.0f} a second; reference {speed:.0f}")
         if number:
@@ -198,21 +198,21 @@ def pipeline(
 def _stages(
     records: list[Record], stored_bytes: float, *, repeats: int, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Measure every stage by itself, and where its time goes.
+    """Measure every stage by itself, and profile its functions.
 
     Parameters
     ----------
     stored_bytes : float
-        Bytes that the store takes for a beat.
+        Bytes per beat in the store.
     """
     from ecgmon.models.inference.benchmark import Spread
     from ecgmon.models.inference.reconstruction import Scorer
 
     progress("stages, each by itself")
     scorer = Scorer()
-    stages.measure(records, scorer)  # compiles what has to be compiled, and finds its memory
+    stages.measure(records, scorer)  # warm-up: compiles and allocates memory
     measured = [stages.measure(records, scorer) for _ in range(repeats)]
-    progress("where the time of the stages goes")
+    progress("profile of the stages")
     profile = Profile()
     with profile.running():
         for _ in range(_MOST_PASSES):

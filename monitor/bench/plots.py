@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PlotError(Exception):
-    """A picture that cannot be drawn; the message says what is missing."""
+    """A picture cannot be drawn; the message says what is missing."""
 
 
 _MEGABYTE: Final = 1e6
@@ -82,14 +82,21 @@ def _store(found: dict[str, Any], path: Path) -> None:
 
 def _growth(found: dict[str, Any], path: Path) -> None:
     figure, panels = _figure(2, 2)
-    what = {"streams": "streams", "workers": "workers", "batch": "most beats in a batch", "stop": "minutes of a record"}
-    for panel, (name, label) in zip(panels.flat, what.items(), strict=True):
+    labels = {
+        "streams": "streams",
+        "workers": "workers",
+        "batch": "most beats in a batch",
+        "stop": "minutes of a record",
+    }
+    for panel, (name, label) in zip(panels.flat, labels.items(), strict=True):
         values = [float(value) / (60 if name == "stop" else 1) for value in found[name]]
         panel.plot(values, [run["beats_per_second"] / 1e3 for run in found[name].values()], "o-", color="#4c78a8")
         panel.set(xlabel=label, ylabel="thousand beats a second", ylim=(0, None))
-        late = panel.twinx()
-        late.plot(values, [1e3 * run["latency_seconds"]["p99"] for run in found[name].values()], "s--", color="#e45756")
-        late.set(ylabel="p99 in ms (dashed)", ylim=(0, None))
+        latency = panel.twinx()
+        latency.plot(
+            values, [1e3 * run["latency_seconds"]["p99"] for run in found[name].values()], "s--", color="#e45756"
+        )
+        latency.set(ylabel="p99 in ms (dashed)", ylim=(0, None))
         if name in ("streams", "batch"):
             panel.set_xscale("log")
     _save(figure, path)
@@ -115,4 +122,4 @@ PLOTS: Final[dict[str, Callable[[dict[str, Any], Path], None]]] = {
     "growth": _growth,
     "soak": _soak,
 }
-"""How to draw what was measured, by the name of the file of results."""
+"""Functions that draw a measurement, by the name of its result file."""

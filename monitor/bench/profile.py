@@ -1,4 +1,4 @@
-"""Where the time of a stage goes: samples of what Python is at, each with the processor time since the one before."""
+"""Sampling profiler for stages: each sample is a Python function and the processor time since the last sample."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_EVERY_SECONDS: Final = 0.00025  # of real time, for which the system has finer timers than for processor time
+_EVERY_SECONDS: Final = 0.00025  # of real time: the system's timers for it are finer than those for processor time
 _ROOT: Final = Path(__file__).parents[2]
 _OURS: Final = tuple(f"{_ROOT / package}/" for package in ("models", "monitor", "pipelines"))
 _NOT: Final = tuple(str(_ROOT / "monitor" / name) for name in ("bench/", "cli/bench.py", "cli/main.py"))
 
 
 class Profile:
-    """Adds up processor time by stage and function of ours.
+    """Adds up processor time by stage and function of this package.
 
-    What a library or a compiled loop takes counts for the function that called it: a signal is handled when the call
-    is over, and the sample has the weight of all the time since the last.  A stage that comes in many short pieces is
-    sampled as if they were one: what is left at the end of a piece goes to the next sample, whichever function that finds.
+    Time in a library or a compiled loop counts for the function that called it: a signal is handled when the call
+    returns, and the sample has the weight of all the time since the last one.  A stage in many short pieces is sampled
+    as one piece: the time left at the end of a piece is added to the next sample, whatever its function.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Profile:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Take samples meanwhile; in the main thread only."""
+        """Take samples during a ``with`` block; only in the main thread."""
         before = signal.signal(signal.SIGALRM, self._sample)
         signal.setitimer(signal.ITIMER_REAL, _EVERY_SECONDS, _EVERY_SECONDS)
         try:
@@ -46,13 +46,13 @@ class Profile:
             signal.signal(signal.SIGALRM, before)
 
     def enter(self, stage: str) -> None:
-        """Count what comes for a stage."""
+        """Count the following time for a stage."""
         self._stage = stage
-        self._taken[stage] += 0  # known from now on
+        self._taken[stage] += 0  # makes the stage known, even without samples
         self._last = time.thread_time()
 
     def leave(self) -> None:
-        """Count what comes for none."""
+        """Count the following time for no stage."""
         self._left[self._stage] += time.thread_time() - self._last
         self._stage = ""
 
@@ -73,11 +73,11 @@ class Profile:
 
     @property
     def samples(self) -> int:
-        """Samples of the stage that has the fewest."""
+        """Number of samples of the stage that has the fewest."""
         return min(self._taken.values(), default=0)
 
     def shares(self, least: float) -> dict[str, dict[str, float]]:
-        """Give of each stage the functions that took at least a share of it, largest first."""
+        """Return for each stage the functions that took at least a share of its time, largest first."""
         found: dict[str, dict[str, float]] = {}
         for stage, spent in self._spent.items():
             total = sum(spent.values())

@@ -1,4 +1,4 @@
-"""Records for those who name none: the built-in one on disk, long enough to be worth a measurement at full speed."""
+"""Default records: the built-in one, repeated on disk until it is long enough for a measurement at full speed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STREAMS: Final = 8
-"""Records that are written."""
+"""Number of records that are written."""
 
-_TIMES: Final = 6  # that each holds the built-in one: half an hour, as MIT-BIH's have
-_GAIN, _BASELINE = 200.0, 1024  # units a mV, and the unit of 0 mV: as MIT-BIH has it, so that no sample is rounded
+_TIMES: Final = 6  # how often each repeats the built-in one: half an hour, as in MIT-BIH
+_GAIN, _BASELINE = 200.0, 1024  # units per mV, and the unit of 0 mV: as in MIT-BIH, so that no sample is rounded
 
 
 @contextmanager
 def written() -> Iterator[list[RecordRef]]:
-    """Write the built-in record to disk as WFDB records of format 212, each beginning elsewhere; they are removed afterwards.
+    """Write the built-in record as WFDB records of format 212, each with another start; remove them afterwards.
 
     Raises
     ------
     SourceError
-        If there is no built-in record here.
+        If the built-in record is missing.
     OSError
-        If there is no room for it.
+        If the records cannot be written.
     """
     import wfdb
 

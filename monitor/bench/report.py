@@ -21,27 +21,27 @@ _WIDTH: Final = 118  # characters of a line of prose
 
 
 class ReportError(Exception):
-    """There is nothing to write a report from; the message says what to do."""
+    """A report cannot be written; the message says what to do."""
 
 
 def write(results: Path, page: Path) -> None:
-    """Write the page.
+    """Write the page and its pictures.
 
     Parameters
     ----------
     results : Path
-        Folder with what ``ecgmon bench ... --json`` printed: ``pipeline.json``, ``pipeline-mitdb.json``,
-        ``segment.json``, ``live.json``, ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``, ``store.json``, ``start.json``,
-        ``growth.json``, ``soak.json``.  The page says of a part whose file is missing that it is not measured.
+        Folder with the output of ``ecgmon bench ... --json``: ``pipeline.json``, ``pipeline-mitdb.json``,
+        ``segment.json``, ``live.json``, ``live-mitdb.json``, ``curve.json``, ``worker-cpu.json``, ``worker-cuda.json``,
+        ``store.json``, ``start.json``, ``growth.json``, ``soak.json``.  The page marks a missing file as not measured.
     page : Path
-        Pictures go to a folder of the same name beside it.  The text below :data:`KEPT` is left as it is.
+        Pictures go to a folder of the same name beside it.  The text below :data:`KEPT` is kept.
 
     Raises
     ------
     ReportError, ecgmon.monitor.bench.measurement.MeasurementError
-        If the folder holds none of them, or one is damaged or of another version.
+        If the folder has none of them, or one is damaged or of another version.
     ecgmon.monitor.bench.plots.PlotError
-        If no picture can be drawn here.
+        If pictures cannot be drawn.
     """
     found = _read(results)
     pictures = page.with_suffix("")
@@ -72,7 +72,7 @@ def _read(results: Path) -> dict[str, Measurement]:
     for file in sorted(results.glob("*.json")):
         found[file.stem] = one = measurement.read(file)
         if not isinstance(one.get("machine"), dict):
-            raise ReportError(f"{file} is no measurement: it does not say on which machine; measure again")
+            raise ReportError(f"{file} is not a measurement: it does not name its machine; measure again")
     if not found:
         raise ReportError(f"there is no measurement in {results}; make one with 'ecgmon bench pipeline --json'")
     return found
@@ -84,16 +84,16 @@ def _complete(file: Path) -> Iterator[None]:
     try:
         yield
     except MissingFigureError as error:
-        raise ReportError(f"{file} is no measurement of this version: it has no {error}; measure again") from error
+        raise ReportError(f"{file} is not a measurement of this version: it has no {error}; measure again") from error
 
 
 def section(name: str, found: dict[str, Any]) -> str:
-    """Write what was measured as Markdown.
+    """Return a measurement as Markdown.
 
     Parameters
     ----------
     name : str
-        Of a file of results, without its suffix.
+        Name of the result file, without its suffix.
     """
     return "\n".join(_wrapped(line) for line in _SECTIONS[name](found).split("\n"))
 
@@ -104,7 +104,7 @@ def _wrapped(line: str) -> str:
 
 
 KEPT: Final = "<!-- below this line the page is written by hand -->"
-"""The text below it in the page is not made from measurements."""
+"""The text of the page below this line is kept."""
 
 _HEAD: Final = """\
 # Performance
@@ -116,7 +116,7 @@ Absolute times of a shared machine mean little; compare the ratios. To repeat a 
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Lay out a table that is Markdown and can be read as it is, numbers below each other."""
+    """Return a Markdown table with aligned columns, also readable as plain text."""
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -128,7 +128,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _on(found: dict[str, Any]) -> str:
+def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]
     gpu = f", {machine['gpu']}" if "gpu" in machine else ""
     return f"Measured on: {machine['processor']}, {machine['cores']} cores{gpu}.\n"
@@ -142,13 +142,13 @@ def _pipeline(found: dict[str, Any]) -> str:
     spread = found["spread"]
     rows = [
         (stage, f"{found['stages'][stage]:.1f}", f"{floor['microseconds']:.2f}",
-         f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio says nothing
+         f"{found['stages'][stage] / floor['microseconds']:.0f}" if floor["microseconds"] > 0.01 else "-")  # noqa: PLR2004 - below, the ratio has no meaning
         for stage, floor in found["floors"].items()
     ]  # fmt: skip
     roles = ", ".join(f"{role} {1e6 * value:.0f}" for role, value in found["roles_cpu_seconds_per_beat"].items())
     return (
-        f"## From disk to stored scores, {_leads(found['leads'])}\n\n{_on(found)}\n"
-        f"{_asked(found)}: {_records(found['records'])}, each played {found['loop']} times, {found['beats']:,} beats, "
+        f"## From disk to stored scores, {_leads(found['leads'])}\n\n{_machine(found)}\n"
+        f"{_command(found)}: {_records(found['records'])}, each played {found['loop']} times, {found['beats']:,} beats, "
         f"{found['workers']} worker, batches of {found['batch']}, median of {found['repeats']}.\n\n"
         + _table(
             ("", "median", "least", "most"),
@@ -182,7 +182,7 @@ def _known(figure: float | None, form: str, unit: float = 1.0) -> str:
     return "too small to measure" if figure is None else form.format(figure / unit)
 
 
-def _asked(found: dict[str, Any]) -> str:
+def _command(found: dict[str, Any]) -> str:
     return f"`ecgmon bench {' '.join(found['command'])}`"
 
 
@@ -213,7 +213,7 @@ def _segment(found: dict[str, Any]) -> str:
     )
     chunks = ", ".join(f"{one['median']:.0f} us for {name}" for name, one in found["per_chunk_microseconds"].items())
     return (
-        f"## Segmentation\n\n{_on(found)}\n{_asked(found)}: {found['signal_seconds']:,.0f} s of signal, "
+        f"## Segmentation\n\n{_machine(found)}\n{_command(found)}: {found['signal_seconds']:,.0f} s of signal, "
         f"{_leads(found['leads'])} at {found['fs']:g} Hz, one core, median of {found['repeats']}.\n\n"
         + _table(("times real time", "median", "least", "most"), rows)
         + f"\nThat is {ratios}. A chunk takes {chunks}; {live['streams']:,} live streams with a chunk every "
@@ -224,7 +224,7 @@ def _segment(found: dict[str, Any]) -> str:
 def _live(found: dict[str, Any]) -> str:
     latency = found["latency_seconds"]
     return (
-        f"## Live streams, {_leads(found['leads'])}\n\n{_on(found)}\n{_asked(found)}: {found['streams']:,} streams of "
+        f"## Live streams, {_leads(found['leads'])}\n\n{_machine(found)}\n{_command(found)}: {found['streams']:,} streams of "
         f"{_records(found['records'])} for {found['seconds']:.0f} s, "
         f"{found['beats']:,} beats.\n\n"
         + _table(
@@ -242,7 +242,7 @@ def _live(found: dict[str, Any]) -> str:
 
 def _curve(found: dict[str, Any]) -> str:
     return (
-        f"## Number of live streams\n\n{_on(found)}\n{_asked(found)}: the daemon keeps up with a number if "
+        f"## Number of live streams\n\n{_machine(found)}\n{_command(found)}: the daemon keeps up with a number if "
         "nothing is dropped and p99 is at most 100 ms.\n\n"
         + _table(
             ("streams", "p50", "p99", "most", "dropped", "cores", "memory"),
@@ -263,7 +263,7 @@ def _worker(found: dict[str, Any]) -> str:
     best, floor = found["best"], found["floor"]
     missing = "".join(f"- {name}: not available here ({why})\n" for name, why in found["unavailable"].items())
     return (
-        f"## Scoring alone, {found['device']}\n\n{_on(found)}\n{_asked(found)}: beats a "
+        f"## Scoring alone, {found['device']}\n\n{_machine(found)}\n{_command(found)}: beats a "
         f"second by batch size, median of {found['repeats']}, from windows in main memory to A(x).\n\n"
         + _table(
             ("form", *batches, "largest relative difference of A(x)"),
@@ -287,7 +287,7 @@ def _worker(found: dict[str, Any]) -> str:
 
 def _store(found: dict[str, Any]) -> str:
     text = (
-        f"## Store\n\n{_on(found)}\n{_asked(found)}: every commit is synced to the disk.\n\n"
+        f"## Store\n\n{_machine(found)}\n{_command(found)}: every commit is synced to the disk.\n\n"
         + _table(
             ("beats in a commit", "us a beat", "ms a commit", "beats a second"),
             [
@@ -322,11 +322,11 @@ def _start(found: dict[str, Any]) -> str:
     rows = [
         (what, *(f"{found[name][which]:.2f} s" for which in ("median", "min", "max"))) for name, what in names.items()
     ]
-    return f"## Start\n\n{_on(found)}\n{_asked(found)}.\n\n" + _table(("", "median", "least", "most"), rows)
+    return f"## Start\n\n{_machine(found)}\n{_command(found)}.\n\n" + _table(("", "median", "least", "most"), rows)
 
 
 def _growth(found: dict[str, Any]) -> str:
-    text = f"## Growth\n\n{_on(found)}\n{_asked(found)}, full speed.\n\n"
+    text = f"## Growth\n\n{_machine(found)}\n{_command(found)}, full speed.\n\n"
     for name, what in (
         ("streams", "streams"), ("workers", "workers"), ("batch", "most beats in a batch"), ("stop", "seconds of a record"),
     ):  # fmt: skip
@@ -348,7 +348,7 @@ def _growth(found: dict[str, Any]) -> str:
 
 def _soak(found: dict[str, Any]) -> str:
     return (
-        f"## Memory over time\n\n{_on(found)}\n{_asked(found)}: {found['minutes']:.0f} minutes at full speed, "
+        f"## Memory over time\n\n{_machine(found)}\n{_command(found)}: {found['minutes']:.0f} minutes at full speed, "
         f"{found['beats']:,} beats, {found['beats_per_second']:,.0f} a second. A line is fitted to all but the first fifth.\n\n"
         + _table(
             ("role", "first", "last", "slope an hour"),

@@ -1,4 +1,4 @@
-"""A pipeline of real processes in a folder of its own, and what they take of the machine."""
+"""A pipeline of real processes in its own folder, and its use of processor and memory."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _ASK_SECONDS: Final = 20.0
 
 
 class BenchError(Exception):
-    """Something could not be measured; the message says why."""
+    """A measurement is not possible; the message says why."""
 
 
 class Rig:
-    """Monitor, workers and producer of a configuration, running.
+    """The running monitor, workers and producer of a configuration.
 
     Parameters
     ----------
@@ -50,19 +50,19 @@ class Rig:
         self.state = state
 
     def status(self) -> Status:
-        """How the monitor stands."""
+        """Return the status of the monitor."""
         return self._supervisor.client.status(timeout=_ASK_SECONDS)
 
     def latencies(self) -> NDArray[np.int64]:
-        """Latencies of all beats so far, as counts in the bins of :class:`LatencyHistogram`."""
+        """Return the latencies of all beats so far, as counts in the bins of :class:`LatencyHistogram`."""
         return np.frombuffer(self._supervisor.client.latencies(timeout=_ASK_SECONDS), np.int64)
 
     def cpu(self) -> dict[str, float]:
-        """Processor seconds that each role has taken since it started; those of several workers together."""
+        """Return the processor seconds of each role since its start, summed over all workers."""
         return self._sum(_cpu_seconds)
 
     def rss(self) -> dict[str, float]:
-        """Bytes of memory of each role."""
+        """Return the bytes of memory of each role."""
         return self._sum(_rss_bytes)
 
     def _sum(self, of: Callable[[int], float]) -> dict[str, float]:
@@ -73,20 +73,20 @@ class Rig:
         return found
 
     def watch(self) -> bool:
-        """Look after the processes; False when the sources have come to their end and are stored."""
+        """Check the processes; return False when the sources have ended and are stored."""
         before = sum(role.restarts for role in self._supervisor.roles)
         busy = self._supervisor.watch()
         if sum(role.restarts for role in self._supervisor.roles) != before:
-            raise BenchError("a role ended in the middle of the measurement; see its messages above")
+            raise BenchError("a role ended during the measurement; see its messages above")
         return busy
 
-    def wait_for(self, what: Callable[[Status], bool], seconds: float, explained: str) -> Status:
-        """Wait until the monitor's status is as wanted.
+    def wait_for(self, condition: Callable[[Status], bool], seconds: float, failure: str) -> Status:
+        """Wait until the monitor's status meets a condition.
 
         Raises
         ------
         BenchError
-            If it is not in time.
+            If that takes longer than ``seconds``.
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -95,14 +95,14 @@ class Rig:
                 status = self.status()
             except NotRunningError:
                 continue
-            if what(status):
+            if condition(status):
                 return status
             time.sleep(POLL_SECONDS)
-        raise BenchError(f"{explained} within {seconds:g} s")
+        raise BenchError(f"{failure} within {seconds:g} s")
 
 
 def _pass_on(line: str) -> None:
-    """Show what a role says, but not the alerts of the records that it is measured on."""
+    """Print a log line of a role, unless it is an alert of a measured record."""
     if '"alert-' not in line:
         print(line, file=sys.stderr)
 
@@ -111,7 +111,7 @@ def _cpu_seconds(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0  # it has just ended
+        return 0.0  # the process has just ended
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
@@ -131,12 +131,12 @@ def rig(
     producer: ProducerSettings,
     folder: Path | None = None,
 ) -> Iterator[Rig]:
-    """Start a pipeline; it is ended and its store removed afterwards.
+    """Start a pipeline; stop it and remove its store afterwards.
 
     Parameters
     ----------
     folder : Path, optional
-        Where the store's folder is made: decides which disk is measured.
+        Where the store's folder is created; its disk is the one that is measured.
     """
     with tempfile.TemporaryDirectory(prefix="ecgmon-bench-", dir=folder) as name:
         state = Path(name, "state")
@@ -159,6 +159,6 @@ def rig(
 
 
 def quantiles(counts: NDArray[np.int64]) -> dict[str, float]:
-    """Median, 99th percentile and maximum of latencies in seconds."""
+    """Return the median, 99th percentile and maximum of latencies in seconds."""
     histogram = LatencyHistogram(counts)
     return {"p50": histogram.quantile(0.5), "p99": histogram.quantile(0.99), "max": histogram.quantile(1.0)}

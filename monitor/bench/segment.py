@@ -1,8 +1,8 @@
-"""Speed, measured against references in the same run.
+"""``ecgmon bench segment``: speed of segmentation against references in the same run.
 
-Absolute times of a shared machine mean little, so every figure comes with that of a reference that
-ran between its repeats, and with its spread.  Time is that of the processor spent in this thread: what other programs
-take of a core in between does not count, though they still slow it down.
+Absolute times of a shared machine mean little, so every figure comes with its spread and with the figure of a reference
+that ran between its repeats.  Time is processor time of this thread: the time of other programs does not count, though
+they still slow it down.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 _REFERENCE_SECONDS: Final = 300.0  # of signal for the references, which are hundreds of times slower
 _LARGE_CHUNK_SECONDS: Final = 60.0
 _LIVE_SECONDS: Final = 0.25  # between two chunks of a live stream
-_LIVE_ROUNDS: Final = 20  # chunks that every live stream is fed: 5 s
+_LIVE_ROUNDS: Final = 20  # chunks fed to every live stream: 5 s
 _CHUNKS: Final = {"0.25 s": 0.25, "1 s": 1.0, "10 s": 10.0}
 _CHUNKS_TIMED: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Repeated measurements of one thing.
+    """Repeated measurements of one quantity.
 
     Attributes
     ----------
@@ -44,13 +44,13 @@ class Timing:
     values: tuple[float, ...]
 
     def as_dict(self) -> dict[str, float]:
-        """Median, least and most."""
+        """Return the median, minimum and maximum."""
         return {"median": float(np.median(self.values)), "min": min(self.values), "max": max(self.values)}
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keep this process on one core for a while."""
+    """Keep this process on one core during a ``with`` block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})
     try:
@@ -73,10 +73,10 @@ def _stream(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], ste
 
 
 def _live_cores(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], streams: int) -> float:
-    """Feed live streams in turns; return how many cores that takes."""
+    """Feed live streams in turn; return the number of cores that this takes."""
     segmenters = [Segmenter(fs, leads) for _ in range(streams)]
     step = round(_LIVE_SECONDS * fs)
-    # every stream starts elsewhere, so that their beats do not fall together
+    # every stream has another start, so that their beats do not coincide
     starts = np.linspace(0, len(samples) - (_LIVE_ROUNDS + 1) * step, streams).astype(int)
     began = time.thread_time()
     for round_number in range(_LIVE_ROUNDS):
@@ -87,7 +87,7 @@ def _live_cores(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32],
 
 
 def _chunk_microseconds(fs: float, leads: tuple[str, ...], samples: NDArray[np.float32], seconds: float) -> list[float]:
-    """Feed one stream in chunks of a length in s; return what each takes, in microseconds."""
+    """Feed one stream in chunks of ``seconds``; return the time of each chunk in microseconds."""
     step = round(seconds * fs)
     segmenter = Segmenter(fs, leads)
     count = min(_CHUNKS_TIMED, len(samples) // step)
@@ -100,23 +100,23 @@ def _chunk_microseconds(fs: float, leads: tuple[str, ...], samples: NDArray[np.f
 
 
 def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> dict[str, Any]:
-    """Measure detecting and cutting on one core.
+    """Measure detection and cutting of beats on one core.
 
     Parameters
     ----------
     records : list of Record
         At least one; the references run on the beginning of the first.
     repeats : int
-        Measurements of everything, in turns, after one that does not count.
+        Number of measurements of each quantity, in turn, after a warm-up.
     streams : int
-        Live streams that are fed in turns.
+        Number of live streams, fed in turn.
 
     Returns
     -------
     dict
-        ``times_real_time`` in chunks of a minute over all records; ``reference``: the same of wfdb's xqrs and of
-        sleepecg, which see a whole signal of one lead at once; ``per_chunk_microseconds`` for one stream;
-        ``live``: cores that ``streams`` streams take that are fed every 250 ms; each with median, min and max.
+        ``times_real_time`` in chunks of a minute over all records; ``reference``: the same for wfdb's xqrs and for
+        sleepecg, which get the whole signal of one lead at once; ``per_chunk_microseconds`` for one stream;
+        ``live``: cores for ``streams`` streams that are fed every 250 ms; ``spread``: median, min and max of each.
     """
     import sleepecg
     from wfdb.processing import XQRS
@@ -137,7 +137,7 @@ def segment(records: list[Record], *, repeats: int = 5, streams: int = 1000) -> 
     times: dict[str, list[float]] = {"ours": [], "xqrs": [], "sleepecg": [], "live": []}
     per_chunk: dict[str, list[float]] = {name: [] for name in _CHUNKS}
     with one_core():
-        ours()  # compiles what has to be compiled, and warms the caches
+        ours()  # warm-up: compiles and fills the caches
         for _ in range(repeats):
             times["ours"].append(total / _seconds(ours))
             times["xqrs"].append(length / _seconds(xqrs))

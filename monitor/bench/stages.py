@@ -1,4 +1,4 @@
-"""What each stage takes for a beat, and what it would have to take: one process, one core, no sockets between."""
+"""Time per beat of each stage, and its lower bound: one process, one core, no sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.interfaces import Record
 
 STAGES: Final = {
-    "read": "read the record by wfdb, make millivolts of it",
+    "read": "read the record with wfdb, convert it to millivolts",
     "segment": "find the beats, judge the signal, cut and filter windows",
     "wire": "pack, check and unpack the three messages that carry a beat",
     "reconstruct": "scale, run the student, A(x) and its ticks",
@@ -49,7 +49,7 @@ STAGES: Final = {
 """Stages, in order, and what they do."""
 
 _LOTS: Final = 3  # chunks of a stream in a commit, about as many as at full speed
-_PARTS: Final = 8  # chunks in a message: 1024 items of a producer are about as many
+_PARTS: Final = 8  # chunks in a message: about the 1024 items that a producer sends
 _BATCH_BEATS: Final = 1024
 _SYNC_BYTES: Final = 8 * 2**20
 _COMMIT_BYTES: Final = 2**20
@@ -62,8 +62,8 @@ class Clock:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._profile = profile
 
-    def of(self, stage: str, what: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Run something for a stage."""
+    def of(self, stage: str, what: Callable[[], Any]) -> Any:  # noqa: ANN401 - the result of ``what``
+        """Run a function, and count its time for a stage."""
         if self._profile is not None:
             self._profile.enter(stage)
         began = time.thread_time()
@@ -75,12 +75,12 @@ class Clock:
 
 
 def measure(records: list[Record], scorer: Scorer, profile: Profile | None = None) -> tuple[dict[str, float], int]:
-    """Run records through every stage, each for itself.
+    """Run records through every stage, one stage at a time.
 
     Parameters
     ----------
     profile : Profile, optional
-        Is told which stage runs.
+        Gets the name of the running stage.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def _commit(
 
 
 def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: float) -> dict[str, dict[str, float]]:
-    """Say what each stage would take for a beat if only what must be done took time, on one core.
+    """Return a lower bound of each stage's time per beat on one core, from its arithmetic and its bytes.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: floa
     -------
     dict
         By stage: ``operations`` and ``bytes`` of a beat, and ``microseconds`` at the rates measured here: of a large
-        matrix product, of a large copy, and for the store of a sequential write that is synced by the megabyte.
+        matrix product, of a large copy, and for the store, of a sequential write that is synced every megabyte.
     """
     from ecgmon.models.inference.benchmark import peak, threads
 
@@ -219,7 +219,7 @@ def floors(scorer: Scorer, records: list[Record], beats: int, stored_bytes: floa
 
 
 def _taps(records: list[Record], beats: int) -> float:
-    """Count the multiplications of a beat by taps: two QRS filters over every sample, the window filter over what windows need."""
+    """Count the filter multiplications per beat: two QRS filters on every sample, one on the samples of windows."""
     leads = max(min(len(record.leads), 2) for record in records)
     samples = sum(record.length / record.fs * FS * min(len(record.leads), 2) for record in records) / beats
     return samples * gabor().size + min(samples, leads * LENGTH) * (2 * FILTER_HALF + 1)
@@ -234,7 +234,7 @@ def _density_operations(info: ModelInfo) -> float:
 
 
 def disk_bytes_per_second(folder: Path | None = None) -> float:
-    """Write a file from its beginning and sync it by the megabyte."""
+    """Return the rate of a sequential write that is synced every megabyte."""
     block = bytes(_COMMIT_BYTES)
     with tempfile.NamedTemporaryFile(prefix="ecgmon-bench-", dir=folder) as file:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""``ecgmon bench start``: from the command to its answer, and from the start to a daemon that scores."""
+"""``ecgmon bench start``: time from a command to its answer, and from the start of the daemon to its first score."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ecgmon.monitor.config.schema import DeliverySettings, ProducerSettings, Sou
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REFERENCE: Final = ("-c", "pass")  # what Python alone takes
+_REFERENCE: Final = ("-c", "pass")  # Python alone
 _COMMANDS: Final = {"help": ("-m", "ecgmon", "--help"), "version": ("-m", "ecgmon", "--version")}
 _READY_SECONDS: Final = 120.0
 
 
 def start(*, repeats: int = 5, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """Measure starting.
+    """Measure the start.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def start(*, repeats: int = 5, progress: Callable[[str], None] = lambda _: None)
 
     times: dict[str, list[float]] = {}
     for number in range(repeats + 1):
-        progress(f"round {number} of {repeats}" if number else "a first round that does not count")
+        progress(f"round {number} of {repeats}" if number else "warm-up round")
         found = {name: _command(arguments) for name, arguments in {"python": _REFERENCE, **_COMMANDS}.items()}
         found |= _daemon()
         if number:
@@ -42,7 +42,7 @@ def start(*, repeats: int = 5, progress: Callable[[str], None] = lambda _: None)
 
 def _command(arguments: tuple[str, ...]) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - known arguments
     return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""``ecgmon bench store``: writing beats, what they take on disk, and how long questions to a large store take."""
+"""``ecgmon bench store``: time to write beats, their size on disk, and time of queries to a large store."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def store(
     Parameters
     ----------
     large : int
-        Beats of the store that questions are put to; 0: none is made.  It takes some 90 bytes a beat on disk.
+        Beats in the store for queries; 0: no queries.  It takes about 90 bytes per beat on disk.
     folder : Path, optional
-        On which disk.
+        Where the store is created; its disk is the one that is measured.
 
     Returns
     -------
     dict
-        ``commits``: by beats in a commit, microseconds per beat and beats a second, durable; ``reference``: the same
-        bytes written to a plain file and synced; ``bytes_per_million_beats``; ``queries``: seconds by question.
+        ``commits``: by beats in a commit, microseconds per beat and beats per second, synced; ``reference``: the same
+        bytes written to a plain file and synced; ``bytes_per_million_beats``; ``queries``: seconds by query.
     """
     from ecgmon.models.inference.benchmark import Spread, machine
 
@@ -86,7 +86,7 @@ def store(
 
 
 def _commits(beats: int, folder: Path | None) -> tuple[float, float]:
-    """Write beats of many streams in commits; beats a second, and bytes of a beat on disk."""
+    """Write beats of many streams in commits; return beats per second, and bytes per beat on disk."""
     with tempfile.TemporaryDirectory(prefix="ecgmon-bench-", dir=folder) as name, Store(Path(name)) as written:
         model = written.use_model("0" * 64, "bench")
         states = [written.open_stream(f"s{k}", 360.0, ("MLII", "V1"), 0) for k in range(_STREAMS)]
@@ -114,7 +114,7 @@ def _commits(beats: int, folder: Path | None) -> tuple[float, float]:
 
 
 def _queries(large: int, folder: Path | None, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Fill a store and put questions to it."""
+    """Fill a store, and measure queries to it."""
     with tempfile.TemporaryDirectory(prefix="ecgmon-bench-", dir=folder) as name:
         with Store(Path(name)) as written:
             model = written.use_model("0" * 64, "bench")
@@ -123,10 +123,10 @@ def _queries(large: int, folder: Path | None, progress: Callable[[str], None]) -
             _alerts(written, states, of_each, model)
         _fill(Path(name) / FILE, of_each, model, progress)
         size = (Path(name) / FILE).stat().st_size
-        progress("questions")
+        progress("queries")
         last = f"s{_LARGE_STREAMS - 1}"
         with Reader(Path(name)) as reader:
-            questions: dict[str, Callable[[], object]] = {
+            queries: dict[str, Callable[[], object]] = {
                 "status": reader.streams,
                 "alerts": reader.alerts,
                 "alerts of a stream": lambda: reader.alerts(stream=last),
@@ -137,18 +137,18 @@ def _queries(large: int, folder: Path | None, progress: Callable[[str], None]) -
                 "one beat": lambda: reader.beats(last, first=of_each // 2, most=1),
             }
             seconds = {}
-            for question, ask in questions.items():
+            for query, ask in queries.items():
                 times = []
                 for _ in range(_REPEATS):
                     began = time.perf_counter()
                     ask()
                     times.append(time.perf_counter() - began)
-                seconds[question] = {"first": times[0], "median": float(np.median(times)), "max": max(times)}
+                seconds[query] = {"first": times[0], "median": float(np.median(times)), "max": max(times)}
     return {"beats": of_each * _LARGE_STREAMS, "streams": _LARGE_STREAMS, "bytes": size, "seconds": seconds}
 
 
 def _alerts(written: Store, states: list[StreamState], of_each: int, model: int) -> None:
-    """Enter the alerts that so many beats come with, and where the streams stand."""
+    """Write the alerts of that many beats, and the state of the streams."""
     for state in states:
         raised = [
             Alert(
@@ -162,10 +162,10 @@ def _alerts(written: Store, states: list[StreamState], of_each: int, model: int)
 
 
 def _fill(path: Path, of_each: int, model: int, progress: Callable[[str], None]) -> None:
-    """Enter beats by one statement a million: they are the same in every stream, which no question can tell."""
+    """Insert beats directly, about a million per transaction; every stream has the same, which no query depends on."""
     db = sqlite3.connect(path, isolation_level=None)
     try:
-        db.execute("PRAGMA synchronous = OFF")  # a store to ask, not to trust
+        db.execute("PRAGMA synchronous = OFF")  # the store is temporary: it need not be durable
         db.execute("PRAGMA cache_size = -262144")
         together = max(1, _COPIED // max(of_each, 1))
         for first in range(0, _LARGE_STREAMS, together):
@@ -178,7 +178,7 @@ def _fill(path: Path, of_each: int, model: int, progress: Callable[[str], None])
                     (of_each, stream, model),
                 )
             db.execute("COMMIT")
-            progress(f"{min(first + together, _LARGE_STREAMS) * of_each} beats entered")
+            progress(f"{min(first + together, _LARGE_STREAMS) * of_each} beats written")
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         db.close()

@@ -32,7 +32,7 @@ def alert_table(rows: Iterable[tuple[str, Alert]], title: str | None = None) -> 
 
 
 def print_alerts(found: Iterable[tuple[str, Alert]]) -> None:
-    """Print alerts of some streams, each with the name of its stream, in the order of their times."""
+    """Print alerts of some streams, each with the name of its stream, in order of time."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)

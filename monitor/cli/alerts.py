@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     from ecgmon.monitor.store import Reader, StoredAlert
 
-_FOLLOW_SECONDS: Final = 0.5  # between two looks at the store
+_FOLLOW_SECONDS: Final = 0.5  # between two reads of the store
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "List the alerts of a store, whether a daemon is writing to it or not. Times are those of the stream. "
-        "With --follow, go on and print every alert that is raised or cleared, until Ctrl-C."
+        "List the alerts of a store, also while a daemon writes to it. Times are stream times. With --follow, continue "
+        "and print every alert that is raised or cleared, until Ctrl-C."
     )
-    parser.epilog = "Exit status: 0, or 1 where there is no store."
-    parser.add_argument("--follow", action="store_true", help="go on as alerts are raised and cleared")
+    parser.epilog = "Exit status: 0, or 1 if there is no store."
+    parser.add_argument(
+        "--follow", action="store_true", help="continue, and print alerts as they are raised and cleared"
+    )
     parser.add_argument("--active", action="store_true", help="only alerts that are not cleared yet")
     parser.add_argument("--stream", metavar="ID", help="only alerts of this stream")
     parser.add_argument("--json", action="store_true", help="print one JSON object; with --follow, one on each line")
@@ -38,7 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """List alerts, and follow them if asked to; 1 if there is no store."""
+    """List alerts, and follow them with ``--follow``; return 1 if there is no store."""
     from ecgmon.monitor.process.signals import StopRequest
     from ecgmon.monitor.store import Reader, StoreError
 
@@ -59,7 +61,7 @@ def run(args: Namespace) -> int:
 
 
 def _follow(reader: Reader, found: list[StoredAlert], args: Namespace, stopping: Callable[[], bool]) -> None:
-    """Print what was found, then every change, until asked to stop."""
+    """Print the found alerts, then every change, until a stop is requested."""
     for alert in found:
         _print_change(alert, as_json=args.json)
     since = max((alert.change for alert in found), default=0)

@@ -7,13 +7,13 @@ from argparse import ArgumentTypeError
 from typing import Final
 
 RECORD_HELP: Final = (
-    "A RECORD is a path, a folder of records, or a name such as 208 or mitdb/208, looked for in ECGMON_MITDB, "
-    "in ../shared/mitdb, then downloaded. `toy` is the built-in record."
+    "A RECORD is a path, a folder of records, or a name such as 208 or mitdb/208. A name is searched in ECGMON_MITDB, "
+    "then in ../shared/mitdb, then downloaded. `toy` is the built-in record."
 )
-"""What a user can name as a record."""
+"""Help text on the ways to name a record."""
 
 TIME_HELP: Final = "seconds, MM:SS or HH:MM:SS"
-"""How a user can write a time."""
+"""Help text on the ways to write a time."""
 
 
 def above_zero(text: str, expected: str = "is not a number above 0") -> float:
@@ -22,7 +22,7 @@ def above_zero(text: str, expected: str = "is not a number above 0") -> float:
     Raises
     ------
     ArgumentTypeError
-        If it is none; the message quotes it, and ``expected`` goes on.
+        If it is not; the message is the quoted text, followed by ``expected``.
     """
     try:
         value = float(text)
@@ -34,12 +34,12 @@ def above_zero(text: str, expected: str = "is not a number above 0") -> float:
 
 
 def count(text: str) -> int:
-    """Read a number of things, at least one.
+    """Read a whole number of at least 1.
 
     Raises
     ------
     ArgumentTypeError
-        If it is none.
+        If it is not valid.
     """
     try:
         number = int(text)
@@ -56,7 +56,7 @@ def time(text: str) -> float:
     Raises
     ------
     ArgumentTypeError
-        If it is none.
+        If it is not valid.
     """
     from ecgmon.pipelines.sources.errors import RangeError
     from ecgmon.pipelines.sources.record import parse_time
@@ -87,7 +87,7 @@ def speed(text: str) -> float:
     Raises
     ------
     ArgumentTypeError
-        If it is neither.
+        If it is not valid.
     """
     if text == "max":
         return 0.0

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Copy the store; 1 if there is none or the file cannot be written."""
+    """Copy the store; return 1 if there is none or the file cannot be written."""
     from ecgmon.monitor.store import Reader, StoreError
 
     config = load_config(args, {"store.path": args.state})

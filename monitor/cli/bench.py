@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     _add_pipeline_measurements(what)
     _add_other_measurements(what)
     for one in what.choices.values():
-        # No default, so that what stands before WHAT is not undone
+        # No default, which would override the option given before WHAT
         one.add_argument(
             "--json", action="store_true", default=SUPPRESS, help="print one JSON object on standard output"
         )
@@ -48,7 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             metavar="OLD.json",
             help="show what changed since an older measurement",
         )
-    report = what.add_parser("report", help="write the page and its pictures from measurements that were kept as JSON")
+    report = what.add_parser("report", help="write the page and its pictures from measurements stored as JSON")
     report.description = "Write the page of measurements and its pictures."
     report.add_argument(
         "--results", type=Path, default=Path("results/bench"), metavar="DIR",
@@ -61,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
-    """Add what runs real processes on records."""
+    """Add the measurements that run real processes on records."""
     pipeline = _add(what, "pipeline", "records from disk to stored scores: real processes at full speed")
     _add_records(pipeline)
     _add_repeats(pipeline)
@@ -79,7 +79,7 @@ def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
     live.add_argument(
         "--curve",
         action="store_true",
-        help="measure with more and more streams, from ten to the first number that is too many",
+        help="increase the number of streams, from ten until there are too many",
     )
     growth = _add(what, "growth", "speed against streams, workers, size of batches and length of records")
     _add_records(growth)
@@ -89,7 +89,7 @@ def _add_pipeline_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _add_other_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
-    """Add what measures one part by itself."""
+    """Add the measurements of a single part."""
     segment = _add(what, "segment", "detecting and cutting beats on one core, against xqrs and sleepecg")
     _add_records(segment, ["toy"])
     _add_repeats(segment)
@@ -99,14 +99,14 @@ def _add_other_measurements(what: _SubParsersAction[ArgumentParser]) -> None:
     )
     worker.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where torch computes (default: cpu)")
     _add_repeats(worker)
-    store = _add(what, "store", "durable commits by size, bytes of a beat, queries to a large store")
+    store = _add(what, "store", "durable commits by size, bytes per beat, queries to a large store")
     store.add_argument(
-        "--large", type=count, default=0, metavar="N", help="also query a store of N beats, some 70 bytes each"
+        "--large", type=count, default=0, metavar="N", help="also query a store of N beats, about 70 bytes each"
     )
     store.add_argument(
         "--folder", type=Path, metavar="DIR", help="folder on the disk to measure (default: that of temporary files)"
     )
-    start = _add(what, "start", "time from a command to its answer, and to a daemon that scores")
+    start = _add(what, "start", "time from a command to its answer, and until a daemon scores")
     _add_repeats(start)
 
 
@@ -115,7 +115,7 @@ def _add(what: _SubParsersAction[ArgumentParser], name: str, text: str) -> Argum
 
 
 def _add_records(parser: ArgumentParser, default: Sequence[str] = ()) -> None:
-    what = "the built-in one" if default else "eight half hours of the built-in one, written to disk"
+    what = "the built-in one" if default else "eight records of half an hour, made from the built-in one"
     parser.add_argument(
         "records", nargs="*", default=list(default), metavar="RECORD", help=f"records to run on (default: {what})"
     )
@@ -126,7 +126,7 @@ def _add_repeats(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Measure; 1 if that cannot be done."""
+    """Measure; return 1 on failure."""
     from ecgmon.monitor.bench.measurement import MeasurementError, read
 
     try:
@@ -136,7 +136,7 @@ def run(args: Namespace) -> int:
             args = _again(args.compare, as_json=args.json)
         if args.what == "report":
             return _report(args)
-        old = None if args.compare is None else read(args.compare)  # before the new one takes its time
+        old = None if args.compare is None else read(args.compare)  # before the measurement, which takes long
     except MeasurementError as error:
         return complain(error)
     found = _measure_worker(args) if args.what == "worker" else _measure(args)
@@ -164,7 +164,7 @@ _REPEATED: Final = (
 
 
 def _command(args: Namespace) -> list[str]:
-    """Write down what was asked for, so that it can be repeated."""
+    """Return the arguments of the measurement, which is repeated with them."""
     words = [args.what, *getattr(args, "records", [])]
     for name in _REPEATED:
         value = getattr(args, name, None)
@@ -176,12 +176,12 @@ def _command(args: Namespace) -> list[str]:
 
 
 def _again(path: Path, *, as_json: bool) -> Namespace:
-    """Read from an older measurement what was asked for then.
+    """Read the arguments of an older measurement.
 
     Raises
     ------
     ecgmon.monitor.bench.measurement.MeasurementError
-        If the file cannot be read, or does not say.
+        If the file cannot be read or does not contain them.
     """
     from ecgmon.monitor.bench.measurement import command, read
 
@@ -192,7 +192,7 @@ def _again(path: Path, *, as_json: bool) -> Namespace:
 
 
 def _measure_worker(args: Namespace) -> dict[str, Any] | None:
-    """Measure scoring alone, and import nothing that a bare GPU machine lacks; None, with a message, if it cannot be."""
+    """Measure scoring alone, with imports of torch, numpy and safetensors only; None, with a message, on failure."""
     from ecgmon.models.inference.benchmark import worker
     from ecgmon.models.inference.device import DeviceError
 
@@ -217,7 +217,7 @@ def _print(args: Namespace, found: dict[str, Any], old: dict[str, Any] | None) -
 
 
 def _name(args: Namespace) -> str:
-    """Name what was measured as the report names it."""
+    """Return the name of the measurement in the report."""
     if args.what == "live" and args.curve:
         return "curve"
     return f"worker-{args.device}" if args.what == "worker" else str(args.what)
@@ -228,7 +228,7 @@ def _progress(text: str) -> None:
 
 
 def _measure(args: Namespace) -> dict[str, Any] | None:
-    """Measure all else; None, with a message, if it cannot be."""
+    """Run another measurement; None, with a message, on failure."""
     from ecgmon.monitor.bench.rig import BenchError
     from ecgmon.monitor.process.control import NotRunningError
     from ecgmon.monitor.process.supervisor import SupervisorError
@@ -281,7 +281,7 @@ def _measure_on(args: Namespace, refs: list[RecordRef]) -> dict[str, Any]:
 
 
 def _refs(names: list[str]) -> AbstractContextManager[list[RecordRef]]:
-    """Find the records that are named, or write some."""
+    """Find the named records, or write some to disk if there are no names."""
     from ecgmon.monitor.bench.records import written
     from ecgmon.pipelines.sources.finding import resolve
 

@@ -1,4 +1,4 @@
-"""``ecgmon check-config``: what is wrong with a configuration."""
+"""``ecgmon check-config``: the errors of a configuration."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Check a configuration and print everything that is wrong with it: the line, the key, what was expected, and "
-        "the nearest valid key."
+        "Check a configuration and print all of its errors: the line, the key, the expected value and the nearest valid "
+        "key."
     )
-    parser.epilog = "Exit status: 0 where the configuration can be used, 1 where it cannot."
+    parser.epilog = "Exit status: 0 if the configuration can be used, 1 if it cannot."
     add_config_flags(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
-        "--print", action="store_true", help="print the configuration as it would be used, with a comment on every key"
+        "--print", action="store_true", help="print the resolved configuration, with a comment on every key"
     )
     form.add_argument("--json", action="store_true", help="print one JSON object: ok, problems, config")
     form.add_argument("--reference", action="store_true", help="print the reference page of all keys, as Markdown")
 
 
 def run(args: Namespace) -> int:
-    """Check a configuration; 1 if there is a problem."""
+    """Check a configuration; return 1 if there is a problem."""
     if args.reference:
         print(reference_page(), end="")
         return 0

@@ -25,7 +25,7 @@ _SECONDS: Final = 30.0  # of signal: three rows
 def draw_closing_picture(
     path: Path, state: Path, source: RecordSource, *, threshold: float, weights: Path | None = None
 ) -> None:
-    """Draw what a store holds of a record.
+    """Draw the most anomalous part of a record from its store.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def draw_closing_picture(
     source : RecordSource
         The record that was replayed.
     threshold : float
-        Score from which on a beat is anomalous.
+        A beat with at least this score is anomalous.
     weights : Path, optional
         The model that scored; the shipped one by default.
 
@@ -53,8 +53,8 @@ def draw_closing_picture(
         shown = beats[(beats["seconds"] >= start) & (beats["seconds"] < start + _SECONDS)]
         kept = [(row, detail) for row in shown if (detail := reader.detail(source.stream, int(row["seq"]))) is not None]
     if not kept:
-        return  # no beat scored enough to be kept with its window: there is nothing to explain
-    # the beat with the highest score, but not one that lies in noise
+        return  # no beat was stored with its window, so no beat can be explained
+    # the beat with the highest score, of those with usable signal if there are any
     row, (window, ticks) = max(
         kept, key=lambda pair: (pair[0]["quality"] == Quality.USABLE, float(np.nan_to_num(pair[0]["score"], nan=-1.0)))
     )

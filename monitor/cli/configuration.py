@@ -1,4 +1,4 @@
-"""The flags of every command that has a configuration, and how that is loaded."""
+"""Flags of the commands that read a configuration, and its loading."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def load_config(args: Namespace, flags: Mapping[str, str | None] | None = None) 
     Raises
     ------
     ecgmon.monitor.config.errors.ConfigError
-        If something in it cannot be used.
+        If it has errors.
     """
     from ecgmon.monitor.config.reading import from_json, load
 
@@ -65,5 +65,5 @@ def load_config(args: Namespace, flags: Mapping[str, str | None] | None = None) 
 def _assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ArgumentTypeError(f"{text!r} sets nothing; expected KEY=VALUE, such as exporter.port=9465")
+        raise ArgumentTypeError(f"{text!r} is no assignment; expected KEY=VALUE, such as exporter.port=9465")
     return key.strip(), value.strip()

@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Replay the built-in record; 1 if it failed."""
+    """Replay the built-in record; return 1 if it failed."""
     from ecgmon.monitor.process.signals import StopRequest
 
     stopping = StopRequest()

@@ -1,4 +1,4 @@
-"""``ecgmon evaluate``: what is measured against reference annotations."""
+"""``ecgmon evaluate``: beats, scores and alerts compared with reference annotations."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
-    parser.description = "Measure, against reference annotations, what the daemon makes of records."
+    parser.description = "Compare the beats, scores and alerts of records with reference annotations."
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     stream = what.add_parser(
         "stream",
         help="detected beats (EC57), scores and alerts of every annotated record of a folder, computed as in a stream",
         description=(
-            "Stream every record of a folder that has reference annotations through segmenter, scorer and alert "
-            "rules, in chunks of one second, and compare: beats within 150 ms, without ventricular flutter, over whole "
-            "records and without their first five minutes."
+            "Stream every annotated record of a folder through segmenter, scorer and alert rules, in chunks of one "
+            "second, and compare the results with the annotations. Beats match within 150 ms. Ventricular flutter is "
+            "left out. The figures are for whole records and without their first five minutes."
         ),
     )
     stream.add_argument("--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records")
@@ -45,14 +45,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 _PROTOCOLS: Final = {
-    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with a generator and a score of its own",
+    "beatgan": "BeatGAN's protocol: five folds of the normal beats, each with its own generator and score",
     "inter-patient": "separate patients: train on the normal beats of DS1, test on all beats of DS2",
-    "explanation": "whether the difference per tick points at known distortions of normal beats",
+    "explanation": "whether the difference per tick shows the place of known distortions of normal beats",
 }
 
 
 def run(args: Namespace) -> int:
-    """Evaluate; 1 where something given cannot be used."""
+    """Evaluate; return 1 if an input cannot be used."""
     if args.what == "records":
         return own_records.evaluate(args)
     return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)

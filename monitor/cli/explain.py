@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "Draw the beat nearest to a time: the strip around it, the beat enlarged, the generator's reconstruction of it, "
         "and where in the beat the two differ. " + arguments.RECORD_HELP
     )
-    parser.epilog = "Exit status: 0 drawn, 1 there is no such record or beat, 2 wrong usage."
+    parser.epilog = "Exit status: 0 drawn, 1 no such record or beat, 2 wrong usage."
     parser.add_argument("record", metavar="RECORD", help="path or name of one record")
     parser.add_argument(
         "--at", type=arguments.time, required=True, metavar="TIME", help=f"time in the record: {arguments.TIME_HELP}"
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Draw a beat; 1 where there is no such record or beat, or the picture cannot be written."""
+    """Draw a beat; return 1 if there is no such record or beat, or the picture cannot be written."""
     from ecgmon.pipelines.sources.errors import SourceError
     from ecgmon.pipelines.sources.finding import resolve
 

@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Make a key pair, or print the public half of one; 1 if that cannot be done."""
+    """Make a key pair, or print the public half of one; return 1 on failure."""
     from ecgmon.pipelines.transport import keys
 
     try:

@@ -1,4 +1,4 @@
-"""What a person sees while records are replayed: a live view, progress bars, or plain lines."""
+"""Output during a replay: a live view, progress bars, or plain lines."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ PRIORITY_STYLE: Final = {"high": "bold white on red", "medium": "bold black on y
 
 
 class View(Protocol):
-    """Shows a replay as it goes."""
+    """Shows the progress of a replay."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the output."""
 
     def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it should be."""
+        """Restore the terminal."""
 
     def update(self, status: Status, updates: list[FeedUpdate]) -> None:
-        """Show how things stand."""
+        """Show the current state."""
 
     def say(self, line: str) -> None:
         """Show a line that a process wrote."""
 
 
 class Silent:
-    """Shows nothing but what the processes say."""
+    """Shows only the lines that processes write."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,13 +67,13 @@ class Silent:
 
 
 class Plain(Silent):
-    """A line now and then, for pipes and logs.
+    """Prints a line every few seconds, for pipes and logs.
 
     Parameters
     ----------
     console : Console
     lengths : mapping of str to float or None
-        Seconds of every stream; None where it does not end.
+        Length of every stream in s; None if it does not end.
     """
 
     def __init__(self, console: Console, lengths: Mapping[str, float | None]) -> None:
@@ -82,7 +82,7 @@ class Plain(Silent):
         self._next = 0.0
 
     def update(self, status: Status, updates: list[FeedUpdate]) -> None:
-        """Print alerts as they come, and how every stream stands every few seconds."""
+        """Print every change of an alert, and every few seconds the state of every stream."""
         for update in updates:
             for alert in update.alerts:
                 what = "raised" if alert.end is None else "cleared"
@@ -102,7 +102,7 @@ class Plain(Silent):
 
 
 class Bars:
-    """A progress bar per record."""
+    """Shows a progress bar for each record."""
 
     def __init__(self, console: Console, lengths: Mapping[str, float | None]) -> None:
         self._progress = Progress(
@@ -145,13 +145,13 @@ class Bars:
 
 
 class LiveView:
-    """The demo's view: stream, heart rate, strip of scores, alerts, beats per second, metrics.
+    """The view of the demo: stream, heart rate, strip of scores, alerts, beats per second, metrics.
 
     Parameters
     ----------
     console : Console
     lengths : mapping of str to float or None
-        Seconds of every stream.
+        Length of every stream in s; None if it does not end.
     threshold : float
         Alert threshold of the score.
     """
@@ -160,7 +160,7 @@ class LiveView:
         self._lengths = lengths
         self._threshold = threshold
         self._strips: dict[str, deque[float]] = {}
-        self._said: deque[str] = deque(maxlen=4)
+        self._lines: deque[str] = deque(maxlen=4)
         self._stored: deque[tuple[float, int]] = deque()
         self._live = Live(console=console, refresh_per_second=10, transient=False)
 
@@ -173,16 +173,16 @@ class LiveView:
         self._live.stop()
 
     def say(self, line: str) -> None:
-        """Keep the last lines that the processes wrote under the view."""
-        self._said.append(line)
+        """Keep the last lines that processes wrote, which are shown under the view."""
+        self._lines.append(line)
 
     def update(self, status: Status, updates: list[FeedUpdate]) -> None:
-        """Draw it anew."""
+        """Draw the view again."""
         for update in updates:
             strip = self._strips.setdefault(update.stream, deque(maxlen=_STRIP))
             strip.extend(score for _, score in update.beats)
         panels = [self._stream(name, stream) for name, stream in status.streams.items()]
-        self._live.update(Group(*panels, self._footer(status), *(Text(line, style="dim") for line in self._said)))
+        self._live.update(Group(*panels, self._footer(status), *(Text(line, style="dim") for line in self._lines)))
 
     def _stream(self, name: str, stream: StreamStatus) -> Panel:
         table = Table.grid(padding=(0, 2))

@@ -1,7 +1,7 @@
 """The command ``ecgmon``.
 
-Only the module of the command that is asked for is imported, so that ``ecgmon --help`` answers at once
-and only commands that need torch wait for it.
+Only the module of the given command is imported, so ``ecgmon --help`` is fast and only the commands that
+need torch import it.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ COMMANDS: Final = {
     "backup": "copy a store to a file, even while a daemon writes to it",
     "keygen": "make a key pair for roles on several hosts",
     "password": "make the password file of the metrics' HTTP server",
-    "check-config": "print what is wrong with a configuration",
+    "check-config": "check a configuration and print its errors",
 }
-"""Commands and what they do; the module of each has its name, ``add_arguments`` and ``run``."""
+"""Commands and their help; the module of each has the same name and the functions ``add_arguments`` and ``run``."""
 
 _DESCRIPTION: Final = """\
 A streaming ECG monitoring daemon. It cuts ECG streams into beats, gives every beat an
@@ -58,7 +58,7 @@ Help on one command: ecgmon COMMAND --help"""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``ecgmon`` with the arguments of the process, or those given.
+    """Run ``ecgmon`` with ``argv``, by default the arguments of the process.
 
     Returns
     -------
@@ -102,10 +102,10 @@ def _run(command: str, args: Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader of our output has gone (head, less); Python would complain again when it flushes
+        # the reader of the output (head, less) has exited; Python would report that again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception:  # noqa: BLE001 - said in full, with a status of its own: a supervisor starts such a role again
+    except Exception:  # noqa: BLE001 - printed in full, with its own status, at which a supervisor restarts the role
         import traceback
 
         traceback.print_exc()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
-        "Run the monitor alone: it takes beats from producers, has workers score them, stores scores and alerts, and "
+        "Run the monitor alone: it receives beats from producers, hands them to workers, stores scores and alerts, and "
         "serves metrics. SIGTERM and Ctrl-C finish what is in progress, within [runtime] drain_seconds."
     )
     add_role_flags(parser)
@@ -24,7 +24,7 @@ def run(args: Namespace) -> int:
     """Run the monitor until it is asked to stop."""
     from ecgmon.monitor.process.roles.setup import RoleError, Signals, begin
 
-    signals = Signals()  # before all else: what is imported below takes seconds
+    signals = Signals()  # first, because the imports below take seconds
 
     from ecgmon.monitor.process.exit_status import DONE, REFUSED
     from ecgmon.monitor.process.roles import monitor

@@ -1,4 +1,4 @@
-"""What ``score`` and ``explain`` have in common: flags, the model, a progress bar."""
+"""Common parts of ``score`` and ``explain``: flags, the model, a progress bar."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_common_flags(parser: ArgumentParser) -> None:
         type=_threshold,
         default=AlertSettings().score_threshold,
         metavar="SCORE",
-        help="score from which on a beat is anomalous (default: %(default)s, as [alerts] score_threshold)",
+        help="a beat with at least this score is anomalous (default: %(default)s, as [alerts] score_threshold)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (default: the shipped one)")
     parser.add_argument("--device", default="cpu", help="where torch computes, such as cuda (default: cpu)")
@@ -40,7 +40,7 @@ def _threshold(text: str) -> float:
 
 
 def load_scorer(args: Namespace) -> Scorer | None:
-    """Load the model; None, with a message, where it cannot be used."""
+    """Load the model; None, with a message, if it cannot be used."""
     from ecgmon.models.inference.device import DeviceError, check_device
     from ecgmon.models.inference.reconstruction import Scorer
     from ecgmon.models.weights.checkpoint import CheckpointError
@@ -56,13 +56,13 @@ def load_scorer(args: Namespace) -> Scorer | None:
 
 
 def model_object(scorer: Scorer) -> dict[str, str]:
-    """Say in JSON which model was used."""
+    """Return the name and fingerprint of the model for JSON."""
     return {"name": scorer.info.name, "fingerprint": scorer.info.fingerprint}
 
 
 @contextmanager
 def progress_bar(source: RecordSource) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar for one record on standard error; what is given takes the samples that were read so far."""
+    """Show a progress bar for one record on standard error; yield a function of the number of samples read so far."""
     from rich.console import Console
     from rich.progress import Progress
 

@@ -20,39 +20,42 @@ _SHOWN_LEFT_OUT = 10  # lines
 
 
 def add_training(steps: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand ``own`` to those of ``ecgmon train``; :func:`train` carries it out."""
+    """Add the subcommand ``own`` to those of ``ecgmon train``; :func:`train` runs it."""
     parser = steps.add_parser(
         "own",
-        help="from your own annotated records to a checkpoint; resumes what it finds in --work",
+        help="train a model on your own annotated records; resumes a training in --work",
         description=(
-            "Train a model on the normal beats of annotated WFDB records: prepare, train, fit the score, write the checkpoint "
+            "Train a model on the normal beats of annotated WFDB records: prepare, train, fit the score, and write the checkpoint "
             "that [worker] weights takes. Records can have any name and any sampling frequency from 100 to 1000 Hz."
         ),
     )
     _add_records(parser)
     parser.add_argument(
         "--work", type=Path, required=True, metavar="DIR",
-        help="folder for the data set and the trainings, resumed where they exist",
+        help="folder for the data set and the trainings; existing ones are resumed",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint to write")
     parser.add_argument(
-        "--epochs", type=int, metavar="N", help="passes over the beats that train (default: 40, more of few beats)"
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the training beats (default: 40, more if there are few beats)",
     )
     parser.add_argument("--device", default="cpu", help="where torch computes: cpu, cuda, cuda:1 (default: cpu)")
     parser.add_argument(
         "--threads", type=int, default=1, metavar="N",
-        help="threads on a CPU (default: 1); sums, and so weights, depend on it",
+        help="threads on a CPU (default: 1); the weights depend on their number, because sums round differently",
     )  # fmt: skip
 
 
 def add_evaluation(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the subcommand ``records`` to those of ``ecgmon evaluate``; :func:`evaluate` carries it out."""
+    """Add the subcommand ``records`` to those of ``ecgmon evaluate``; :func:`evaluate` runs it."""
     parser = what.add_parser(
         "records",
-        help="AUC and average precision on your own annotated records, on those that test if --split or --test-share says so",
+        help="AUC and average precision on your own annotated records; with --split or --test-share, on the test part",
         description=(
-            "Stream annotated WFDB records through segmenter and scorer, and compare the beats: how well score and A(x) tell "
-            "abnormal ones from normal ones, and how well beats are found."
+            "Stream annotated WFDB records through segmenter and scorer, and measure how well the score and A(x) separate "
+            "abnormal from normal beats, and how well beats are detected."
         ),
     )
     _add_records(parser)
@@ -62,30 +65,36 @@ def add_evaluation(what: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_records(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records, in sub-folders, too"
+        "--db", type=Path, required=True, metavar="DIR", help="folder of annotated WFDB records, also in sub-folders"
     )
-    parser.add_argument("--records", nargs="+", metavar="NAME", help="which of them (default: all that have beats)")
+    parser.add_argument(
+        "--records", nargs="+", metavar="NAME", help="names of the records to use (default: all that have beats)"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--annotator", default="atr", metavar="SUFFIX", help="suffix of the annotation files (default: atr)"
     )
     source.add_argument(
         "--beats", type=Path, metavar="FILE",
-        help="table of beats in place of annotation files: CSV or Parquet with record, sample or time (s), symbol or label",
+        help="table of beats instead of annotation files: CSV or Parquet with record, sample or time (s), symbol or label",
     )  # fmt: skip
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument(
         "--split",
         type=Path,
         metavar="FILE",
-        help="who trains, validates and tests: TOML, or CSV with record or patient, part",
+        help="parts for training, validation and test: TOML, or CSV with the columns record or patient, and part",
     )
-    parts.add_argument("--test-share", type=float, metavar="X", help="draw this share by lot to test, such as 0.2")
+    parts.add_argument(
+        "--test-share", type=float, metavar="X", help="draw this share at random for the test, such as 0.2"
+    )
     parser.add_argument(
-        "--by", choices=("patient", "record", "beat"), default="patient", help="what to draw (default: patient)"
+        "--by", choices=("patient", "record", "beat"), default="patient", help="unit that is drawn (default: patient)"
     )
-    parser.add_argument("--patients", type=Path, metavar="FILE", help="whose a record is: CSV with record and patient")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides all that is random (default: 0)")
+    parser.add_argument(
+        "--patients", type=Path, metavar="FILE", help="patient of each record: CSV with the columns record and patient"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random numbers (default: 0)")
 
 
 def _rule(args: argparse.Namespace) -> Rule | Path | None:
@@ -98,7 +107,7 @@ def _rule(args: argparse.Namespace) -> Rule | Path | None:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Carry out ``ecgmon train own``; errors, and what a Ctrl-C raises, are the caller's to show."""
+    """Run ``ecgmon train own``; the caller handles errors and Ctrl-C."""
     from ecgmon.monitor.cli.training_progress import TrainingProgress
     from ecgmon.pipelines.training import own
     from ecgmon.pipelines.training.dataset import load
@@ -120,12 +129,12 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Carry out ``ecgmon evaluate records``.
+    """Run ``ecgmon evaluate records``.
 
     Returns
     -------
     int
-        Exit status: 0, 1 where something given cannot be used, 130 after Ctrl-C.
+        Exit status: 0, 1 if an input cannot be used, 130 after Ctrl-C.
     """
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.monitor.cli.training_progress import TrainingProgress
@@ -180,7 +189,7 @@ def _show(found: Figures) -> None:
         console.print(
             f"beats found (EC57): Se {percent(se)} %, +P {percent(p)} %; {found.detection['fn']} missed, {found.detection['fp']} false"
         )
-    whose = "the part that tests" if found.part == "test" else "all beats; those that trained the model are among them"
+    whose = "the test part" if found.part == "test" else "all beats, including the training beats of the model"
     console.print(f"{len(found.records)} records, {whose}; model {found.model}")
 
 

@@ -22,24 +22,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Read a password and write its hash; 1 if that cannot be done."""
+    """Read a password and write its hash; return 1 on failure."""
     from ecgmon.monitor.web import passwords
 
     try:
-        passwords.write(args.out, _asked())
+        passwords.write(args.out, _read_password())
     except (passwords.PasswordError, EOFError) as error:
         return complain(str(error) or "no password was given")
     return 0
 
 
-def _asked() -> str:
+def _read_password() -> str:
     from getpass import getpass
 
-    from ecgmon.monitor.web.passwords import MOST, PasswordError
+    from ecgmon.monitor.web.passwords import MAX_BYTES, PasswordError
 
     if not sys.stdin.isatty():
-        # bytes: a file of another encoding must not show in a decoder's message
-        line = sys.stdin.buffer.readline(MOST + 3)
+        # as bytes, because the error message of a decoder would show the text
+        line = sys.stdin.buffer.readline(MAX_BYTES + 3)
         try:
             return line.decode().removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError:

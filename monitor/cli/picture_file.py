@@ -1,4 +1,4 @@
-"""Writing a picture, and what can go wrong with it."""
+"""Writing a picture, with messages for errors."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 def write_picture(path: Path, flag: str, draw: Callable[[Path], None]) -> int:
-    """Write a picture, and make its folder if need be.
+    """Write a picture; create its folder if it is missing.
 
     Parameters
     ----------
     path : Path
         PNG to write.
     flag : str
-        The command's flag that chooses another file.
+        The flag of the command that sets the file, for the message.
     draw : callable
-        Writes it.
+        Writes the picture to a path.
 
     Returns
     -------
     int
-        Exit status: 1, with a message, where matplotlib is missing or the file cannot be written.
+        Exit status: 0, or 1, with a message, if matplotlib is missing or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

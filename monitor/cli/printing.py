@@ -8,32 +8,32 @@ from typing import Any
 
 
 def complain(error: Exception | str, status: int = 1) -> int:
-    """Print what is wrong on standard error; return the exit status for it."""
+    """Print an error on standard error; return ``status``."""
     print(f"ecgmon: {error}", file=sys.stderr)
     return status
 
 
 def clock(seconds: float) -> str:
-    """Write stream time as people read it: M:SS, or H:MM:SS."""
+    """Format stream time as M:SS or H:MM:SS."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def milliseconds(seconds: float) -> str:
-    """Write a duration for people: three significant digits, in ms or s; "-" where it is not known."""
+    """Format a duration in ms or s, with three significant digits; "-" if it is NaN."""
     if math.isnan(seconds):
         return "-"
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def percent(share: float | None) -> str:
-    """Write a share for people, in percent; "-" where it is not known."""
+    """Format a share in percent; "-" if it is None."""
     return "-" if share is None else f"{100 * share:.2f}"
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Replace NaN and infinity by None in what becomes JSON, which has neither."""
+    """Replace NaN and infinity by None, because JSON has neither."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -21,10 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Run a producer until its sources are stored or it is asked to stop; 1 if a source failed."""
+    """Run a producer until its sources are stored or it is asked to stop; return 1 if a source failed."""
     from ecgmon.monitor.process.roles.setup import RoleError, Signals, begin
 
-    signals = Signals()  # before all else: what is imported below takes seconds
+    signals = Signals()  # first, because the imports below take seconds
 
     from ecgmon.monitor.process.exit_status import REFUSED
     from ecgmon.monitor.process.roles import producer

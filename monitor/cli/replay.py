@@ -66,7 +66,9 @@ def add_speed(parser: ArgumentParser, default: str) -> None:
 
 def add_common_flags(parser: ArgumentParser) -> None:
     """Add the flags that ``replay`` and ``demo`` have in common."""
-    parser.add_argument("--state", metavar="DIR", help="keep the store in this folder (default: it is removed)")
+    parser.add_argument(
+        "--state", metavar="DIR", help="keep the store in this folder (default: it is removed at the end)"
+    )
     parser.add_argument("--workers", metavar="N", help="number of workers; overrides [worker] count")
     parser.add_argument("--port", metavar="N", help="port of the metrics (default: a free one)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -74,7 +76,7 @@ def add_common_flags(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Replay records; 1 if one of them failed."""
+    """Replay records; return 1 if one of them failed."""
     from ecgmon.monitor.process.signals import StopRequest
 
     stopping = StopRequest()
@@ -102,7 +104,7 @@ def replay(
     view: Callable[[Console, Records, Config], View],
     at_end: Callable[[Config], int] = lambda _: 0,
 ) -> int:
-    """Replay opened records, show how it goes, and print a summary.
+    """Replay opened records, show the progress, and print a summary.
 
     Parameters
     ----------
@@ -110,9 +112,9 @@ def replay(
         With the flags of :func:`add_common_flags`.
     records : Records
     stopping : callable
-        Whether to finish early.
+        Returns whether to finish early.
     view : callable
-        Makes what is shown meanwhile.
+        Makes the view that is shown during the replay.
     at_end : callable
         Called with the configuration after the summary, while the store is still there; returns an exit status.
 

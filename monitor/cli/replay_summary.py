@@ -1,4 +1,4 @@
-"""What people read at the end of a replay: streams, alerts, and how fast it went."""
+"""The summary at the end of a replay: streams, alerts and speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALERTS_SHOWN: Final = 12  # rows; ``ecgmon alerts`` shows them all
 
 
 def print_summary(summary: Summary) -> None:
-    """Print what a replay came to on standard output."""
+    """Print the summary of a replay on standard output."""
     console = Console(highlight=False, soft_wrap=True)
     table = Table(title="streams", title_justify="left")
     table.add_column("stream", style="bold")

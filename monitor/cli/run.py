@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
     parser.description = (
         "Run the daemon: a monitor, its workers, and a producer for the [[source]] records, under one supervisor that "
-        "restarts what fails. SIGTERM and Ctrl-C finish what is in progress, within [runtime] drain_seconds for each "
+        "restarts a process that fails. SIGTERM and Ctrl-C finish what is in progress, within [runtime] drain_seconds for each "
         "role, and exit with status 0. SIGHUP reloads the configuration."
     )
     add_config_flags(parser)
@@ -32,7 +32,7 @@ def run(args: Namespace) -> int:
     """Run the daemon until it is asked to stop."""
     from ecgmon.monitor.process.roles.setup import Signals, begin
 
-    signals = Signals()  # before all else: what is imported below takes seconds
+    signals = Signals()  # first, because the imports below take seconds
 
     from ecgmon.monitor.process import daemon
     from ecgmon.monitor.process.exit_status import DONE

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.finding import RecordRef
 
 FORMATS: Final = ("wfdb", "csv", "parquet")
-"""What ``score`` can write."""
+"""Formats that ``score`` can write."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,8 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         + arguments.RECORD_HELP
     )
     parser.epilog = (
-        "Files: RECORD.ecg is a WFDB annotation file with the symbol N for a beat under the threshold, Q for one at or "
-        "over it, ? for one that is not scored, and the score in the auxiliary note. RECORD.csv and RECORD.parquet have "
+        "Files: RECORD.ecg is a WFDB annotation file with the symbol N for a beat below the threshold, Q for one at or "
+        "above it, ? for one that is not scored, and the score in the auxiliary note. RECORD.csv and RECORD.parquet have "
         "the columns seq, sample, seconds, rr, rr_ratio, rr_after, rr_after_ratio, rate (beats per minute), quality, "
         "ax (the anomaly score A(x)), score, anomalous. "
         "Exit status: 0 all records done, 1 a record failed, 2 wrong usage."
@@ -40,11 +40,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("records", nargs="+", metavar="RECORD", help="path, folder or name of a record")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR",
-        help="folder for the files; it is made if it does not exist, and files in it are replaced",
+        help="folder for the files; it is created if missing, and files in it are replaced",
     )  # fmt: skip
     parser.add_argument(
         "--format", type=_formats, default=("wfdb", "csv"), metavar="A,B",
-        help=f"what to write, of {', '.join(FORMATS)} (default: wfdb,csv)",
+        help=f"formats to write, of {', '.join(FORMATS)} (default: wfdb,csv)",
     )  # fmt: skip
     parser.add_argument(
         "--start", type=arguments.time, default=0.0, metavar="TIME",
@@ -61,7 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Score records; 1 where a record failed, wholly or from some sample on."""
+    """Score records; return 1 if a record failed, completely or from some sample on."""
     from ecgmon.pipelines.sources.finding import resolve_each
 
     refs, failed = resolve_each(args.records)

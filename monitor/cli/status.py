@@ -1,4 +1,4 @@
-"""``ecgmon status``: ask a running daemon, or read a store left behind."""
+"""``ecgmon status``: the state of a running daemon, or of a store."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Describe the command."""
-    parser.description = "Show the state of a running daemon; where none runs, show what the store holds."
-    parser.epilog = "Exit status: 0, or 1 where there is neither a daemon nor a store."
+    parser.description = "Show the state of a running daemon; if none runs, show the content of the store."
+    parser.epilog = "Exit status: 0, or 1 if there is neither a daemon nor a store."
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_state_flag(parser)
     add_config_flags(parser)
 
 
 def run(args: Namespace) -> int:
-    """Show the state of a daemon and of its store; 1 if there is neither."""
+    """Show the state of a daemon and of its store; return 1 if there is neither."""
     from ecgmon.monitor.store import Reader, StoreError
 
     config = load_config(args, {"store.path": args.state})
-    # a state folder that is named is what is asked for, even if a daemon with another one runs
+    # with --state, show that store, even if a daemon with another one runs
     status = None if args.state is not None else _ask(Path(config.runtime.dir))
     try:
         with Reader(Path(config.store.path)) as reader:
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
 
 
 def _ask(runtime: Path) -> Status | None:
-    """Ask the daemon of a runtime folder; None where none answers."""
+    """Ask the daemon of a runtime folder; None if none answers."""
     from ecgmon.monitor.process.control import Client, NotRunningError
 
     client = Client(runtime)

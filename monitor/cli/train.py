@@ -1,4 +1,4 @@
-"""``ecgmon train``: from records to a checkpoint, and to every figure behind it."""
+"""``ecgmon train``: from records to a checkpoint, and to the figures of the model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ecgmon.models.weights.checkpoint import ModelInfo
 
 _MITDB = "folder of the records of the MIT-BIH Arrhythmia Database"
-_PREPARED = "folder that 'prepare' filled"
+_PREPARED = "folder of the data set, made by 'prepare'"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,8 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "and write the checkpoint that [worker] weights takes."
     )
     parser.epilog = (
-        "A training that was stopped goes on from its folder. Exit status: 0 done, 1 something cannot be used, "
-        "2 wrong usage, 130 stopped by Ctrl-C, with the training's state stored."
+        "A stopped training resumes from its folder. Exit status: 0 done, 1 an input cannot be used, 2 wrong usage, "
+        "130 stopped by Ctrl-C, with the state of the training stored."
     )
     what = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_all(what)
@@ -49,7 +49,7 @@ def _add_all(what: _SubParsersAction[ArgumentParser]) -> None:
     text = "prepare, train the student and fit the score: from records to the checkpoint that the daemon runs"
     parser = _step(what, "all", text)
     _add_path(parser, "--db", _MITDB)
-    _add_path(parser, "--work", "folder for the data set and the trainings; what is there already is not done again")
+    _add_path(parser, "--work", "folder for the data set and the trainings; finished steps in it are not repeated")
     _add_path(parser, "--out", "checkpoint to write")
     _add_machine(parser)
 
@@ -58,22 +58,22 @@ def _add_prepare(what: _SubParsersAction[ArgumentParser]) -> None:
     parser = _step(what, "prepare", "build the data set from WFDB records")
     _add_path(parser, "--db", _MITDB)
     _add_path(parser, "--data", "folder for the data set")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides who is in which fold (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the folds (default: 0)")
 
 
 def _add_fit(what: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _step(what, "fit", "train one generator on normal beats; goes on from what is in --run")
+    parser = _step(what, "fit", "train one generator on normal beats; resumes a training in --run")
     _add_path(parser, "--data", _PREPARED)
     _add_path(parser, "--run", "folder of the training: its state, log and result")
     parser.add_argument(
-        "--split", choices=NAMES, default="all", help="which beats train and which test (default: all of them train)"
+        "--split", choices=NAMES, default="all", help="split into training and test beats (default: all beats train)"
     )
     parser.add_argument(
         "--teacher", type=Path, metavar="DIR", help="folder of the teacher's training, for settings that distil"
     )
     parser.add_argument(
         "--only-confirmed", action="store_true",
-        help="leave out normal beats that a second detector does not find, as the original experiment did in effect",
+        help="leave out normal beats that a second detector does not find, as the original experiment effectively did",
     )  # fmt: skip
     parser.add_argument(
         "--stop-after", type=int, metavar="N", help="stop after N steps, with the learning rate planned for all epochs"
@@ -83,7 +83,7 @@ def _add_fit(what: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _add_plan(what: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _step(what, "plan", "do all trainings behind a figure; finished ones are not done again")
+    parser = _step(what, "plan", "run all trainings for a figure; finished ones are not repeated")
     parser.add_argument("plan", choices=plans.PLANS, help="which figure; see pipelines/training/plans.py")
     _add_path(parser, "--data", _PREPARED)
     _add_path(parser, "--runs", "folder for the trainings")
@@ -97,7 +97,7 @@ def _add_score(what: _SubParsersAction[ArgumentParser]) -> None:
     parser = _step(what, "score", text)
     _add_path(parser, "--db", _MITDB)
     _add_path(parser, "--data", _PREPARED)
-    _add_path(parser, "--run", "folder that 'fit' filled")
+    _add_path(parser, "--run", "folder of the training, made by 'fit'")
     parser.add_argument(
         "--halves", type=Path, nargs=2, default=(), metavar="DIR",
         help="folders of the trainings on each half of the split's patients; a score for other patients needs them",
@@ -107,9 +107,9 @@ def _add_score(what: _SubParsersAction[ArgumentParser]) -> None:
 
 
 def _add_report(what: _SubParsersAction[ArgumentParser]) -> None:
-    parser = _step(what, "report", "bring the tables and pictures of a model card up to date")
+    parser = _step(what, "report", "update the tables and pictures of a model card")
     _add_path(parser, "--results", "folder of result files")
-    parser.add_argument("--card", type=Path, required=True, metavar="FILE", help="the card, a page with markers")
+    parser.add_argument("--card", type=Path, required=True, metavar="FILE", help="the model card, a page with markers")
 
 
 def _step(what: _SubParsersAction[ArgumentParser], name: str, text: str) -> ArgumentParser:
@@ -154,7 +154,7 @@ def _truth(text: str) -> bool:
 
 
 def run(args: Namespace) -> int:
-    """Carry out a step; 1 where something given cannot be used, 130 where Ctrl-C stopped a training."""
+    """Run a step; return 1 if an input cannot be used, 130 if Ctrl-C stopped a training."""
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.pipelines.sources.errors import SourceError
     from ecgmon.pipelines.training.dataset import DatasetError
@@ -224,7 +224,7 @@ def _run_plan(args: Namespace) -> int:
 def _print_summary(found: dict[str, Any]) -> None:
     for row in found.get("runs", []):
         raw = row["raw"]
-        figures = "nothing to test on" if raw is None else f"AUC {raw['auc']:.4f}  AP {raw['ap']:.4f}"
+        figures = "no test beats" if raw is None else f"AUC {raw['auc']:.4f}  AP {raw['ap']:.4f}"
         print(f"{row['name']:20} {row['multiply_adds']:>10} multiply-adds  {figures}")
     for row in found.get("sizes", []):
         speed = row["beats_per_second"]

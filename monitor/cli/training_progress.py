@@ -1,4 +1,4 @@
-"""How a training goes, on standard error."""
+"""The progress of a training, on standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """Shows how a training goes, and ends it at a Ctrl-C between two steps."""
+    """Shows the progress of a training; Ctrl-C stops it between two steps."""
 
     def __init__(self) -> None:
         from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,7 +35,7 @@ class TrainingProgress:
         signal.signal(signal.SIGINT, self._before)
 
     def __call__(self, name: str, done: int, steps: int, terms: Mapping[str, float]) -> bool:
-        """Show how far something is; False once Ctrl-C was pressed."""
+        """Show the progress of a part; return False after Ctrl-C."""
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(name, total=steps, terms="")
         shown = " ".join(f"{term} {value:.4g}" for term, value in terms.items())
@@ -44,11 +44,11 @@ class TrainingProgress:
 
     def _interrupt(self, *_: object) -> None:
         self.interrupted = True
-        signal.signal(signal.SIGINT, self._before)  # a second Ctrl-C does not wait for the step
+        signal.signal(signal.SIGINT, self._before)  # a second Ctrl-C stops without waiting for the step
 
 
 def console() -> Any:  # noqa: ANN401 - rich is imported where it is used
-    """Console of standard error: standard output is for results."""
+    """Return a console on standard error; standard output is for results."""
     from rich.console import Console
 
     return Console(stderr=True)

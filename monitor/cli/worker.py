@@ -23,7 +23,7 @@ def run(args: Namespace) -> int:
     """Run a worker until it is asked to stop."""
     from ecgmon.monitor.process.roles.setup import RoleError, Signals, begin
 
-    signals = Signals()  # before all else: what is imported below takes seconds
+    signals = Signals()  # first, because the imports below take seconds
 
     from ecgmon.monitor.process.exit_status import DONE, REFUSED
     from ecgmon.monitor.process.roles import worker

@@ -14,7 +14,7 @@ from ecgmon.monitor.config.toml import toml_value
 if TYPE_CHECKING:
     from ecgmon.monitor.config.schema import Config
 
-_WIDTH: Final = 100  # characters of a comment's line
+_WIDTH: Final = 100  # maximum length of a comment line
 
 _HEAD: Final = """\
 # Configuration
@@ -33,13 +33,13 @@ stands for the home folder. Other relative paths start at the working folder.
 
 
 def dump_toml(config: Config, *, documented: bool = True) -> str:
-    """Write a configuration as TOML, which :func:`ecgmon.monitor.config.reading.load` reads back to the same.
+    """Write a configuration as TOML, which :func:`ecgmon.monitor.config.reading.load` reads back unchanged.
 
     Parameters
     ----------
     config : Config
     documented : bool
-        Whether every key has its explanation above it.
+        Write the explanation of every key above it.
     """
     parts: list[str] = []
     for section in sections():

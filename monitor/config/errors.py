@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration; apart, because the command line must know it without loading anything."""
+"""Errors of a configuration; this module imports nothing of ecgmon, because every command imports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a configuration.
+    """One problem of a configuration.
 
     Attributes
     ----------
@@ -16,11 +16,11 @@ class Problem:
     line : int or None
         Line in the file, from 1.
     key : str
-        Dotted key; empty where no key is at fault.
+        Dotted key; empty if the problem has no key.
     value : str or None
-        The offending value, as TOML.
+        The wrong value, as TOML.
     message : str
-        What is wrong, what was expected and, where it is not plain, what to do.
+        What is wrong, what was expected and, if it is not obvious, what to do.
     nearest : str or None
         The valid key that was probably meant.
     """
@@ -45,7 +45,7 @@ class ConfigError(Exception):
     Parameters
     ----------
     problems : sequence of Problem
-        All that is wrong, at least one.
+        All problems, at least one.
     """
 
     def __init__(self, problems: list[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""The keys of the configuration, read off its schema: what each is called and what it may hold."""
+"""The keys of the configuration, derived from its schema: names, types and allowed values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecgmon.monitor.config.schema import Config, SourceSettings
 ENVIRONMENT_PREFIX: Final = "ECGMON_"
 
 SOURCE: Final = "source"
-"""The one section that may be given several times: ``[[source]]``."""
+"""The only section that can be given several times: ``[[source]]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Key:
     annotation : object
         Type with limits, for :func:`msgspec.convert`.
     default : object
-        ``msgspec.NODEFAULT`` where the key must be given.
+        ``msgspec.NODEFAULT`` if the key is required.
     expected : str
-        In words, what it may hold.
+        The allowed values, in words.
     unit : str
         Empty for none.
     description : str
@@ -55,7 +55,7 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it; empty for a key of ``[[source]]``, which cannot be set so."""
+        """The environment variable that sets it; empty for a key of ``[[source]]``, which has none."""
         if self.section == SOURCE:
             return ""
         return ENVIRONMENT_PREFIX + self.dotted.replace(".", "_").upper()
@@ -63,7 +63,7 @@ class Key:
 
 @cache
 def sections() -> dict[str, type[msgspec.Struct]]:
-    """Every section's struct by its dotted name, in the order of the schema; nested ones follow their parent."""
+    """Return the struct of every section by dotted name, in the order of the schema, nested ones after their parent."""
     found: dict[str, type[msgspec.Struct]] = {}
 
     def walk(struct: type[msgspec.Struct], prefix: str) -> None:
@@ -80,7 +80,7 @@ def sections() -> dict[str, type[msgspec.Struct]]:
 
 @cache
 def keys() -> dict[str, Key]:
-    """Every key by its dotted name, in the order of the schema; those of ``[[source]]`` as ``source.record``."""
+    """Return every key by dotted name, in the order of the schema; those of ``[[source]]`` as ``source.record``."""
     found: dict[str, Key] = {}
     for section, struct in sections().items():
         hints = get_type_hints(struct, include_extras=True)
@@ -106,7 +106,7 @@ def keys() -> dict[str, Key]:
 
 def _expected(annotation: object, info: inspect.Type, form: str) -> str:
     if isinstance(info, inspect.LiteralType):
-        words = get_args(get_args(annotation)[0])  # inspect sorts them; the schema's order means something
+        words = get_args(get_args(annotation)[0])  # in the order of the schema; inspect sorts them
         *most, last = (f'"{word}"' for word in words)
         return f"{', '.join(most)} or {last}"
     if isinstance(info, inspect.VarTupleType):
@@ -127,7 +127,7 @@ def _plain(limit: float) -> str:
 
 
 def is_text(key: Key) -> bool:
-    """Tell whether a key holds text, or one of several words, so that it is given without quotes outside a file."""
+    """Return whether a key holds text or one of several words, which have no quotes outside a file."""
     info = inspect.type_info(key.annotation)
     assert isinstance(info, inspect.Metadata)
     return isinstance(info.type, (inspect.StrType, inspect.LiteralType))
@@ -139,16 +139,16 @@ def nearest(name: str, section: str = "") -> str | None:
     Parameters
     ----------
     name : str
-        What was given: a dotted name, or a bare one together with ``section``.
+        The given name: dotted, or bare together with ``section``.
     section : str
-        Where it was given: a similar key of that section is preferred to a similar one elsewhere.
+        Section in which it was given; its similar keys are preferred to those of other sections.
 
     Returns
     -------
     str or None
         A dotted name of a key or section.
     """
-    # A right key in a wrong section, or without one
+    # A valid key in a wrong section, or without a section
     if elsewhere := [key.dotted for key in keys().values() if key.name == name.rpartition(".")[2]]:
         return elsewhere[0]
     own = [key.name for key in keys().values() if key.section == section]

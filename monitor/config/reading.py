@@ -1,7 +1,7 @@
 """Reading the configuration: defaults, then the file, then the environment, then flags.
 
-All problems are reported together, each with the place it comes from.  Environment and
-folders of the user are arguments, so the same inputs always give the same configuration.
+All problems are reported together, each with its place.  The environment is an argument, so the same
+inputs always give the same configuration.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 OTHER_VARIABLES: Final = frozenset({"ECGMON_MITDB", "ECGMON_REQUIRE_ALL"})
-"""Environment variables of ecgmon that are not keys: where MIT-BIH is, and that no test may be skipped."""
+"""Environment variables of ecgmon that are not keys: the folder of MIT-BIH, and a switch that forbids skipped tests."""
 
-_SHOWN: Final = 60  # characters of an offending value that a message shows
+_SHOWN: Final = 60  # characters of a wrong value that a message shows
 
 
 def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Config:
@@ -52,20 +52,21 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[st
     path : Path or None
         TOML file; None for none.
     environ : mapping
-        Environment: ``ECGMON_EXPORTER_PORT`` sets ``exporter.port``.  The folders of systemd and XDG, and HOME, are
-        taken from it too.
+        Environment: ``ECGMON_EXPORTER_PORT`` sets ``exporter.port``.  It also has the folders of systemd and XDG, and
+        HOME.
     overrides : mapping
         Values of flags by dotted key, as text.
 
     Returns
     -------
     Config
-        With ``runtime.dir``, ``store.path`` and ``worker.weights`` and the files of ``network`` made whole: ``~`` and empty values replaced.
+        Without ``~`` in paths: those of ``runtime``, ``store``, ``worker``, ``exporter`` and ``network``.  Empty
+        values of ``runtime.dir`` and ``store.path`` are replaced.
 
     Raises
     ------
     ConfigError
-        With every problem that was found.
+        With all problems.
     """
     layers = _Layers()
     if path is not None:
@@ -79,7 +80,7 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[st
 
 
 def problems(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, str]) -> list[Problem]:
-    """Say all that is wrong with a configuration; parameters as of :func:`load`."""
+    """Return all problems of a configuration; parameters as in :func:`load`."""
     try:
         load(path, environ=environ, overrides=overrides)
     except ConfigError as error:
@@ -88,17 +89,17 @@ def problems(path: Path | None, *, environ: Mapping[str, str], overrides: Mappin
 
 
 def to_json(config: Config) -> bytes:
-    """Encode a configuration, for handing it to a child process."""
+    """Encode a configuration for a child process."""
     return msgspec.json.encode(config)
 
 
 def from_json(data: bytes) -> Config:
-    """Decode what :func:`to_json` encoded.
+    """Decode the output of :func:`to_json`.
 
     Raises
     ------
     ConfigError
-        If it is no configuration of this version.
+        If it is not a configuration of this version.
     """
     try:
         return msgspec.json.decode(data, type=Config)
@@ -123,7 +124,7 @@ class _Given:
 
 @dataclass(frozen=True, slots=True)
 class _Relation:
-    """What must hold between keys; the first is the one that is named when it does not."""
+    """A condition between keys; if it does not hold, the problem names the first key."""
 
     keys: tuple[str, ...]
     holds: Callable[..., bool]
@@ -211,13 +212,13 @@ _RELATIONS: Final = (
 
 
 class _Layers:
-    """Collects values and problems, the later layer over the earlier."""
+    """Collects values and problems; later layers override earlier ones."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._given: dict[str, _Given] = {}
         self._sources: list[dict[str, _Given]] = []
-        self._bad: set[str] = set()  # keys with a problem of their own, which no relation is asked about
+        self._bad: set[str] = set()  # keys with an invalid value; their relations are not checked
 
     def read_file(self, path: Path) -> None:
         where = str(path)
@@ -245,7 +246,7 @@ class _Layers:
         lines = key_lines(text)
         try:
             tree = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError of its own
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits raises a plain ValueError
             self._explain_syntax(where, text, lines, error)
             return
         self._read_tree(where, lines, tree)
@@ -265,7 +266,7 @@ class _Layers:
         for name, value in tree.items():
             dotted = prefix + name
             line = line_of(lines, dotted)
-            if "." in name:  # in quotes: one name with a dot in it, which no key has
+            if "." in name:  # in quotes: a name with a dot in it, which no key has
                 self._unknown(where, line, dotted, value)
             elif dotted == SOURCE:
                 self._read_sources(where, lines, value)
@@ -370,7 +371,7 @@ class _Layers:
     def _convert(self, into: dict[str, _Given], key: Key, value: object, given: _Given, *, strict: bool) -> None:
         try:
             converted = msgspec.convert(value, type=key.annotation, strict=strict)
-            valid = not isinstance(converted, float) or math.isfinite(converted)  # limits let NaN pass
+            valid = not isinstance(converted, float) or math.isfinite(converted)  # the limits accept NaN
         except (msgspec.ValidationError, OverflowError):
             valid = False
         if valid:
@@ -392,15 +393,15 @@ class _Layers:
                 for name, given in zip(relation.keys, givens, strict=True)
             ]
             if not relation.holds(*values):
-                # Name the first of the keys that was given: somebody wrote that one
-                culprit = next(given for given in givens if given is not None)
+                # Report the place of the first key that was given
+                place = next(given for given in givens if given is not None)
                 others = ", ".join(
                     f"{name} is {_shown(value)}" for name, value in zip(relation.keys[1:], values[1:], strict=True)
                 )
                 self.problems.append(
                     Problem(
-                        culprit.where,
-                        culprit.line,
+                        place.where,
+                        place.line,
                         relation.keys[0],
                         _shown(values[0]),
                         f"{relation.expected} ({others})",
@@ -408,7 +409,7 @@ class _Layers:
                 )
 
     def config(self) -> Config | None:
-        """Put the layers together; None where there is a problem."""
+        """Combine the layers; None if there is a problem."""
         self._relate()
         if self.problems:
             return None
@@ -430,10 +431,10 @@ class _Layers:
 
 
 def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
-    def whole(path: str) -> str:
+    def expanded(path: str) -> str:
         return str(_home(environ) / path[1:].lstrip("/")) if path == "~" or path.startswith("~/") else path
 
-    # systemd lists several folders with colons between them; the first is the one of the unit's name
+    # systemd separates several folders by colons; the first one has the unit's name
     runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if not runtime:
         session = environ.get("XDG_RUNTIME_DIR")
@@ -445,22 +446,24 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
     replace = msgspec.structs.replace
     return replace(
         config,
-        runtime=replace(config.runtime, dir=whole(config.runtime.dir) or runtime),
-        store=replace(config.store, path=whole(config.store.path) or state),
-        worker=replace(config.worker, weights=whole(config.worker.weights)),
+        runtime=replace(config.runtime, dir=expanded(config.runtime.dir) or runtime),
+        store=replace(config.store, path=expanded(config.store.path) or state),
+        worker=replace(config.worker, weights=expanded(config.worker.weights)),
         exporter=replace(
             config.exporter,
-            tls_certificate=whole(config.exporter.tls_certificate),
-            tls_key=whole(config.exporter.tls_key),
-            password_file=whole(config.exporter.password_file),
+            tls_certificate=expanded(config.exporter.tls_certificate),
+            tls_key=expanded(config.exporter.tls_key),
+            password_file=expanded(config.exporter.password_file),
         ),
-        network=replace(config.network, clients=whole(config.network.clients), key_file=whole(config.network.key_file)),
+        network=replace(
+            config.network, clients=expanded(config.network.clients), key_file=expanded(config.network.key_file)
+        ),
     )
 
 
 def _home(environ: Mapping[str, str]) -> Path:
     try:
         return Path(environ.get("HOME") or Path.home())
-    except RuntimeError as error:  # a user without an entry in the system's list of users
+    except RuntimeError as error:  # the system's list of users has no entry for the user
         message = "the user has no home folder; set HOME, or store.path and worker.weights to whole paths"
         raise ConfigError([Problem("environment", None, "", None, message)]) from error

@@ -26,7 +26,7 @@ _STREAM: Final = rf"^(?=.{{0,{MAX_STREAM_ID}}}$)({STREAM_ID})?$"
 def _text(
     description: str, *, pattern: str | None = None, min_length: int | None = None, form: str = "text in quotes"
 ) -> Meta:
-    """Describe a key whose value is text, or one of several words; ``form`` says in words what it must look like."""
+    """Describe a key whose value is text, or one of several words; ``form`` describes its form in words."""
     return Meta(description=description, pattern=pattern, min_length=min_length, extra={"unit": "", "form": form})
 
 
@@ -340,7 +340,7 @@ class ExporterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address to listen on is reached from this machine only."""
+    """Return whether only this machine can reach an address to listen on."""
     if host == "localhost":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What the standard library's TOML parser leaves out: the lines at which keys stand, and writing values."""
+"""Line numbers of TOML keys, and TOML values as text; the standard library has neither."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def key_lines(text: str) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     tables: dict[str, int] = defaultdict(int)
     prefix = ""
-    closing: str | None = None  # quotes that end the text of several lines that we are in
+    closing: str | None = None  # quotes that end the current text of several lines
     for number, line in enumerate(text.splitlines(), start=1):
         if closing is not None:
             if closing in line:
@@ -51,7 +51,7 @@ def key_lines(text: str) -> dict[str, list[int]]:
 
 
 def line_of(lines: dict[str, list[int]], dotted: str) -> int | None:
-    """Line of a key, or of the nearest table around it; None where there is neither."""
+    """Return the line of a key, or of the nearest table around it; None if there is neither."""
     while dotted:
         if dotted in lines:
             return lines[dotted][0]
@@ -60,14 +60,14 @@ def line_of(lines: dict[str, list[int]], dotted: str) -> int | None:
 
 
 def _plain(dotted: str) -> str:
-    """Take quotes and blanks off the parts of a dotted key."""
+    """Remove quotes and blanks from the parts of a dotted key."""
     return ".".join(part.strip("\"'") for part in re.findall(_NAME, dotted))
 
 
 def toml_value(value: object) -> str:
     """Write a value as TOML."""
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped
+        # the escapes of JSON are valid TOML, but TOML requires one for DEL too
         return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"

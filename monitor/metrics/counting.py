@@ -1,4 +1,4 @@
-"""What the monitor counts, in the metrics of Prometheus."""
+"""The counters and histograms of the monitor, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MetricInstruments:
         self._metrics.source_errors.inc()
 
     def opened(self, stream: str, alerts: Sequence[Alert]) -> None:
-        """Give a stream its label while there is room, in the order of announcements, and count its active alerts."""
+        """Give a stream a label of its own if one is left, in order of announcement, and count its active alerts."""
         self._metrics.of_stream(stream)
         for alert in alerts:
             self._metrics.alerts_active.labels(alert.kind.value, alert.priority.value).inc()
@@ -51,7 +51,7 @@ class MetricInstruments:
         self._metrics.of_stream(stream).segmented.inc(beats)
 
     def segmentation_took(self, seconds: float) -> None:
-        """Observe the processor time that cutting a message's items took."""
+        """Observe the processor time that segmenting a message's items took."""
         self._metrics.duration.labels("segment").observe(seconds)
 
     def resent(self, beats: int) -> None:
@@ -59,27 +59,27 @@ class MetricInstruments:
         self._metrics.redelivered.labels("producer").inc(beats)
 
     def dropped_by_producer(self, beats: int) -> None:
-        """Count beats that live sources dropped, which their producers report at once."""
+        """Count beats that live sources dropped, as soon as their producers report them."""
         self._metrics.producer_dropped.inc(beats)
 
     def handed_out(self, waited: float) -> None:
-        """Observe how long the first beat of a batch waited."""
+        """Observe how long the first beat of a batch waited for a worker."""
         self._metrics.duration.labels("queue").observe(waited)
 
     def answered(self, beats: int, device: str, seconds: float, inside: float) -> None:
-        """Count a batch: its seconds from sending to answer, and its seconds inside the worker."""
+        """Count a scored batch, its round trip time ``seconds``, and the time ``inside`` the worker."""
         self._metrics.duration.labels("score").observe(seconds)
         self._metrics.inference.labels(device).observe(inside)
         self._metrics.batch.observe(beats)
 
     def committed(self, seconds: float, latencies: NDArray[np.float64], waited: NDArray[np.float64]) -> None:
-        """Count a commit, and how long its beats took, all at once; one by one this costs as much as scoring them."""
+        """Observe a commit and the latencies of its beats, in one call each: single calls cost as much as scoring."""
         self._metrics.duration.labels("commit").observe(seconds)
         observe_all(self._metrics.duration.labels("total"), latencies)
         observe_all(self._metrics.duration.labels("order"), waited)
 
     def stored(self, outcome: Outcome, rate: float, wall: float) -> None:
-        """Count what was stored of a stream at a time in seconds since 1970, with its heart rate in beats/min."""
+        """Count what was stored at time ``wall`` (seconds since 1970), and set the heart rate in beats/min."""
         state, scores = outcome.entry.state, outcome.scores
         shown = self._metrics.of_stream(state.name)
         if scores:
@@ -110,7 +110,7 @@ class MetricInstruments:
         self._metrics.alerts_active.labels(kind, priority).inc(1 if raised else -1)
 
     def device_alert(self, kind: str, priority: str, *, raised: bool) -> None:
-        """Count the one alert that is about no stream."""
+        """Count the alert about the degraded device, which belongs to no stream."""
         if raised:
             self._metrics.alerts_raised.labels(kind, priority).inc()
         self._metrics.alerts_active.labels(kind, priority).set(int(raised))
@@ -124,19 +124,19 @@ class MetricInstruments:
         self._metrics.commits.inc()
 
     def pruned(self, beats: int) -> None:
-        """Count beats that were deleted for their age."""
+        """Count beats that were deleted because of their age."""
         self._metrics.pruned.inc(beats)
 
     def model(self, about: Mapping[str, str]) -> None:
-        """Show the model that scores come from."""
+        """Set the model that scores come from."""
         self._metrics.model.info(dict(about))
 
     def queue_limit(self, items: int) -> None:
-        """Show the most unstored items that the monitor holds."""
+        """Set the maximum number of unstored items."""
         self._metrics.queue_limit.set(items)
 
     def refresh(self, gauges: Gauges) -> None:
-        """Show the current state."""
+        """Set the gauges."""
         metrics = self._metrics
         metrics.queue.labels("waiting").set(gauges.queued)
         metrics.queue.labels("leased").set(gauges.leased)

@@ -1,8 +1,8 @@
 """A Prometheus histogram that takes many observations in one call.
 
-``prometheus_client.Histogram.observe`` takes one value, walks its buckets in Python and checks an exemplar each time: with
-thousands of beats a second that cost the monitor more than scoring them.  This collector counts a whole commit's values
-per bucket first.  What it gives is exposed byte for byte as the client's own histogram is.
+``prometheus_client.Histogram.observe`` takes one value, searches its buckets in Python and checks an exemplar each time.
+With thousands of beats per second, this cost the monitor more than scoring them.  This collector first counts all values
+of a commit by bucket.  Its exposition is the same as that of the client's histogram, byte for byte.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 
-_FEW: Final = 16  # values that are sooner placed one by one
+_FEW: Final = 16  # up to this number of values, single look-ups are faster
 
 
 class Observations:
-    """What was observed with one set of label values; :meth:`Histogram.labels` gives it.
+    """The observations with one set of label values; :meth:`Histogram.labels` returns them.
 
     Parameters
     ----------
     bounds : sequence of float
         Upper bounds of the buckets, ascending, the last infinite.
     clock : callable
-        Gives the time in seconds since 1970.
+        Returns the time in seconds since 1970.
     """
 
     def __init__(self, bounds: Sequence[float], clock: Callable[[], float]) -> None:
@@ -60,15 +60,15 @@ class Observations:
         values: Sequence[float] | NDArray[np.floating[Any]],
         exemplar: Callable[[int], Mapping[str, str]] | None = None,
     ) -> None:
-        """Observe values, with the same effect as one by one.
+        """Observe several values; the result is the same as with single calls.
 
         Parameters
         ----------
         values : sequence of float or ndarray, shape (n,)
             None of them NaN.
         exemplar : callable, optional
-            Gives the labels of the exemplar for the value with an index; asked for the last value in each bucket, which
-            is the one that would be left.  At most 128 characters in all (OpenMetrics).
+            Returns the labels of the exemplar for the value with an index; called only for the last value in each
+            bucket, because later exemplars replace earlier ones.  At most 128 characters in all (OpenMetrics).
         """
         if not len(values):
             return
@@ -95,13 +95,13 @@ class Observations:
             self._exemplars.update(exemplars)
 
     def state(self) -> tuple[list[int], float, dict[int, Exemplar], float]:
-        """Give the counts of the buckets, the sum, the exemplars by bucket, and when this began; all at one moment."""
+        """Return the buckets' counts, the sum, the exemplars by bucket, and the creation time, all of one moment."""
         with self._lock:
             return self._counts.copy(), self._sum, self._exemplars.copy(), self._created
 
 
 class Histogram(Collector):
-    """A histogram, as :class:`prometheus_client.Histogram`, through the client's interface for custom collectors.
+    """A histogram like :class:`prometheus_client.Histogram`, through the client's interface for custom collectors.
 
     Parameters
     ----------
@@ -110,14 +110,14 @@ class Histogram(Collector):
     buckets : iterable of float
         Upper bounds, ascending, not negative; infinity is added.
     registry : CollectorRegistry, optional
-        Where it registers itself.
+        Registry in which it registers itself.
     clock : callable
-        Gives the time in seconds since 1970, for exemplars and for when a series began.
+        Returns the time in seconds since 1970, for exemplars and for the creation time of a series.
 
     Raises
     ------
     ValueError
-        For bounds that are none, or a label named ``le``.
+        If the bounds are not valid, or a label is named ``le``.
 
     Notes
     -----
@@ -136,11 +136,13 @@ class Histogram(Collector):
     ) -> None:
         finite = [float(bound) for bound in buckets]
         if not finite or finite != sorted(set(finite)) or not 0 <= finite[0] <= finite[-1] < float("inf"):
-            raise ValueError(f"{name}: buckets {finite} are no bounds; expected finite numbers from 0 on, ascending")
+            raise ValueError(
+                f"{name}: buckets {finite} are not valid; expected finite numbers of at least 0, ascending"
+            )
         self._name, self._documentation, self._clock = name, documentation, clock
         self._labelnames = tuple(labelnames)
         if "le" in self._labelnames:
-            raise ValueError(f"{name}: a label named le; that name is for the bounds of the buckets")
+            raise ValueError(f"{name}: a label is named le; this name is reserved for the bounds of the buckets")
         self._bounds = (*finite, float("inf"))
         self._shown_bounds = [floatToGoString(bound) for bound in self._bounds]  # type: ignore[no-untyped-call]
         self._has_created = os.environ.get("PROMETHEUS_DISABLE_CREATED_SERIES", "").lower() not in {"true", "1", "t"}
@@ -152,12 +154,12 @@ class Histogram(Collector):
             registry.register(self)
 
     def labels(self, *values: str) -> Observations:
-        """Give the observations with some label values, in the order of the labels' names.
+        """Return the observations with some label values, given in the order of the label names.
 
         Raises
         ------
         ValueError
-            If these are more or fewer than there are labels.
+            If the number of values is not the number of labels.
         """
         if len(values) != len(self._labelnames):
             raise ValueError(f"{self._name}: label values {values}, expected one for each of {self._labelnames}")
@@ -168,15 +170,15 @@ class Histogram(Collector):
             return found
 
     def observe(self, value: float) -> None:
-        """Observe one value, not NaN, where the histogram has no labels."""
+        """Observe one value, not NaN, in a histogram without labels."""
         self.labels().observe(value)
 
     def describe(self) -> Iterator[HistogramMetricFamily]:
-        """Give the name and type under which a registry knows it."""
+        """Yield the name and the type, which a registry needs."""
         yield self._family()
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Give all series as they are now."""
+        """Yield the current state of all series."""
         with self._lock:
             series = list(self._series.items())
         family = self._family()

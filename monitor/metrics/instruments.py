@@ -1,6 +1,6 @@
 """The metrics of a monitor.
 
-docs/metrics.md lists every metric; a test compares that page with what is served.
+docs/metrics.md lists every metric; a test compares that page with the served metrics.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DURATION_BUCKETS: Final = (
     5.0,
     10.0,
 )
-"""Upper bounds in seconds of every duration histogram: 100 us to 10 s, three a decade."""
+"""Upper bounds in seconds of every duration histogram: 100 us to 10 s, three per decade."""
 
 BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 REFUSALS: Final = (
@@ -57,16 +57,16 @@ REFUSALS: Final = (
     "time",
     "too-long",
 )
-"""Why the HTTP server refuses a connection or a request."""
+"""Reasons for which the HTTP server refuses a connection or a request."""
 
 MAX_LABEL: Final = MAX_STREAM_ID
-"""Longest value of a stream's label, in characters: that of a stream id."""
+"""Maximum length of a stream's label in characters, the same as for a stream id."""
 
 STAGES: Final = ("segment", "queue", "score", "order", "commit", "total")
 
 
 def score_buckets(threshold: float) -> tuple[float, ...]:
-    """Upper bounds of the score histogram: half steps, and the alert threshold exactly."""
+    """Return the upper bounds of the score histogram: steps of 0.5 or 1, and the exact alert threshold."""
     return tuple(sorted({0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, threshold}))
 
 
@@ -128,10 +128,12 @@ class Metrics:
         self.build = Info(f"{PREFIX}_build", "Version of the program.", registry=self.registry)
         self.model = Info(f"{PREFIX}_model", "The model that scores come from.", registry=self.registry)
         self.score = self._histogram(
-            "score", "Anomaly score of beats: -log10 of the share of normal beats that look at least this unusual.",
+            "score", "Anomaly score of beats: -log10 of the share of normal beats with at least this score.",
             score_buckets(threshold), "stream",
         )  # fmt: skip
-        self.segmented = self._counter("beats_segmented", "Beats that producers cut and sent, each once.", "stream")
+        self.segmented = self._counter(
+            "beats_segmented", "Beats that producers cut and sent, each counted once.", "stream"
+        )
         self.scored = self._counter("beats_scored", "Beats with a score.", "stream")
         self.stored = self._counter("beats_stored", "Beats committed to the store.", "stream")
         self.unscored = self._counter(
@@ -139,7 +141,7 @@ class Metrics:
         )
         self.redelivered = self._counter(
             "beats_redelivered",
-            "Beats handed over again: by a producer to the monitor, or by the monitor to a worker.",
+            "Beats sent again: by a producer to the monitor, or by the monitor to a worker.",
             "hop",
         )
         self.dropped = self._counter(
@@ -164,7 +166,7 @@ class Metrics:
         self.lag = self._gauge(
             "stream_lag_seconds", "Time since the last item of a stream that has not ended arrived.", "stream"
         )
-        self.last_beat = self._gauge(
+        self.last_item = self._gauge(
             "stream_last_item_timestamp_seconds", "When the last item of a stream was stored.", "stream"
         )
         self.streams = self._gauge("streams", "Streams by state.", "state")
@@ -172,7 +174,7 @@ class Metrics:
     def _add_stages(self) -> None:
         self.duration = self._histogram(
             "stage_duration_seconds",
-            "Time in a stage. segment: cutting a message's items; queue: arrival of a beat until it is sent to a worker;"
+            "Time in a stage. segment: segmenting a message's items; queue: arrival of a beat until it is sent to a worker;"
             " score: sending a batch to receiving its answer; order: arrival of a beat until it is scored and its turn has"
             " come; commit: one commit; total: arrival of the last sample of a window to the commit.",
             DURATION_BUCKETS, "stage",
@@ -184,7 +186,7 @@ class Metrics:
         self.queue = self._gauge(
             "queue_beats", "Beats in a queue of the monitor: waiting for a worker, or with one.", "queue"
         )
-        self.queue_limit = self._gauge("queue_limit_items", "Most unstored items that the monitor holds.")
+        self.queue_limit = self._gauge("queue_limit_items", "Maximum number of unstored items in the monitor.")
 
     def _add_daemon(self) -> None:
         self.reload_success = self._gauge(
@@ -199,32 +201,32 @@ class Metrics:
         self.rejected = self._counter(
             "messages_rejected", "Messages that did not follow the protocol, by reason.", "role", "reason"
         )
-        self.source_errors = self._counter("source_errors", "Sources that could not be read, or only in part.")
+        self.source_errors = self._counter("source_errors", "Sources that could not be read, or only partly.")
         self.store_errors = self._counter("store_errors", "Commits that failed; they are tried again.")
         self.commits = self._counter("store_commits", "Commits to the store.")
         self.pruned = self._counter("beats_pruned", "Beats deleted because they are older than the retention.")
-        self.ready = self._gauge("ready", "1 while the monitor can take, score and store beats, else 0.")
+        self.ready = self._gauge("ready", "1 while the monitor can accept, score and store beats, else 0.")
         self.http_refused = self._counter(
             "http_refused", "Connections and requests that the HTTP server of the metrics refused, by reason.", "reason"
         )
 
     def of_stream(self, stream: str) -> StreamMetrics:
-        """Give the metrics of a stream: labelled by its id while there is room, then by :data:`OTHER`.
+        """Return the metrics of a stream, labelled by its id, or by :data:`OTHER` if no label is left.
 
-        An id that the protocol would have refused is shown escaped and cut to :data:`MAX_LABEL`.
+        An id that the protocol does not allow is escaped and cut to :data:`MAX_LABEL`.
         """
         found = self._of_streams.get(stream)
         if found is None:
             if len(self._of_streams) >= self._max_labels:
                 return self._of_others
-            # half a surrogate pair cannot be encoded: one such name would stop all metrics
+            # half a surrogate pair cannot be encoded; one such name would make every scrape fail
             shown = stream.encode("ascii" if not stream.isprintable() else "utf-8", "backslashreplace").decode()
             found = self._of_streams[stream] = StreamMetrics(self, shown[:MAX_LABEL])
         return found
 
 
 class StreamMetrics:
-    """The metrics of one stream, each made at its first use; a look-up by label takes longer than counting.
+    """The metrics of one stream, each kept after its first use: a look-up by label takes longer than counting.
 
     Parameters
     ----------
@@ -250,12 +252,12 @@ class StreamMetrics:
 
     @cached_property
     def scored(self) -> Counter:
-        """Those of them with a score."""
+        """Beats committed with a score."""
         return self._metrics.scored.labels(self.label)
 
     @cached_property
     def score(self) -> Observations:
-        """Their scores."""
+        """Scores of beats."""
         return self._metrics.score.labels(self.label)
 
     @cached_property
@@ -265,11 +267,11 @@ class StreamMetrics:
 
     @cached_property
     def last_item(self) -> Gauge:
-        """When its last item was stored, in seconds since 1970."""
-        return self._metrics.last_beat.labels(self.label)
+        """Time at which its last item was stored, in seconds since 1970."""
+        return self._metrics.last_item.labels(self.label)
 
     def quality(self, quality: Quality) -> Counter:
-        """Count seconds of a quality."""
+        """Return the counter of seconds with a quality."""
         found = self._qualities.get(quality)
         if found is None:
             found = self._qualities[quality] = self._metrics.quality.labels(self.label, quality.name.lower())

@@ -9,9 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LOW: Final = 1e-6  # seconds; shorter counts as this
-_HIGH: Final = 1e4  # seconds; longer counts as this
-_GROWTH: Final = 1.01  # each bin is 1 % wider than the one before: the error of a quantile is below that
+_LOW: Final = 1e-6  # seconds; shorter ones count as this
+_HIGH: Final = 1e4  # seconds; longer ones count as this
+_GROWTH: Final = 1.01  # each bin is 1 % wider than the one before, so the error of a quantile is below 1 %
 
 
 class LatencyHistogram:
@@ -23,7 +23,7 @@ class LatencyHistogram:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """A copy of the counts to make another histogram from; the difference of two covers the time between."""
+        """A copy of the counts; the difference of two copies makes a histogram of the time between them."""
         return self._counts.copy()
 
     def add(self, seconds: NDArray[np.float64]) -> None:
@@ -33,7 +33,7 @@ class LatencyHistogram:
         self._counts += np.bincount(bins, minlength=len(self._counts))
 
     def quantile(self, share: float) -> float:
-        """Duration in seconds that a ``share`` of those counted does not exceed; NaN if none was.
+        """Return the duration in seconds that a ``share`` of the durations does not exceed; NaN if there are none.
 
         The error is at most one per cent.
         """
@@ -41,5 +41,5 @@ class LatencyHistogram:
         if total == 0:
             return float("nan")
         rank = max(1, int(np.ceil(share * total)))
-        at = int(np.searchsorted(np.cumsum(self._counts), rank))
-        return float(_LOW * _GROWTH ** (at + 0.5))
+        index = int(np.searchsorted(np.cumsum(self._counts), rank))
+        return float(_LOW * _GROWTH ** (index + 0.5))

@@ -1,1 +1,1 @@
-"""Records through the daemon's chain and alert rules, without a daemon."""
+"""The scoring chain and alert rules of the daemon on records, without a daemon."""

@@ -1,4 +1,4 @@
-"""Alerts without a daemon: the same scored items through the same rules, so the same alerts to the last bit."""
+"""Alerts without a daemon, from the same items and rules: they are the same to the last bit."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ def watch(
     Parameters
     ----------
     source : RecordSource
-        It need not end.
+        It can be endless.
     scorer : ecgmon.models.inference.reconstruction.Scorer
     settings : AlertSettings
     segmentation : SegmentSettings
     detail : Detail
-        Beats to keep with their window.
+        Beats that are kept with their window.
     chunk_seconds : float
-        Signal that is read at a time, in seconds; it changes what comes together, and nothing else.
+        Signal that is read at a time, in seconds; it changes only how many items are yielded together.
 
     Raises
     ------
     SourceError
-        Where the source cannot be read on, once all items up to there were yielded.
+        If the source cannot be read further; all items before are yielded first.
     ecgmon.pipelines.segmentation.segmenter.SegmentationError
         If the segmenter refuses the source.
     """
-    through = StreamScorer(source.fs, source.leads, scorer, settings=segmentation)
-    rules = Rules(StreamState(0, source.stream, source.fs, through.leads), settings, detail=detail)
-    for scored in scored_parts(source, through, chunk_seconds=chunk_seconds):
+    stream_scorer = StreamScorer(source.fs, source.leads, scorer, settings=segmentation)
+    rules = Rules(StreamState(0, source.stream, source.fs, stream_scorer.leads), settings, detail=detail)
+    for scored in scored_parts(source, stream_scorer, chunk_seconds=chunk_seconds):
         outcome = rules.conclude(ScoredRows.of_items(scored))
         rules.commit(outcome.entry)
         yield Watched(scored, outcome.entry)
 
 
 def alerts_of(record: ScoredRecord, settings: AlertSettings) -> list[Alert]:
-    """Give the alerts of a scored record, each as it was last seen.
+    """Return the alerts of a scored record, each in its last state.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def alerts_of(record: ScoredRecord, settings: AlertSettings) -> list[Alert]:
     Returns
     -------
     list of Alert
-        In the order in which they were raised; times in s from the record's beginning, as all of ``record`` has them.
+        In the order in which they were raised; times in s from the record's beginning, as in ``record``.
     """
     alerts = alerts_of_rows(ScoredRows.of_table(record.items, record.ax, record.score), record.fs, settings)
     if not record.first:
@@ -114,7 +114,7 @@ def alerts_of(record: ScoredRecord, settings: AlertSettings) -> list[Alert]:
 
 
 def alerts_of_rows(rows: ScoredRows, fs: float, settings: AlertSettings) -> list[Alert]:
-    """Give the alerts of a stream from its first item on, each as it was last seen, in the order in which they were raised.
+    """Return the alerts of a complete stream, each in its last state, in the order in which they were raised.
 
     Parameters
     ----------

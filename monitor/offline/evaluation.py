@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.annotations import Annotations
 
 RHYTHM: Final = (AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA)
-"""Alerts about the times of beats: true where the annotated beats raise one of the same kind at that time."""
+"""Alerts about the times of beats.  One is true if the annotated beats raise one of the same kind at that time."""
 
 _CLASS_OF: Final = {symbol: aami for aami, symbols in SYMBOLS.items() for symbol in symbols}
-_NORMAL_ENOUGH: Final = 0.0  # score of an annotated beat, where only its time matters
+_NORMAL_SCORE: Final = 0.0  # of annotated beats, of which only the times matter
 
 
 @dataclass(slots=True)
 class _Found:
-    """What is gathered over records."""
+    """Results of the records so far."""
 
     scores: list[NDArray[np.float32]] = field(default_factory=list)
     classes: list[NDArray[np.int64]] = field(default_factory=list)
@@ -61,22 +61,21 @@ def evaluate_stream(
     Parameters
     ----------
     folder : Path
-        WFDB records with annotated beats, in sub-folders, too.
+        WFDB records with annotated beats, also in sub-folders.
     scorer : Scorer
     settings : AlertSettings
     annotator : str
         Suffix of the annotation files.
     progress : bool
-        Show a bar on standard error while at work.
+        Show a progress bar on standard error.
 
     Returns
     -------
     dict
-        ``records``, ``qrs``, ``qrs_after_learning`` as :func:`ecgmon.pipelines.evaluation.ec57.summarise` has them;
-        ``anomaly``: AUC and average precision of the score, abnormal against normal, over detected beats that match an
-        annotated one (classes as in the BeatGAN protocol), as the stream has them when it scores,
-        ``without_q`` those without paced and unclassifiable ones; ``alerts``: those
-        raised by kind, and the false ones per hour.
+        ``records``, ``qrs``, ``qrs_after_learning``: see :func:`ecgmon.pipelines.evaluation.ec57.summarise`;
+        ``anomaly``: AUC and average precision of the stream's scores, abnormal against normal, over detected beats that
+        match an annotated one (classes as in the BeatGAN protocol), and in ``without_q`` the same without paced and
+        unclassifiable beats; ``alerts``: raised alerts by kind, and false ones per hour.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def evaluate_stream(
     -----
     An anomalous episode is false if none of the beats that raised it matches an annotated abnormal
     beat.  An alert about the rhythm is false if the annotated beats, run through the same rules, raise
-    none of its kind at that time.  Technical alerts are not judged: nothing annotates them.
+    none of its kind at that time.  Technical alerts are not judged, because there are no annotations for them.
     """
     found = _Found()
 
@@ -131,13 +130,13 @@ def _judge(
 
 
 def _run_reference(settings: AlertSettings, fs: float, reference: Reference, items: Items) -> list[Alert]:
-    """Give the alerts about the rhythm that the annotated beats raise, on signal taken as good."""
+    """Return the alerts about the rhythm that the annotated beats raise; all signal counts as usable."""
     engine = AlertEngine(settings)
     changes: list[Alert] = []
     length = int(items.table["sample"][-1]) / fs
     intervals = np.diff(reference.sample, prepend=np.nan) / fs
     moments: list[tuple[float, ScoredBeat | SecondPassed]] = [
-        (sample / fs, ScoredBeat(seq, sample / fs, rr, _NORMAL_ENOUGH, Quality.USABLE))
+        (sample / fs, ScoredBeat(seq, sample / fs, rr, _NORMAL_SCORE, Quality.USABLE))
         for seq, (sample, rr) in enumerate(zip(reference.sample.tolist(), intervals.tolist(), strict=True))
     ]
     moments += [(second + 1.0, SecondPassed(second + 1.0, Quality.USABLE)) for second in range(int(length))]
@@ -165,13 +164,13 @@ def _anomaly(found: _Found) -> dict[str, Any]:
             for aami in BeatClass
             if aami != BeatClass.N and counts[aami.name]
         },
-        "without_q": _apart(scores[normal], scores[~normal & (classes != BeatClass.Q)]),
+        "without_q": _without_q(scores[normal], scores[~normal & (classes != BeatClass.Q)]),
         "beats": counts,
     }
 
 
-def _apart(normal: NDArray[np.float32], abnormal: NDArray[np.float32]) -> dict[str, float] | None:
-    """Figures without paced beats, which AAMI EC57 leaves out."""
+def _without_q(normal: NDArray[np.float32], abnormal: NDArray[np.float32]) -> dict[str, float] | None:
+    """Return the figures without paced beats, which AAMI EC57 leaves out; None without abnormal beats."""
     return {"auc": auc(normal, abnormal), "ap": average_precision(normal, abnormal)} if len(abnormal) else None
 
 

@@ -1,4 +1,4 @@
-"""Score a record without a daemon, and write what was found to files."""
+"""Score a record without a daemon, and write the scores to files."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _WRITERS: Final[dict[str, Callable[[Path, ScoredRecord, float, str], Path]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ScoreFiles:
-    """A record that was scored and written.
+    """A scored record and its files.
 
     Attributes
     ----------
     scored : ScoredRecord
     alerts : list of Alert
-        Those that the daemon would raise by its default rules at this threshold; times in s of the record.
+        Those that the daemon would raise by its default rules with this threshold; times in s of the record.
     files : list of Path
     notes : tuple of str
-        What is unusual about the record.
+        Remarks on the record.
     threshold : float
-        Score from which on a beat is anomalous.
+        A beat with at least this score is anomalous.
     """
 
     scored: ScoredRecord
@@ -52,7 +52,7 @@ class ScoreFiles:
     threshold: float
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``ecgmon score --json`` prints of a record."""
+        """Return the object that ``ecgmon score --json`` prints for a record."""
         scored = self.scored
         return {
             "lead": scored.lead,
@@ -85,13 +85,13 @@ def write_scores(
     source : RecordSource
     scorer : Scorer
     folder : Path
-        Made if need be; files in it are replaced.
+        Created if missing; files in it are replaced.
     formats : sequence of str
-        Of ``wfdb``, ``csv`` and ``parquet``.
+        Some of ``wfdb``, ``csv`` and ``parquet``.
     threshold : float
-        Score from which on a beat is anomalous.
+        A beat with at least this score is anomalous.
     progress : callable
-        Gets the number of samples that were read so far.
+        Called with the number of samples that were read so far.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Score the beats of an array or a record, with its alerts, and explain one of them."""
+"""Scores and alerts of an array or a record, and the picture of one beat."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.record import RecordSource
 
 PLOT_SECONDS: Final = 30.0
-"""Signal that :meth:`Scores.plot` draws where nothing else is said, in s: three rows."""
+"""Signal that :meth:`Scores.plot` draws by default, in s: three rows."""
 
-_MOST_PLOT_SECONDS: Final = 300.0  # 30 rows, as high as ten screens
+_MAX_PLOT_SECONDS: Final = 300.0  # 30 rows, as high as ten screens
 DEFAULT_ALERTS: Final = AlertSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """What :func:`ecgmon.score` found; every array has one row a beat.
+    """The result of :func:`ecgmon.score`; every array has one row for each beat.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Scores:
     fs : float
         Sampling frequency in Hz.
     leads : tuple of str
-        The lead that was scored and, where there is one, a second one, which the score looks at too.
+        The scored lead and, if there is one, a second lead that the score also uses.
     duration : float
         Length of the signal in s.
     sample : ndarray of int64, shape (beats,)
@@ -58,22 +58,22 @@ class Scores:
     time : ndarray of float64, shape (beats,)
         R peaks, in s from the first sample.
     rr, rr_ratio : ndarray of float32, shape (beats,)
-        RR interval to the beat before in s, and over the mean of those before it; NaN where not known.
+        RR interval from the previous beat in s, and its ratio to the mean of those before it; NaN if not known.
     quality : ndarray of str, shape (beats,)
         ``usable``, ``noisy``, ``saturated``, ``flat`` or ``missing``: the signal under the beat.
     score : ndarray of float32, shape (beats,)
-        -log10 of the share of normal beats that look at least this odd: 2 is one in a hundred.  NaN where a beat could not
-        be scored.
+        -log10 of the share of normal beats with at least this score: 2 is one in a hundred.  NaN if a beat could not be
+        scored.
     ax : ndarray of float32, shape (beats,)
-        The anomaly score A(x): mean squared error of the reconstruction; NaN where a beat could not be scored.
+        The anomaly score A(x): mean squared error of the reconstruction; NaN if a beat could not be scored.
     evidence : ndarray of float32, shape (beats, len(evidence_names))
-        What the score was made of; NaN where not known.
+        The values that the score was computed from; NaN if not known.
     evidence_names : tuple of str
-        What the columns of ``evidence`` are.
+        Names of the columns of ``evidence``.
     alerts : tuple of Alert
-        In the order in which they were raised, each as it was last seen; times in s from the first sample.
+        In the order in which they were raised, each in its last state; times in s from the first sample.
     settings : AlertSettings
-        That raised them.
+        Settings with which they were raised.
     model : str
         Fingerprint of the model.
     """
@@ -109,12 +109,12 @@ class Scores:
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
-        """Whether the score of each beat is at or over ``settings.score_threshold``, shape (beats,)."""
+        """Whether the score of each beat is at least ``settings.score_threshold``, shape (beats,)."""
         return self.score >= self.settings.score_threshold
 
     @property
     def alerts_of_beats(self) -> tuple[tuple[Alert, ...], ...]:
-        """The alerts of each beat: those that it raised or that last at its R peak."""
+        """The alerts of each beat: those that it helped to raise, and those active at its R peak."""
         number = np.arange(len(self))
         members = [
             ((self.time >= alert.start) & (self.time <= (np.inf if alert.end is None else alert.end)))
@@ -127,13 +127,13 @@ class Scores:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with one row a beat.
+        """Return a table with one row for each beat.
 
         Returns
         -------
         pandas.DataFrame
             With the columns ``sample``, ``time``, ``rr``, ``rr_ratio``, ``quality``, ``score``, ``ax``, ``anomalous``,
-            ``alerts`` (kinds, separated by commas) and one for each of ``evidence_names``, with ``evidence_`` before it.
+            ``alerts`` (kinds, separated by commas) and one for each of ``evidence_names``, prefixed with ``evidence_``.
         """
         import pandas as pd
 
@@ -145,22 +145,22 @@ class Scores:
         return pd.DataFrame(columns)
 
     def plot(self, start: float | None = None, stop: float | None = None) -> Figure:
-        """Draw the signal on ECG paper, with the score over each beat.
+        """Draw the signal on ECG paper, with the score above each beat.
 
         Parameters
         ----------
         start, stop : float, optional
-            From where to where, in s from the first sample; by default the 30 s with the most anomalous beats.
+            Range in s from the first sample; by default the 30 s with the most anomalous beats.
 
         Returns
         -------
         matplotlib.figure.Figure
-            Which a notebook shows by itself; ``savefig`` writes it.
+            A notebook displays it; ``savefig`` writes it to a file.
 
         Raises
         ------
         ecgmon.errors.RangeError
-            If there is no signal there, or more than five minutes.
+            If the range is outside the signal, or longer than five minutes.
         ImportError
             If matplotlib is not installed.
 
@@ -177,10 +177,10 @@ class Scores:
             start = busiest_stretch(self.time, self.anomalous, length) if stop is None else stop - length
             start = max(0.0, min(start, self.duration - length))
         stop = min(self.duration, start + PLOT_SECONDS if stop is None else stop)
-        if not 0 <= start < stop or stop - start > _MOST_PLOT_SECONDS:
+        if not 0 <= start < stop or stop - start > _MAX_PLOT_SECONDS:
             raise RangeError(
                 f"cannot draw {start:g} to {stop:g} s of {self.duration:g} s; expected a part of it, "
-                f"{_MOST_PLOT_SECONDS:g} s at most"
+                f"at most {_MAX_PLOT_SECONDS:g} s"
             )
         first, last = round(start * self.fs), round(stop * self.fs)
         shown = (self.time >= start) & (self.time < stop)
@@ -203,17 +203,17 @@ def score(
     Parameters
     ----------
     x : array_like of float, shape (samples,) or (samples, leads), or str or Path
-        One or two leads in mV, NaN where there is nothing; or a record, as :func:`ecgmon.segment` takes it.
+        One or two leads in mV, NaN where there is no signal; or a record, as in :func:`ecgmon.segment`.
     fs : float, optional
-        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record, which says its own.
+        Sampling frequency of the samples in Hz, 100 to 1000.  Not for a record, which has its own.
     leads : sequence of str, optional
-        Names of the columns.  Of a record: the leads wanted, all by default.
+        Names of the columns; for a record, the leads to use, all by default.
     model : Model, Path or str, optional
-        From :func:`ecgmon.load_model`, or its checkpoint; the shipped one by default.
+        A model of :func:`ecgmon.load_model`, or a checkpoint; the shipped one by default.
     alerts : AlertSettings
-        When alerts are raised; as the daemon does by default.
+        Rules of the alerts; by default, those of the daemon.
     settings : SegmentSettings
-        Figures of the detector; the daemon's by default.
+        Settings of the beat detector; by default, those of the daemon.
 
     Returns
     -------
@@ -222,14 +222,14 @@ def score(
     Raises
     ------
     ecgmon.errors.SourceError
-        If the samples or the record cannot be used: the message says why and what to do.
+        If the samples or the record cannot be used; the message says why and what to do.
     ecgmon.errors.CheckpointError
         If the checkpoint cannot be used.
 
     Warns
     -----
     UserWarning
-        If a record breaks off before its end; the beats up to there are returned.
+        If a record ends too early; the beats up to there are returned.
 
     Examples
     --------
@@ -281,30 +281,30 @@ def explain(
     alerts: AlertSettings = DEFAULT_ALERTS,
     settings: SegmentSettings = DEFAULT_SETTINGS,
 ) -> Figure:
-    """Draw one beat, what the model makes of it, and where the two differ.
+    """Draw one beat, its reconstruction by the model, and where the two differ.
 
     Parameters
     ----------
     x, fs, leads, model, settings
-        As of :func:`ecgmon.score`.
+        As in :func:`ecgmon.score`.
     beat : int, optional
         Number of the beat, from 0.
     at : float, optional
-        A time near its R peak, in s, in place of its number.  Without either it is the beat with the highest score.
+        A time near its R peak in s, instead of its number.  By default, the beat with the highest score is drawn.
     alerts : AlertSettings
-        Of which ``score_threshold`` says from which score on a beat is marked.
+        Beats with at least its ``score_threshold`` are marked.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Ten seconds of signal, and below them the beat, coloured by how its error compares with what is usual.
+        Ten seconds of signal, and below them the beat, coloured by its error relative to the usual error.
 
     Raises
     ------
     ecgmon.errors.RangeError
         If there is no such beat.
     ecgmon.errors.SourceError, ecgmon.errors.CheckpointError
-        As :func:`ecgmon.score`.
+        As in :func:`ecgmon.score`.
     ImportError
         If matplotlib is not installed.
 

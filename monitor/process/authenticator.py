@@ -1,8 +1,8 @@
-"""Who may come in over tcp: the list of clients, and the guard that asks for their keys.
+"""Authentication of clients over tcp: the client list, and the authenticator that checks their keys.
 
-Every tcp socket of the monitor speaks CURVE, and nothing else: a peer without the monitor's public
-key, or without a key of its own, never gets past the handshake.  Whose key is on the list is asked
-over ZAP (ZeroMQ RFC 27), separately for producers and workers.
+Every tcp socket of the monitor uses CURVE only: a peer without the monitor's public key, or without a
+key of its own, fails the handshake.  ZAP (ZeroMQ RFC 27) asks the authenticator whether a key is on the
+list, separately for producers and workers.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("authenticator")
 
 ROLES: Final = ("producer", "worker")
-"""What a client may be; each has a socket of its own."""
+"""Roles of a client; each has its own socket."""
 
 _FAILED: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_MOST_BYTES: Final = 2**20  # of the list of clients
-_HANDSHAKE_MS: Final = 5000  # a connection that has not said who it is by then is closed
+_MOST_BYTES: Final = 2**20  # of the client list
+_HANDSHAKE_MS: Final = 5000  # a connection that has not finished its handshake by then is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,17 @@ class Client:
     streams: tuple[str, ...] = ()
 
     def may_write(self, stream: str) -> bool:
-        """Whether it may send a stream."""
+        """Return whether the client may send a stream."""
         return any(fnmatchcase(stream, pattern) for pattern in self.streams)
 
 
 def read_clients(path: Path) -> dict[str, Client]:
-    """Read a list of clients: a line each of name, role, public key and, for producers, patterns of streams.
+    """Read a client list: each line has a name, a role, a public key and, for a producer, stream patterns.
 
     Parameters
     ----------
     path : Path
-        Text; empty lines and lines that begin with ``#`` are passed over.
+        Text; empty lines and lines that begin with ``#`` are ignored.
 
     Returns
     -------
@@ -78,16 +78,16 @@ def read_clients(path: Path) -> dict[str, Client]:
     Raises
     ------
     KeyFileError
-        If it cannot be read, or a line is not understood; the message names file and line.
+        If the file cannot be read, or a line is invalid; the message names file and line.
     """
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise KeyFileError(f"cannot read the list of clients {path}: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise KeyFileError(f"cannot read the client list {path}: {reason}") from error
     if len(text) > _MOST_BYTES:
-        raise KeyFileError(f"the list of clients {path} is longer than {_MOST_BYTES} bytes")
+        raise KeyFileError(f"the client list {path} is longer than {_MOST_BYTES} bytes")
     clients: dict[str, Client] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -97,7 +97,7 @@ def read_clients(path: Path) -> dict[str, Client]:
         except KeyFileError as error:
             raise KeyFileError(f"{path}:{number}: {error}") from None
         if key in clients:
-            raise KeyFileError(f"{path}:{number}: this key is {clients[key].name}'s already")
+            raise KeyFileError(f"{path}:{number}: this key already belongs to {clients[key].name}")
         clients[key] = client
     return clients
 
@@ -107,29 +107,29 @@ def _client(words: list[str]) -> tuple[str, Client]:
         raise KeyFileError("expected a name, a role, a public key and, for a producer, the streams that it may write")
     name, role, key, *streams = words
     if role not in ROLES:
-        raise KeyFileError(f"{role!r} is no role; expected {' or '.join(ROLES)}")
+        raise KeyFileError(f"{role!r} is not a role; expected {' or '.join(ROLES)}")
     keys.checked(key.encode())
     if (role == "producer") != bool(streams):
-        raise KeyFileError("a producer needs patterns of the streams that it may write, * for all; a worker has none")
+        raise KeyFileError("a producer needs patterns of the streams that it may write (* for all); a worker has none")
     return key, Client(name, role, tuple(streams))
 
 
 class Authenticator:
-    """Guards the tcp sockets of a context.
+    """Authenticates the clients of the tcp sockets of a context.
 
     Parameters
     ----------
     own : KeyPair
-        The monitor's.
+        The monitor's keys.
     clients : Path
-        File of the list; it is read again when it changes.
+        File of the client list; it is read again when it changes.
     refused : callable
-        Called with the role of the listener at which a handshake failed, from a thread.
+        Called from a thread with the role of the listener at which a handshake failed.
 
     Raises
     ------
     KeyFileError
-        If the list cannot be used.
+        If the client list is unreadable or invalid.
     """
 
     def __init__(self, own: KeyPair, clients: Path, refused: Callable[[str], None]) -> None:
@@ -137,25 +137,25 @@ class Authenticator:
         self._path = clients
         self._refused = refused
         self._clients = read_clients(clients)
-        self._stamp = self._stamped()
+        self._stamp = self._file_stamp()
         self._authenticator: ThreadAuthenticator | None = None
         self._watches: list[threading.Thread] = []
         self._rate_limit = RateLimit()
 
     @property
     def clients(self) -> Mapping[str, Client]:
-        """Those who may connect, by public key."""
+        """Clients that may connect, by public key."""
         return self._clients
 
     def bind(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], role: str, address: str) -> None:
-        """Bind a socket to a tcp address; only clients of that role get through.
+        """Bind a socket to a tcp address, for clients of one role.
 
         Raises
         ------
         zmq.ZMQError
             If the address cannot be bound.
         """
-        if self._authenticator is None:  # before the first bind: without it, no handshake would succeed
+        if self._authenticator is None:  # before the first bind: without an authenticator, no handshake succeeds
             self._authenticator = ThreadAuthenticator(context)
             self._authenticator.start()
         self._authenticator.configure_curve_callback(domain=role, credentials_provider=_Provider(self, role))
@@ -166,19 +166,19 @@ class Authenticator:
         socket.curve_server = 1
         socket.handshake_ivl = _HANDSHAKE_MS
         watched = socket.get_monitor_socket(_FAILED | zmq.EVENT_MONITOR_STOPPED)
-        # A thread of its own: libzmq's would wait for a loop that is busy with the disk.
+        # A separate thread reads the events: libzmq's thread would wait for a main loop that is busy with the disk.
         watch = threading.Thread(target=self._watch, args=(watched, role), name=f"handshakes-{role}", daemon=True)
         watch.start()
         self._watches.append(watch)
         socket.bind(address)
 
     def client(self, user_id: str) -> Client | None:
-        """Look up the client with a public key; None if it is not on the list any more."""
+        """Return the client with a public key; None if the key is no longer on the list."""
         return self._clients.get(user_id)
 
     def refresh(self) -> None:
-        """Read the list again if the file has changed; one that cannot be used changes nothing."""
-        stamp = self._stamped()
+        """Read the client list again if the file has changed; an invalid one is ignored."""
+        stamp = self._file_stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -190,18 +190,18 @@ class Authenticator:
         _log.info("clients-read", clients=len(self._clients))
 
     def close(self) -> None:
-        """End the guard's threads; the guarded sockets must be closed already."""
+        """Stop the threads; the sockets must already be closed."""
         for watch in self._watches:
             watch.join(timeout=1.0)
         if self._authenticator is not None:
             self._authenticator.stop()
 
     def allows(self, role: str, key: str) -> bool:
-        """Whether a key belongs to a client of that role."""
+        """Return whether a key belongs to a client of a role."""
         client = self._clients.get(key)
         return client is not None and client.role == role
 
-    def _stamped(self) -> tuple[int, int, int]:
+    def _file_stamp(self) -> tuple[int, int, int]:
         try:
             found = self._path.stat()
         except OSError:
@@ -220,7 +220,7 @@ class Authenticator:
 
 
 class _Provider:
-    """Answers pyzmq's authenticator for one domain."""
+    """Answers the queries of pyzmq's authenticator for one role."""
 
     def __init__(self, authenticator: Authenticator, role: str) -> None:
         self._authenticator = authenticator

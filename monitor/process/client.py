@@ -1,4 +1,4 @@
-"""Look on from a program: a running monitor by its runtime folder, a store by its state folder, an exporter by its URL."""
+"""Access from a program to a running monitor (runtime folder), a store (state folder) or an exporter (URL)."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 SCORES_TIMEOUT: Final = 30.0
-"""How long :meth:`MonitorClient.scores` waits for the next score where nothing else is said, in s."""
+"""Default time that :meth:`MonitorClient.scores` waits for the next score, in s."""
 
-_LOOK_SECONDS: Final = 0.2  # between two looks at the store, or whether the monitor is still there
-_BEATS_AT_ONCE: Final = 4096  # of a stream, read from the store
+_POLL_SECONDS: Final = 0.2  # between two polls of the store or the monitor
+_BEATS_AT_ONCE: Final = 4096  # most beats of a stream that are read at once
 _HTTP_SECONDS: Final = 10.0
-_MOST_METRICS: Final = 64 << 20  # bytes: 10,000 streams have some 20 MB of metrics
+_MOST_METRICS: Final = 64 << 20  # bytes: 10,000 streams have about 20 MB of metrics
 
 
 class ConnectError(Exception):
-    """There is nothing to connect to, or what there is does not offer what was asked for."""
+    """An address has no monitor, store or exporter, or it does not offer the requested data."""
 
     __module__ = "ecgmon.errors"
 
 
 class MonitorClient(ABC):
-    """What :func:`ecgmon.connect` connects to; close it after use, or use it in a ``with`` statement."""
+    """A connection made by :func:`ecgmon.connect`; close it after use, or use it in a ``with`` statement."""
 
     __module__ = "ecgmon"
 
@@ -58,27 +58,27 @@ class MonitorClient(ABC):
 
     @abstractmethod
     def status(self) -> MonitorStatus:
-        """Tell how the monitor and its streams stand.
+        """Return the status of the monitor and its streams.
 
         Raises
         ------
         ecgmon.errors.NotRunningError, ecgmon.errors.StoreError, ecgmon.errors.ConnectError
-            If it no longer answers, or can no longer be read.
+            If the monitor or exporter does not answer, or the store cannot be read.
         """
 
     @abstractmethod
     def alerts(self, *, active: bool = False) -> list[StreamAlert]:
-        """List alerts, in the order in which they last changed.
+        """List alerts in the order of their last changes.
 
         Parameters
         ----------
         active : bool
-            Only those that last.  A runtime folder knows no others.
+            Only active alerts.  A runtime folder has no others.
 
         Raises
         ------
         ecgmon.errors.ConnectError
-            Of a URL: metrics count alerts, and do not list them.
+            For a URL: metrics count alerts but do not list them.
         """
 
     @abstractmethod
@@ -88,40 +88,40 @@ class MonitorClient(ABC):
         Parameters
         ----------
         past : bool
-            Begin with the first beat that is stored.  A runtime folder knows only what comes.
+            Begin with the first stored beat.  A runtime folder has only new scores.
         timeout : float or None
-            After so many seconds without a score the iteration ends; None: never.
+            The iteration ends after this many seconds without a score; None: no limit.
 
         Yields
         ------
         LiveScore
-            Of one stream in order.  The iteration ends when all streams have ended or the monitor is gone, too.
+            In order within each stream.  The iteration also ends when all streams or the monitor have ended.
 
         Raises
         ------
         ecgmon.errors.ConnectError
-            If ``past`` is not offered; of a URL always: metrics have no single scores.
+            If ``past`` is not available; always for a URL: metrics have no single scores.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of sockets and files."""
+        """Close sockets and files."""
 
 
 def connect(address: str | Path, *, ca_file: Path | str | None = None) -> MonitorClient:
-    """Connect to a monitor, or to the store that it left.
+    """Connect to a monitor or a store.
 
     Parameters
     ----------
     address : str or Path
         One of
 
-        * the runtime folder of a running monitor (``[runtime] dir``): status, active alerts, scores as they come;
-        * a state folder (``[store] path``), whether a monitor runs or not: all that is stored, and what is added;
+        * the runtime folder of a running monitor (``[runtime] dir``): status, active alerts, new scores;
+        * a state folder (``[store] path``), with or without a running monitor: all stored data, and new data;
         * the URL of a monitor's exporter, such as ``http://localhost:9464`` or ``https://user:password@host:9464``:
-          the status, as far as metrics have it.
+          the status, as far as the metrics contain it.
     ca_file : Path or str, optional
-        Certificates (PEM) that the exporter's is checked with, in place of the system's.
+        Certificates (PEM) to check the exporter's with, instead of the system's.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def connect(address: str | Path, *, ca_file: Path | str | None = None) -> Monito
     Raises
     ------
     ecgmon.errors.ConnectError
-        If there is nothing at the address.
+        If there is no monitor, store or exporter at the address.
     ecgmon.errors.NotRunningError
         If the monitor of a runtime folder does not answer.
     ecgmon.errors.StoreError
@@ -153,9 +153,7 @@ def connect(address: str | Path, *, ca_file: Path | str | None = None) -> Monito
     if text.startswith(("http://", "https://")):
         return _Exporter(text, ca_file)
     if "://" in text:
-        raise ConnectError(
-            f"{text.partition('://')[0]}:// is not understood; expected http:// or https://, or a folder"
-        )
+        raise ConnectError(f"{text.partition('://')[0]}:// is not supported; expected http:// or https://, or a folder")
     folder = Path(address).expanduser()
     if (folder / connections.CONTROL).exists():
         return _Running(folder)
@@ -171,7 +169,7 @@ connect.__module__ = "ecgmon"
 
 
 class _Running(MonitorClient):
-    """A monitor that runs, by its runtime folder."""
+    """A running monitor, by its runtime folder."""
 
     __module__ = "ecgmon"
 
@@ -196,7 +194,7 @@ class _Running(MonitorClient):
         return MonitorStatus(running=True, model=found.model, streams=streams, active_alerts=_counted(streams))
 
     def alerts(self, *, active: bool = False) -> list[StreamAlert]:
-        del active  # it knows no others
+        del active  # there are no others
         return [
             StreamAlert(name, alert.number, alert.kind, alert.priority, alert.start, alert.end, alert.message)
             for name, stream in sorted(self._client.status().streams.items())
@@ -206,7 +204,7 @@ class _Running(MonitorClient):
     def scores(self, *, past: bool = False, timeout: float | None = SCORES_TIMEOUT) -> Iterator[LiveScore]:
         if past:
             raise ConnectError(
-                f"{self.address}: a running monitor has only scores that come; the past is in its state folder"
+                f"{self.address}: a running monitor has only new scores; past scores are in its state folder"
             )
         return self._follow(timeout)
 
@@ -218,7 +216,7 @@ class _Running(MonitorClient):
         try:
             last = time.monotonic()
             while True:
-                while feed.poll(round(1000 * _LOOK_SECONDS)):
+                while feed.poll(round(1000 * _POLL_SECONDS)):
                     update = decoder.decode(feed.recv_multipart()[1])
                     for at, score in update.beats:
                         yield LiveScore(update.stream, at, score)
@@ -249,20 +247,20 @@ class _Stored(MonitorClient):
         self._reader = Reader(folder)
 
     def status(self) -> MonitorStatus:
-        lasting: dict[str, list[str]] = {}
+        active: dict[str, list[str]] = {}
         for alert in self.alerts(active=True):
-            lasting.setdefault(alert.stream, []).append(alert.kind)
+            active.setdefault(alert.stream, []).append(alert.kind)
         streams = {
             stream.name: StreamStatus(
                 stream.beats, stream.seconds, *self._newest(stream.name, stream.beats), ended=stream.ended,
-                alerts=tuple(lasting.get(stream.name, ())),
+                alerts=tuple(active.get(stream.name, ())),
             )
             for stream in self._reader.streams()
         }  # fmt: skip
         return MonitorStatus(None, "", streams, _counted(streams))
 
     def _newest(self, stream: str, beats: int) -> tuple[float, float]:
-        """Heart rate at the newest beat, and its score."""
+        """Return the heart rate at the newest beat, and its score."""
         found = self._reader.beats(stream, first=max(beats - 1, 0))
         return (float(found["rate"][-1]), float(found["score"][-1])) if len(found) else (math.nan, math.nan)
 
@@ -302,7 +300,7 @@ class _Stored(MonitorClient):
                     return
                 if timeout is not None and time.monotonic() - last > timeout:
                     return
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
         self._reader.close()
@@ -310,7 +308,7 @@ class _Stored(MonitorClient):
 
 @dataclass(slots=True)
 class _Metrics:
-    """What the metrics of a monitor say of its streams."""
+    """The status of a monitor, collected from its metrics."""
 
     beats: dict[str, int] = field(default_factory=dict)
     rate: dict[str, float] = field(default_factory=dict)
@@ -319,7 +317,7 @@ class _Metrics:
     ready: bool = False
 
     def take(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        """Take one sample."""
+        """Add one sample."""
         if name == "ecgmon_beats_stored_total":
             self.beats[labels["stream"]] = int(value)
         elif name == "ecgmon_heart_rate_beats_per_minute":
@@ -341,7 +339,7 @@ class _Exporter(MonitorClient):
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2]
         super().__init__(f"{parts.scheme}://{place}{parts.path.removesuffix('/').removesuffix('/metrics')}")
-        self._request = urllib.request.Request(f"{self.address}/metrics")  # noqa: S310 - the scheme was looked at
+        self._request = urllib.request.Request(f"{self.address}/metrics")  # noqa: S310 - the scheme is http or https
         if parts.username is not None:
             secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._request.add_header("Authorization", f"Basic {base64.b64encode(secret).decode()}")
@@ -364,7 +362,7 @@ class _Exporter(MonitorClient):
     def alerts(self, *, active: bool = False) -> list[StreamAlert]:
         del active
         raise ConnectError(
-            f"{self.address}: metrics count alerts (status().active_alerts), and do not list them; connect to the monitor's "
+            f"{self.address}: metrics count alerts (status().active_alerts) but do not list them; connect to the monitor's "
             "runtime or state folder"
         )
 
@@ -375,7 +373,7 @@ class _Exporter(MonitorClient):
         )
 
     def close(self) -> None:
-        pass  # nothing is held between two requests
+        pass  # no connection is kept between requests
 
     def _metrics(self) -> str:
         try:
@@ -385,8 +383,8 @@ class _Exporter(MonitorClient):
             with error:
                 advice = "; give user and password in the URL" if error.code == 401 else ""  # noqa: PLR2004 - Unauthorized
                 raise ConnectError(f"{self.address}/metrics answers {error.code} {error.reason}{advice}") from error
-        except (OSError, ValueError) as error:  # a URLError is an OSError; no host at all is a ValueError
-            raise ConnectError(f"nothing can be read at {self.address}/metrics: {error}") from error
+        except (OSError, ValueError) as error:  # a URLError is an OSError; a missing host is a ValueError
+            raise ConnectError(f"cannot read {self.address}/metrics: {error}") from error
         return body.decode("utf-8", "replace")
 
 
@@ -396,7 +394,7 @@ def _samples(text: str, address: str) -> Iterable[tuple[str, Mapping[str, str], 
     try:
         samples: list[Any] = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     except ValueError as error:
-        raise ConnectError(f"what {address}/metrics answers are no metrics: {error}") from error
+        raise ConnectError(f"{address}/metrics does not contain metrics: {error}") from error
     found = [(sample.name, sample.labels, sample.value) for sample in samples]
     if not any(name.startswith("ecgmon_") for name, _, _ in found):
         raise ConnectError(f"the metrics at {address}/metrics are not those of ecgmon; check host and port")
@@ -404,6 +402,6 @@ def _samples(text: str, address: str) -> Iterable[tuple[str, Mapping[str, str], 
 
 
 def _counted(streams: Mapping[str, StreamStatus]) -> dict[str, int]:
-    """Count the alerts that last, by kind."""
+    """Count the active alerts by kind."""
     kinds = [kind for stream in streams.values() for kind in stream.alerts or ()]
     return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

@@ -1,4 +1,4 @@
-"""From scored items to the store: what is complete is committed, then acknowledged, counted and told."""
+"""From scored items to the store: complete items are committed, then acknowledged, counted and published."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("monitor")
 
-_ITEMS: Final = 3072  # in a commit after which the others get their turn: workers do not run dry meanwhile
+_ITEMS: Final = 3072  # in one commit; then the loop serves its sockets, before workers run out of beats
 _RETRY_SECONDS: Final = 1.0
 _DAY: Final = 86_400
 
 
 class Commits:
-    """Commits what is scored and next in its stream.
+    """Commits scored items in the order of their streams.
 
     Parameters
     ----------
     context : Context
     feed : Feed
-        Publishes what was committed.
+        Publishes each commit.
     producers : Producers
-        Are told how far their streams are safe.
+        Acknowledges what was committed.
 
     Attributes
     ----------
     stored, dropped : int
         Beats since the start.
     last : float or None
-        When the last commit was done, on the monotonic clock.
+        Time of the last commit, on the monotonic clock.
     latency : LatencyHistogram
         From the last sample of a window to its commit.
     store_ok : bool
@@ -67,22 +67,22 @@ class Commits:
 
     @property
     def waiting(self) -> bool:
-        """Whether something is scored and not stored."""
+        """Whether scored items are waiting to be stored."""
         return bool(self._waiting)
 
     def due(self) -> float:
-        """When the next commit is due, on the monotonic clock."""
+        """Return when the next commit is due, on the monotonic clock."""
         return max(self._waiting_since + self._context.config.store.commit_interval_seconds, self._retry_at)
 
     def collect(self) -> None:
-        """Take out of the exchange what is scored and next in its stream."""
+        """Take from the exchange the scored items that are next in their stream."""
         new = list(self._context.exchange.completed())
         if new and not self._waiting:
             self._waiting_since = self._context.clock()
         self._waiting += new
 
     def commit(self, *, force: bool = False) -> None:
-        """Commit what waits, if it is time or ``force``."""
+        """Commit the waiting items if a commit is due, or if ``force``."""
         context = self._context
         now = context.clock()
         if not self._waiting or (not force and now < self.due()):
@@ -94,7 +94,7 @@ class Commits:
             of_stream.setdefault(lot.stream, []).append(lot)
         streams = [context.streams[name] for name in of_stream]
         arrived = [(stream.rules, own) for stream, own in zip(streams, of_stream.values(), strict=True)]
-        # The beats of all streams together, which costs less; then each stream's rules over its own
+        # Score the beats of all streams together, which is faster; then apply the rules of each stream to its own
         observed = observe(arrived)
         outcomes = conclude(arrived, observed, observed.score(context.info.score))
         if not self._write([outcome.entry for outcome in outcomes]):
@@ -104,60 +104,60 @@ class Commits:
             return
         done = self.last = context.clock()
         wall = context.wall()
-        self._feed.hear()
+        self._feed.read_subscriptions()
         for stream, outcome in zip(streams, outcomes, strict=True):
             stream.commit(outcome)
             self.stored += len(outcome.scores)
             self.dropped += outcome.dropped
             context.instruments.stored(outcome, stream.rate, wall)
-            self._tell(stream, outcome.entry)
-        self._note_times(lots, done, now)
+            self._announce(stream, outcome.entry)
+        self._record_times(lots, done, now)
         self._producers.acknowledge(
             [(stream, sum(len(lot.items) for lot in own)) for stream, (_, own) in zip(streams, arrived, strict=True)]
         )
 
     def check_stalls(self, now: float) -> None:
-        """Raise the alert of streams that have fallen silent."""
+        """Raise an alert for each stream that has stopped coming."""
         for stream in self._context.streams.silent(now, self._context.config.alerts.stalled_seconds):
             entry = stream.rules.stalled()
             if self._write([entry]):
                 stream.rules.commit(entry)
                 stream.stalled = True
-                self._feed.hear()
-                self._tell(stream, entry)
+                self._feed.read_subscriptions()
+                self._announce(stream, entry)
             else:
                 stream.rules.forget()
 
     def change_model(self, info: ModelInfo) -> None:
-        """Score by another model from here on.
+        """Use the scores of another model from now on.
 
         Raises
         ------
         ReloadError, StoreError
-            If that cannot be done now; nothing has changed then.
+            If the model cannot be changed now; nothing has changed then.
         """
         context = self._context
         for name, stream in context.streams.items():
             if len(stream.rules.state.leads) < info.leads and not stream.rules.state.ended:
-                raise ReloadError(f"the model {info.name} takes {info.leads} leads; stream {name} has fewer")
+                raise ReloadError(f"the model {info.name} needs {info.leads} leads; stream {name} has fewer")
         if self._waiting:
-            raise ReloadError("the model cannot be changed while what the present one has scored cannot be stored")
+            raise ReloadError("the model cannot be changed while scores of the present one cannot be stored")
         context.model = context.store.use_model(info.fingerprint, info.name)
         context.info = info
         context.exchange.reset()
 
     def prune(self) -> None:
-        """Delete what is older than the retention."""
+        """Delete data older than the retention time."""
         context = self._context
         try:
-            gone = context.store.prune(int(context.wall() - context.config.store.retention_days * _DAY))
+            deleted = context.store.prune(int(context.wall() - context.config.store.retention_days * _DAY))
         except StoreError as error:
             context.instruments.store_failed()
             _log.error("prune-failed", reason=str(error))
             return
-        if gone:
-            context.instruments.pruned(gone)
-            _log.info("pruned", beats=gone)
+        if deleted:
+            context.instruments.pruned(deleted)
+            _log.info("pruned", beats=deleted)
 
     def _write(self, entries: list[Entry]) -> bool:
         context = self._context
@@ -176,14 +176,14 @@ class Commits:
         context.instruments.store_written()
         return True
 
-    def _note_times(self, lots: list[Lot], done: float, began: float) -> None:
+    def _record_times(self, lots: list[Lot], done: float, began: float) -> None:
         latencies = done - np.concatenate([lot.arrivals[lot.items.table["kind"] == Kind.BEAT] for lot in lots])
         self.latency.add(latencies)
         waited = began - np.array([lot.received for lot in lots if len(lot.ax)])
         self._context.instruments.committed(done - began, latencies, waited)
 
-    def _tell(self, stream: Stream[Connection], entry: Entry) -> None:
-        """Log and count alerts, and publish what is new of a stream."""
+    def _announce(self, stream: Stream[Connection], entry: Entry) -> None:
+        """Log and count the alerts of a commit, and publish what it added to a stream."""
         for alert in entry.alerts:
             raised = alert.end is None
             self._context.instruments.alert(alert.kind.value, alert.priority.value, raised=raised)
@@ -197,7 +197,7 @@ class Commits:
 
 
 def _first(lots: list[Lot], least: int) -> tuple[list[Lot], list[Lot]]:
-    """Split lots after the first that have so many items together."""
+    """Split lots after the first ones that have at least ``least`` items together."""
     ends = np.cumsum([len(lot.items) for lot in lots])
     count = int(np.searchsorted(ends, least)) + 1
     return lots[:count], lots[count:]

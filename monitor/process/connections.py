@@ -1,4 +1,4 @@
-"""Where the roles meet: ipc sockets in a folder that only this user can enter, and tcp sockets with authentication."""
+"""Connections between roles: ipc sockets in a folder that only this user can enter, authenticated tcp sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST: Final = 107
-"""Longest path of a Unix socket in bytes (sun_path holds 108 with its end)."""
+"""Longest path of a Unix socket in bytes (sun_path holds 108 with the final zero)."""
 
 PRODUCERS: Final = "producers"
 WORKERS: Final = "workers"
@@ -31,45 +31,44 @@ class EndpointError(Exception):
 
 
 def endpoint(folder: Path, name: str) -> str:
-    """ZeroMQ address of a socket in a runtime folder.
+    """Return the ZeroMQ address of a socket in a runtime folder.
 
     Raises
     ------
     EndpointError
-        If the path is longer than a Unix socket's may be.
+        If the path is too long for a Unix socket.
     """
     path = os.fsencode(folder.absolute() / name)
     if len(path) > _LONGEST:
         raise EndpointError(
-            f"the runtime folder {folder} makes a socket path of {len(path)} bytes; at most {_LONGEST} are possible:"
+            f"the runtime folder {folder} makes a socket path of {len(path)} bytes; at most {_LONGEST} are allowed:"
             " choose a shorter one with [runtime] dir"
         )
     return f"ipc://{os.fsdecode(path)}"
 
 
 def claim(folder: Path) -> int:
-    """Make the runtime folder if need be, check that it is ours alone, and lock it.
+    """Create the runtime folder if it is missing, check that no other user can enter it, and lock it.
 
-    A second bind on an ipc path silently takes the endpoint over from the first, so the process that binds
-    holds this lock.
+    A second bind on an ipc path silently takes the endpoint over from the first; the lock prevents that.
 
     Returns
     -------
     int
-        File descriptor that holds the lock; it lapses with the process.
+        File descriptor that holds the lock; the lock ends with the process.
 
     Raises
     ------
     EndpointError
-        If the folder is a link, another user's, open to others, or in use by another monitor.
+        If the folder is a link, belongs to another user, can be entered by others, or is in use by another monitor.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise EndpointError(f"cannot make the runtime folder {folder}: {error.strerror}") from error
+        raise EndpointError(f"cannot create the runtime folder {folder}: {error.strerror}") from error
     if not stat.S_ISDIR(found.st_mode):
-        raise EndpointError(f"the runtime folder {folder} is not a folder (a link is not followed)")
+        raise EndpointError(f"the runtime folder {folder} is not a folder (links are not followed)")
     if found.st_uid != os.geteuid():
         raise EndpointError(f"the runtime folder {folder} belongs to user {found.st_uid}, not to {os.geteuid()}")
     if found.st_mode & 0o077:
@@ -91,13 +90,13 @@ def claim(folder: Path) -> int:
 
 
 class Connection(NamedTuple):
-    """Who a message came from, as long as that connection lasts."""
+    """The connection that a message came from."""
 
     listener: Listener
     id: bytes
-    """What the socket calls the connection."""
+    """Routing id of the connection at its socket."""
     client: str = ""
-    """Public key that it proved to have, at a listener with authentication; else empty."""
+    """Public key that the peer has proved to own; empty at a listener without authentication."""
 
 
 class Listener:
@@ -106,30 +105,30 @@ class Listener:
     Parameters
     ----------
     socket : Socket
-        Bound, or to be bound by a guard.
-    guarded : bool
-        Whether peers have proved a key.
+        Bound, or to be bound by the authenticator.
+    authenticated : bool
+        Whether peers have proved to own a key.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], *, guarded: bool = False) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], *, authenticated: bool = False) -> None:
         self.socket = socket
-        self.guarded = guarded
+        self.authenticated = authenticated
 
     def receive(self) -> tuple[Connection, list[bytes | memoryview]] | None:
-        """Next message, or None if there is none."""
+        """Return the next message, or None if there is none."""
         try:
-            if not self.guarded:
+            if not self.authenticated:
                 identity, *plain = self.socket.recv_multipart(zmq.NOBLOCK)
                 return Connection(self, identity), list(plain)
             sender, *frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        # a frame is the header of a message or a few hundred kB of windows, which are not copied
+        # frames are not copied: one may hold a few hundred kB of windows
         client = str((frames[0] if frames else sender).get("User-Id"))
         return Connection(self, sender.bytes, client), [frame.buffer for frame in frames]
 
     def send(self, connection: Connection, frames: Sequence[bytes | memoryview]) -> str | None:
-        """Send a message; says why if it cannot be."""
+        """Send a message; return None, or the reason why it cannot be sent."""
         try:
             self.socket.send_multipart([connection.id, *frames], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -140,14 +139,14 @@ class Listener:
 
 
 def bind(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str) -> zmq.Socket[bytes]:
-    """Socket of a monitor, bound."""
+    """Make a socket of a monitor, and bind it."""
     socket = unbound(context, kind)
     socket.bind(address)
     return socket
 
 
 def unbound(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
-    """Socket of a monitor; what it queues is bounded by credit, so no high-water mark drops anything."""
+    """Make a socket of a monitor; credit limits what it queues, so no high-water mark drops messages."""
     socket = context.socket(kind)
     socket.setsockopt(zmq.LINGER, 200)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)

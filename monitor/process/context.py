@@ -1,4 +1,4 @@
-"""What the parts of a running monitor share."""
+"""State and services that the parts of a running monitor share."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Context:
     Attributes
     ----------
     config : Config
-        That holds now.
+        The current one.
     info : ModelInfo
         The model whose scores are stored.
     model : int
         Its number in the store.
     epoch : int
-        Drawn at the start: who speaks with another one is asked to introduce itself again.
+        Random number of this run: a peer that uses another one is asked to say hello again.
     exchange : Exchange
     store : Store
     instruments : Instruments
@@ -49,7 +49,7 @@ class Context:
     peers : Peers
     streams : Streams
     troubles : dict of str to str
-        Sources that cannot be read, and why.
+        Reasons why sources cannot be read, by stream.
     """
 
     config: Config
@@ -70,7 +70,7 @@ class Context:
     def send(self, peer: Connection, frames: Sequence[bytes | memoryview]) -> None:
         """Send a message to a peer that may have gone."""
         if (failed := peer.listener.send(peer, frames)) is not None:
-            # The peer has gone; its silence is dealt with in housekeeping, its lease when it runs out.
+            # The peer is gone: housekeeping removes it, and its leases expire.
             _log.debug("peer-unreachable", reason=failed)
 
     def introduce_again(self, peer: Connection) -> None:
@@ -84,14 +84,14 @@ class Context:
             _log.warning("message-rejected", sender=role, reason=error.reason, detail=str(error), others_since=more)
 
     def may_write(self, peer: Connection, stream: str) -> bool:
-        """Tell whether a stream is one of the peer's; whoever may enter the runtime folder may write all."""
-        if not peer.listener.guarded:
+        """Return whether a peer may write a stream; a peer in the runtime folder may write all streams."""
+        if not peer.listener.authenticated:
             return True
         client = self.authenticator.client(peer.client) if self.authenticator is not None else None
         return client is not None and client.may_write(stream)
 
     def may_work(self, peer: Connection) -> bool:
-        """Tell whether a peer may be a worker."""
-        if not peer.listener.guarded:
+        """Return whether a peer may be a worker."""
+        if not peer.listener.authenticated:
             return True
         return self.authenticator is not None and self.authenticator.allows("worker", peer.client)

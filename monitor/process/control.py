@@ -1,4 +1,4 @@
-"""Questions to a running monitor over its control socket: the side that answers, and the side that asks."""
+"""Queries to a running monitor over its control socket: server and client."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LATENCIES: Final = b"latencies"
 
 
 class Control:
-    """Answers questions.
+    """Answers queries.
 
     Parameters
     ----------
     socket : Socket
         REP, bound.
     status : callable
-        Says how the monitor stands.
+        Returns the status of the monitor.
     latencies : callable
-        Gives the latencies of all beats so far, as :meth:`Client.latencies` returns them.
+        Returns the latencies of all beats so far, as :meth:`Client.latencies` returns them.
     rejected : callable
-        Is called for every question that is none of these; it is answered with nothing.
+        Called for every other query, which gets an empty answer.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Control:
         self._rejected = rejected
 
     def answer(self) -> None:
-        """Answer a question, if one waits."""
+        """Answer a query, if there is one."""
         try:
-            question = self.socket.recv_multipart(zmq.NOBLOCK)
+            query = self.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return
-        if question == [_STATUS]:
+        if query == [_STATUS]:
             self.socket.send(msgspec.msgpack.encode(self._status()))
-        elif question == [_LATENCIES]:
+        elif query == [_LATENCIES]:
             self.socket.send(self._latencies())
         else:
             self._rejected()
@@ -68,7 +68,7 @@ class NotRunningError(Exception):
 
 
 class Client:
-    """Asks a monitor.
+    """Sends queries to a monitor.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Client:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
 
     def status(self, timeout: float = 2.0) -> Status:
-        """How the monitor stands.
+        """Return the status of the monitor.
 
         Raises
         ------
@@ -91,7 +91,9 @@ class Client:
         return msgspec.msgpack.decode(self._ask(_STATUS, timeout), type=Status)
 
     def latencies(self, timeout: float = 2.0) -> bytes:
-        """Ask for the latencies of all beats so far: counts, int64, for :class:`ecgmon.monitor.metrics.latency.LatencyHistogram`.
+        """Return the latencies of all beats so far as int64 counts.
+
+        They are those of :class:`ecgmon.monitor.metrics.latency.LatencyHistogram`.
 
         Raises
         ------
@@ -100,7 +102,7 @@ class Client:
         """
         return self._ask(_LATENCIES, timeout)
 
-    def _ask(self, question: bytes, timeout: float) -> bytes:
+    def _ask(self, query: bytes, timeout: float) -> bytes:
         if not (self._runtime / endpoints.CONTROL).exists():
             raise NotRunningError(f"no monitor serves in {self._runtime}")
         with self._context.socket(zmq.REQ) as socket:
@@ -110,7 +112,7 @@ class Client:
             socket.setsockopt(zmq.IMMEDIATE, 1)
             socket.connect(endpoints.endpoint(self._runtime, endpoints.CONTROL))
             try:
-                socket.send(question)
+                socket.send(query)
                 return bytes(socket.recv())
             except zmq.Again:
                 raise NotRunningError(f"the monitor in {self._runtime} does not answer") from None
@@ -125,5 +127,5 @@ class Client:
         return socket
 
     def close(self) -> None:
-        """Let go of the sockets."""
+        """Close the sockets."""
         self._context.destroy(linger=0)

@@ -1,4 +1,4 @@
-"""The daemon: all roles of a configuration under a supervisor that takes a changed one."""
+"""The daemon: all roles of a configuration under a supervisor that can reload it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
     ----------
     config : Config
     load : callable
-        Reads the configuration anew, for a reload.
+        Reads the configuration again, for a reload.
     signals : Signals
 
     Raises
@@ -38,15 +38,15 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
     try:
         supervisor.start(signals.stop)
         stopping = signals.stopping(len(supervisor.roles) * config.runtime.drain_seconds)
-        reloader = Reloader("supervisor", config, load, asked=signals.reload, service=signals.service)
+        reloader = Reloader("supervisor", config, load, request=signals.reload, service=signals.service)
 
-        def take(new: Config) -> None:
-            read_info(weights_path(new))  # a checkpoint that cannot be read is refused before any role hears of it
+        def apply(new: Config) -> None:
+            read_info(weights_path(new))  # refuse an unreadable checkpoint before any role reloads
             supervisor.reload(new)
 
         while not stopping():
-            supervisor.watch()  # goes on when the sources have ended: other producers may connect
-            reloader.turned(lambda: f"{len(supervisor.roles)} roles", take)
+            supervisor.watch()  # continues after the sources have ended: other producers may connect
+            reloader.turned(lambda: f"{len(supervisor.roles)} roles", apply)
             time.sleep(_TICK_SECONDS)
     finally:
         supervisor.stop()

@@ -1,4 +1,4 @@
-"""The live feed: what each commit added to a stream, for those who listen."""
+"""The live feed: publishes what each commit added to a stream."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Feed:
         self._socket = socket
         self._topics: set[bytes] = set()
 
-    def hear(self) -> None:
-        """Learn what is listened to: what nobody listens to is not published."""
+    def read_subscriptions(self) -> None:
+        """Read new subscriptions: without a subscriber nothing is published."""
         while True:
             try:
                 change = self._socket.recv(zmq.NOBLOCK)
@@ -39,7 +39,7 @@ class Feed:
                 self._topics.discard(change[1:])
 
     def publish(self, entry: Entry, rate: float) -> None:
-        """Publish what a commit added to a stream, with its heart rate in beats/min, if anybody listens."""
+        """Publish what a commit added to a stream, with its heart rate in beats/min, if there is a subscriber."""
         if not self._topics:
             return
         update = FeedUpdate.of(entry, rate)

@@ -1,4 +1,4 @@
-"""Logging: one event a line, on standard error."""
+"""Logging: one event per line, on standard error."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _SYSLOG: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
-_FIRST: Final = ("timestamp", "level", "role", "pid", "event")  # what every line has, where the eye looks for it
+_FIRST: Final = ("timestamp", "level", "role", "pid", "event")  # first fields of every line
 
 
 class _Line:
-    """Writes a line to standard error, with its priority in front where journald reads it."""
+    """Formats an event as a line of JSON, with its priority in front for journald."""
 
     def __init__(self, *, prefixed: bool) -> None:
         self._prefixed = prefixed
@@ -40,7 +40,7 @@ def configure(settings: LogSettings, *, role: str) -> None:
     ----------
     settings : LogSettings
     role : str
-        Name of the process, on every line.
+        Name of the process, a field of every line.
     """
     journal = "JOURNAL_STREAM" in os.environ
     console = settings.format == "console" or (settings.format == "auto" and not journal and sys.stderr.isatty())
@@ -61,7 +61,7 @@ def configure(settings: LogSettings, *, role: str) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.level.upper()]),
-        # one write a line, newline and all: processes that share a log must not cut into each other's lines
+        # one write per line, with its newline: lines of processes that share a log must not mix
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

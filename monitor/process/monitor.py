@@ -1,7 +1,7 @@
-"""The monitor's loop: messages in, beats handed out, commits, acknowledgements.
+"""The monitor's loop: receives messages, hands out beats, commits, acknowledges.
 
-One thread runs it.  What decides is in :mod:`ecgmon.monitor.core`, which knows nothing of sockets or clocks; who speaks with producers,
-workers and the store is beside this module.
+One thread runs it.  :mod:`ecgmon.monitor.core` makes the decisions and has no sockets or clocks.  Other modules of
+this package communicate with producers, workers and the store.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger("monitor")
 
-_BURST: Final = 256  # messages taken from a socket before the others get their turn
-_IDLE_MS: Final = 50  # longest sleep of the loop, in milliseconds: the latency of a signal
+_BURST: Final = 256  # most messages received from a socket before the others are served
+_IDLE_MS: Final = 50  # longest sleep of the loop in milliseconds: the longest delay of a signal
 _PRUNE_SECONDS: Final = 60.0
 _HOUSEKEEPING_SECONDS: Final = 0.5
 
 
 class Monitor:
-    """The role in the middle.
+    """The role between producers and workers.
 
     Parameters
     ----------
     config : Config
     info : ModelInfo
-        The model whose scores are taken: its fingerprint is demanded of workers, its score is the one stored.
+        The model: workers must have its fingerprint, and its scores are stored.
     store : Store
     instruments : Instruments
     runtime : Path
-        Claimed folder in which the sockets are bound.
+        Folder in which the sockets are bound; already claimed.
     authenticator : Authenticator or None
-        Guard of the tcp addresses of ``[network]``; without one they are not bound.
+        For the tcp addresses of ``[network]``; without one they are not bound.
     clock : callable
         Monotonic time in seconds.
     wall : callable
@@ -98,7 +98,7 @@ class Monitor:
                 ("worker", self._worker_listeners, config.network.bind_workers),
             ):
                 if address:
-                    listeners.append(Listener(endpoints.unbound(self._sockets, zmq.ROUTER), guarded=True))
+                    listeners.append(Listener(endpoints.unbound(self._sockets, zmq.ROUTER), authenticated=True))
                     authenticator.bind(self._sockets, listeners[-1].socket, role, address)
         self._poller = zmq.Poller()
         for listener in (*self._producer_listeners, *self._worker_listeners):
@@ -130,28 +130,28 @@ class Monitor:
         self._messages: Counter[Connection] = Counter()
         """Messages of each peer since the last housekeeping."""
         self._stopping: float | None = None
-        self._started = self._turned = clock()
+        self._started = self._last_turn = clock()
         self._last_stored = (0, clock())
         self.metrics_url = ""
         self._show_model()
         instruments.queue_limit(limits.queue_items)
 
     def reconfigure(self, config: Config, info: ModelInfo) -> None:
-        """Go on with another configuration or another model, between two turns of the loop.
+        """Switch to another configuration or another model, between two turns of the loop.
 
-        What was scored so far is stored by the old ones.  With another model, beats without a stored score are
-        scored again, workers join again when they have it, and producers notice nothing.
+        Items that are already scored are stored with the old ones.  With another model, beats without a stored
+        score are scored again, workers join again when they have the model, and producers are not affected.
 
         Parameters
         ----------
         config : Config
-            With the folders and addresses that this monitor was made with.
+            With the folders and addresses of the current one.
         info : ModelInfo
 
         Raises
         ------
         ReloadError, StoreError
-            If that cannot be done now; nothing has changed then.
+            If the switch is not possible now; nothing has changed then.
         """
         context, limits = self._context, config.delivery
         self._commits.collect()
@@ -173,13 +173,13 @@ class Monitor:
         )
 
     def run(self, stopping: Callable[[], bool], turned: Callable[[Callable[[], str]], None] = lambda _: None) -> None:
-        """Serve until ``stopping()`` is true, then finish what is in progress, within the drain bound.
+        """Serve until ``stopping()`` is true, then finish the work in progress within ``drain_seconds``.
 
         Parameters
         ----------
         stopping : callable
         turned : callable
-            Called at every turn of the loop with a function that says how things stand.
+            Called at every turn of the loop with a function that returns a status line.
         """
         next_housekeeping = next_prune = 0.0
         while True:
@@ -187,24 +187,24 @@ class Monitor:
             if self._stopping is None and stopping():
                 self._stopping = now + self._context.config.runtime.drain_seconds
                 for listener in self._producer_listeners:
-                    self._poller.unregister(listener.socket)  # producers keep what is not stored
+                    self._poller.unregister(listener.socket)  # producers keep unstored items
                 _log.info("draining", queued=self._context.exchange.queued, leased=self._context.exchange.leased)
             if self._stopping is not None and (self._drained() or now >= self._stopping):
                 break
             events = dict(self._poller.poll(self._poll_ms(now)))
             for listener in self._producer_listeners:
                 if listener.socket in events:
-                    self._answer(listener, "producer", self._producers.take)
+                    self._answer(listener, "producer", self._producers.handle)
             for listener in self._worker_listeners:
                 if listener.socket in events:
-                    self._answer(listener, "worker", self._workers.take)
+                    self._answer(listener, "worker", self._workers.handle)
             self._workers.hand_out()
             self._commits.collect()
             self._commits.commit()
             if self._control.socket in events:
                 self._control.answer()
-            now = self._turned = self._clock()
-            turned(self._said)
+            now = self._last_turn = self._clock()
+            turned(self._status_line)
             if now >= next_housekeeping:
                 next_housekeeping = now + _HOUSEKEEPING_SECONDS
                 self._housekeeping(now)
@@ -216,8 +216,8 @@ class Monitor:
             "stopped", stored=self._commits.stored, left=self._context.exchange.queued + self._context.exchange.leased
         )
 
-    def _said(self) -> str:
-        """Say in a line how things stand, for ``systemctl status``; called once a second."""
+    def _status_line(self) -> str:
+        """Return a line for ``systemctl status``; called once a second."""
         now, stored = self._clock(), self._commits.stored
         before, at = self._last_stored
         self._last_stored = (stored, now)
@@ -227,24 +227,24 @@ class Monitor:
         store = "" if self._commits.store_ok else ", the store cannot be written"
         return (
             f"{running} streams, {rate:.0f} beats/s, {alerts} alerts, {len(self._context.peers.workers)} workers, "
-            f"{self._context.exchange.queued} beats wait{store}"
+            f"{self._context.exchange.queued} beats queued{store}"
         )
 
     def close(self) -> None:
-        """Close the sockets and remove their files; what they still hold is sent for a moment."""
+        """Close the sockets and remove their files; messages still queued have 200 ms to be sent."""
         for listener in (*self._producer_listeners, *self._worker_listeners):
             listener.socket.close()
         if self._authenticator is not None:
             self._authenticator.close()
         self._sockets.destroy(linger=200)
         for name in (endpoints.PRODUCERS, endpoints.WORKERS, endpoints.CONTROL, endpoints.FEED):
-            (self._runtime / name).unlink(missing_ok=True)  # ours: the folder's lock is held
+            (self._runtime / name).unlink(missing_ok=True)  # ours: this process holds the lock
 
     def health(self) -> dict[str, bool]:
-        """Conditions of being ready, by name; read by the exporter's threads."""
-        # the loop turns at least every 50 ms, but one commit on a slow disk may take its time
+        """Return the conditions of readiness by name; called by the exporter's threads."""
+        # the loop turns at least every 50 ms, but a commit on a slow disk may take longer
         return {
-            "alive": self._clock() - self._turned < max(5.0, self._context.config.delivery.dead_after_seconds),
+            "alive": self._clock() - self._last_turn < max(5.0, self._context.config.delivery.dead_after_seconds),
             "worker": bool(self._context.peers.workers),
             "store": self._commits.store_ok,
             "serving": self._stopping is None,
@@ -261,9 +261,9 @@ class Monitor:
         return min(_IDLE_MS, max(0, int((self._commits.due() - now) * 1000)))
 
     def _answer(
-        self, listener: Listener, role: str, take: Callable[[Connection, list[bytes | memoryview]], None]
+        self, listener: Listener, role: str, handle: Callable[[Connection, list[bytes | memoryview]], None]
     ) -> None:
-        """Take what waits at a listener, so much that the others get their turn."""
+        """Handle the messages that wait at a listener, at most ``_BURST`` of them."""
         most = self._context.config.delivery.max_messages_per_second * _HOUSEKEEPING_SECONDS
         for _ in range(_BURST):
             if (found := listener.receive()) is None:
@@ -271,10 +271,10 @@ class Monitor:
             peer, frames = found
             self._messages[peer] += 1
             if self._messages[peer] > most:
-                # An honest peer that was so fast notices, and says again what was lost: see docs/protocol.md.
-                self._context.reject(role, wire.WireError("rate", "more messages in a second than are taken"))
+                # A correct peer notices the loss and sends the messages again: see docs/protocol.md.
+                self._context.reject(role, wire.WireError("rate", "more messages per second than are allowed"))
                 continue
-            take(peer, frames)
+            handle(peer, frames)
 
     def _housekeeping(self, now: float) -> None:
         dead_after = self._context.config.delivery.dead_after_seconds
@@ -301,7 +301,7 @@ class Monitor:
         return self._commits.latency.counts.tobytes()
 
     def status(self) -> Status:
-        """Say how things stand."""
+        """Return the status of the monitor."""
         context, commits, producers, now = self._context, self._commits, self._producers, self._clock()
         busy = 0.0 if commits.last is None or producers.first_item is None else commits.last - producers.first_item
         return Status(

@@ -1,4 +1,4 @@
-"""What a program sees of a monitor: how it and its streams stand, alerts, scores."""
+"""The state of a monitor for a program: status, streams, alerts, scores."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """How a stream stands; what is not known is None or NaN.
+    """Status of a stream; unknown values are None or NaN.
 
     Attributes
     ----------
     beats : int
         Beats stored.
     seconds : float
-        Stream time in s up to which it is known.
+        Stream time in s up to which data are stored.
     rate : float
         Heart rate in beats/min.
     last_score : float
-        Of the newest beat.
+        Score of the newest beat.
     ended, stalled : bool or None
-        Whether it has ended; whether it has stopped coming.
+        Whether the stream has ended; whether it has stopped coming.
     alerts : tuple of str or None
-        Kinds of the alerts that last.
+        Kinds of the active alerts.
     """
 
     beats: int
@@ -45,17 +45,17 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class MonitorStatus:
-    """How a monitor, or the store it left, stands.
+    """Status of a monitor or of a store.
 
     Attributes
     ----------
     running : bool or None
-        Whether a monitor answers; None for a store, which does not know.
+        Whether a monitor runs and, at a URL, is ready; None for a store.
     model : str
-        Name or fingerprint of the model that scores; empty where it is not known.
+        Name or fingerprint of the model that scores; empty if unknown.
     streams : dict of str to StreamStatus
     active_alerts : dict of str to int
-        Alerts that last, by kind.
+        Number of active alerts, by kind.
     """
 
     running: bool | None
@@ -73,7 +73,7 @@ class MonitorStatus:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a table with one row a stream, and the attributes of :class:`StreamStatus` as columns."""
+        """Return a table with one row per stream, and the attributes of :class:`StreamStatus` as columns."""
         import pandas as pd
 
         names = list(StreamStatus.__slots__)
@@ -94,7 +94,7 @@ class StreamAlert:
     start : float
         When the condition began.
     end : float or None
-        When it was known to be over; None while it lasts.
+        When it was known to be over; None while the alert is active.
     message : str
     """
 
@@ -111,15 +111,15 @@ class StreamAlert:
 
 @dataclass(frozen=True, slots=True)
 class LiveScore:
-    """The score of a beat as it became known.
+    """The score of a beat.
 
     Attributes
     ----------
     stream : str
     time : float
-        R peak in s of stream time.
+        Time of the R peak in s of stream time.
     score : float
-        NaN where the beat could not be scored.
+        NaN if the beat could not be scored.
     """
 
     stream: str

@@ -1,4 +1,4 @@
-"""What producers say to the monitor, and what it answers."""
+"""The messages of producers, and the monitor's answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger("monitor")
 
 
 class Producers:
-    """Takes the messages of producers.
+    """Handles the messages of producers.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Producers:
     resent : int
         Beats that producers sent more than once.
     first_item : float or None
-        When the first item came, on the monotonic clock.
+        Arrival of the first item, on the monotonic clock.
     """
 
     def __init__(self, context: Context) -> None:
@@ -47,8 +47,8 @@ class Producers:
         self.resent = 0
         self.first_item: float | None = None
 
-    def take(self, peer: Connection, frames: Sequence[bytes | memoryview]) -> None:
-        """Take a message."""
+    def handle(self, peer: Connection, frames: Sequence[bytes | memoryview]) -> None:
+        """Handle a message."""
         context = self._context
         try:
             message = wire.decode(wire.from_producer, frames)
@@ -74,23 +74,29 @@ class Producers:
             context.reject("producer", error)
 
     def drop(self, peer: Connection, why: str) -> None:
-        """Forget a producer."""
+        """Remove a producer."""
         producer = self._context.peers.producers.pop(peer)
         _log.info("producer-gone", producer=producer.name, why=why)
 
     def drop_silent(self, now: float, limit: float) -> None:
-        """Forget producers that were not heard of for longer than ``limit`` seconds."""
+        """Remove producers that have sent nothing for longer than ``limit`` seconds."""
         for peer in self._context.peers.silent_producers(now, limit):
             self.drop(peer, "silent")
 
     def drop_withdrawn(self) -> None:
-        """Forget producers whose key has been taken off the client list: their connection lasts, their word counts no more."""
+        """Remove producers whose key was removed from the client list; their connections stay open but are ignored."""
         for peer, producer in list(self._context.peers.producers.items()):
             if not all(self._context.may_write(peer, stream) for stream in producer.streams):
                 self.drop(peer, "key withdrawn")
 
     def acknowledge(self, committed: Sequence[tuple[Stream[Connection], int]]) -> None:
-        """Tell each producer how far its streams are safe now, after so many items of each."""
+        """Send each producer the stored positions of its streams.
+
+        Parameters
+        ----------
+        committed : sequence of (stream, items)
+            Streams, each with the number of items just committed.
+        """
         context = self._context
         moved: dict[Connection, list[tuple[int, int]]] = {}
         for stream, items in committed:
@@ -173,7 +179,7 @@ class Producers:
     def _opened(
         self, peer: Connection, number: int, info: wire.StreamInfo, now: float
     ) -> tuple[Stream[Connection], int]:
-        """Find a stream that is announced, or open it; with the position that is expected of it."""
+        """Find or open an announced stream; return it with the position that is expected next."""
         context = self._context
         stream = context.streams.get(info.stream)
         if stream is not None:
@@ -196,7 +202,7 @@ class Producers:
             self.first_item = now
         parts = wire.unpack_deliver(message, frames, producer.leads)
         if producer.under_way + sum(len(items) for items, _ in parts) > producer.credit:
-            raise wire.WireError("window", f"more than the {producer.credit} items that were granted are under way")
+            raise wire.WireError("window", f"more items than the credit of {producer.credit} are under way")
         rewind = False
         for part, (items, ages) in zip(message.parts, parts, strict=True):
             name = producer.streams[part.stream]
@@ -216,7 +222,7 @@ class Producers:
                 self.segmented += beats
                 context.instruments.segmented(name, beats)
         context.instruments.segmentation_took(message.segment_seconds)
-        if rewind:  # something before was lost on the way: have the producer ask where the streams stand
+        if rewind:  # earlier items were lost: make the producer ask for the positions of its streams
             context.introduce_again(peer)
 
     def _ping(self, producer: Producer, ping: wire.ProducerPing) -> None:

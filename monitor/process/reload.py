@@ -1,7 +1,7 @@
-"""Taking a changed configuration at SIGHUP: all of it or, where something about it is wrong, none.
+"""Reload of the configuration at SIGHUP: a valid one is applied as a whole, an invalid one not at all.
 
-A reload happens between two turns of a role's main loop.  What is wrong is logged, and the role
-goes on as it was.  Some keys say where a role lives; these keep their values until it is started again.
+A reload happens between two turns of a role's main loop.  If it is refused, the reason is logged and the role
+continues unchanged.  Folders, addresses and some other keys keep their values until the role is restarted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIXED: Final = {
     "producer": ("runtime", "network", "producer", "source", "log"),
     "supervisor": ("runtime", "store.path", "network", "exporter", "log"),
 }
-"""Sections and keys of each role that hold until it is started again."""
+"""Sections and keys of each role that keep their values until it is restarted."""
 
 _OWN: Final = {
     "monitor": ("store", "delivery", "alerts", "worker", *_FIXED["monitor"]),
@@ -37,22 +37,22 @@ _OWN: Final = {
     "producer": _FIXED["producer"],
     "supervisor": ("store", "delivery", "alerts", "worker", "producer", "source", *_FIXED["supervisor"]),
 }
-"""What each role looks at."""
+"""Sections and keys that each role uses."""
 
 
 class ReloadError(Exception):
-    """A changed configuration cannot be taken now; the message says why."""
+    """A changed configuration cannot be applied now; the message says why."""
 
 
 def merged(old: Config, new: Config, role: str) -> tuple[Config, list[str]]:
-    """Take what a role can change while it runs.
+    """Merge into a configuration the changes that a role can apply while it runs.
 
     Returns
     -------
     config : Config
-        ``new``, with the values of ``old`` for keys that hold until the role is started again.
+        ``new``, with the values of ``old`` for keys that need a restart of the role.
     held : list of str
-        Dotted keys among these that differ.
+        Dotted keys that differ and need a restart.
     """
     held: list[str] = []
     for place in _FIXED[role]:
@@ -73,23 +73,23 @@ def merged(old: Config, new: Config, role: str) -> tuple[Config, list[str]]:
 
 
 class Reloader:
-    """Does the reload of one role.
+    """Reloads the configuration of one role.
 
     Parameters
     ----------
     role : str
         ``monitor``, ``worker``, ``producer`` or ``supervisor``.
     config : Config
-        What the role runs with.
+        The current configuration.
     load : callable
-        Reads the configuration anew.
-    asked : ReloadRequest
+        Reads the configuration again.
+    request : ReloadRequest
     service : Service
-        Tells systemd that the role reloads, and in its status that it could not.
+        Notifies systemd of a reload, and shows in its status that one was refused.
     refusals : tuple of exception types
-        What :meth:`turned`'s ``apply`` may raise besides :class:`ReloadError` to refuse a configuration.
+        Errors besides :class:`ReloadError` by which ``apply`` may refuse a configuration.
     ended : callable
-        Called after each reload with whether it was taken.
+        Called after each reload with whether it succeeded.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Reloader:
         config: Config,
         load: Callable[[], Config],
         *,
-        asked: ReloadRequest,
+        request: ReloadRequest,
         service: Service,
         refusals: tuple[type[Exception], ...] = (),
         ended: Callable[[bool], None] = lambda _: None,
@@ -106,24 +106,24 @@ class Reloader:
         self.config = config
         self._role = role
         self._load = load
-        self._asked = asked
+        self._request = request
         self._service = service
         self._refusals: tuple[type[Exception], ...] = (ConfigError, CheckpointError, ReloadError, OSError, *refusals)
         self._refused = ""
         self._ended = ended
 
-    def turned(self, said: Callable[[], str], apply: Callable[[Config], None]) -> None:
-        """Take note that the loop has turned, and reload if that was asked for.
+    def turned(self, status: Callable[[], str], apply: Callable[[Config], None]) -> None:
+        """Note a turn of the loop, and reload if requested.
 
         Parameters
         ----------
-        said : callable
-            Says how things stand.
+        status : callable
+            Returns a status line.
         apply : callable
-            Takes the configuration: all of it, or it raises and changes nothing.
+            Applies the configuration as a whole, or raises and changes nothing.
         """
-        self._service.turned(lambda: said() + self._refused)
-        if self._asked.taken():
+        self._service.turned(lambda: status() + self._refused)
+        if self._request.consume():
             with self._service.reloading():
                 self._reload(apply)
             self._ended(not self._refused)
@@ -135,7 +135,7 @@ class Reloader:
                        if getattr(config, name) != getattr(self.config, name)]  # fmt: skip
             apply(config)
         except self._refusals as error:
-            self._refused = "; the configuration as it is now was refused, see the log"
+            self._refused = "; the changed configuration was refused, see the log"
             _log.error("reload-refused", reason=str(error))
             return
         self._refused = ""

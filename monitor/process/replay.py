@@ -1,4 +1,4 @@
-"""Records through the whole pipeline: opened before anything starts, played, and summed up from the store."""
+"""Replay of records through the whole pipeline: open them, configure, and summarise the store."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Records to replay, opened.
+    """Opened records to replay.
 
     Attributes
     ----------
     settings : list of SourceSettings
-        As a configuration has them, one a record.
+        As in a configuration, one per record.
     sources : list of RecordSource
         In the same order.
     notes : list of str
-        What is unusual about them, for people.
+        Notes for the user about unusual records.
     failed : dict of str to str
-        Records that cannot be opened, by name, and why.
+        Reasons why records cannot be opened, by name.
     """
 
     settings: list[SourceSettings] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Records:
 
     @property
     def seconds(self) -> dict[str, float | None]:
-        """Length of each stream in s; None where it does not end."""
+        """Length of each stream in s; None if it has no end."""
         return {source.stream: None if source.length is None else source.length / source.fs for source in self.sources}
 
 
@@ -64,7 +64,7 @@ def open_records(
     stop: float = 0.0,
     loop: int = 1,
 ) -> Records:
-    """Open records by path, folder or name; what cannot be opened is left out.
+    """Open records by path, folder or name; ``failed`` has those that cannot be opened.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ def open_records(
     speed : float
         Multiple of real time; 0 is as fast as possible.
     leads : tuple of str
-        Names or numbers of the leads to read; none means all.
+        Names or numbers of the leads to read; empty: all.
     start, stop : float
         Part to read, in s of the record; a ``stop`` of 0 is its end.
     loop : int
-        Times that each record is played.
+        How often each record is played.
     """
     refs, errors = resolve_each(names)
     found = Records(failed={name: str(error) for name, error in errors.items()})
@@ -105,7 +105,7 @@ def open_records(
 
 
 class Folders(NamedTuple):
-    """Folders of a replay: of its sockets, and of its store."""
+    """Folders of a replay, for its sockets and its store."""
 
     runtime: Path
     state: Path
@@ -113,16 +113,16 @@ class Folders(NamedTuple):
 
 @contextmanager
 def folders(state: str | None) -> Iterator[Folders]:
-    """Make the folders of a replay for as long as a ``with`` block lasts.
+    """Create the folders of a replay for the duration of a ``with`` block.
 
     Parameters
     ----------
     state : str or None
-        Folder of the store, to keep; None makes one that is removed.
+        Folder of the store, which is kept; None: a temporary folder.
     """
     with ExitStack() as made:
 
-        def temporary(prefix: str) -> Path:  # short, because the path of a socket is limited
+        def temporary(prefix: str) -> Path:  # short, because the length of a socket's path is limited
             return Path(made.enter_context(TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)))
 
         runtime = temporary("ecgmon-run-")
@@ -138,7 +138,7 @@ def configured(config: Config, records: Records, places: Folders, *, quiet: bool
     records : Records
     places : Folders
     quiet : bool
-        Whether processes log errors only: a view shows the alerts, and other lines would hide them.
+        Whether processes log errors only: the live view shows the alerts, and other lines would hide them.
     """
     replace = msgspec.structs.replace
     return replace(
@@ -152,18 +152,18 @@ def configured(config: Config, records: Records, places: Folders, *, quiet: bool
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a replay came to.
+    """The results of a replay.
 
     Attributes
     ----------
     beats, alerts_of : dict of str to int
         Number of beats and of alerts in the store, by stream.
     alerts : list of StoredAlert
-        In the order of their times.
+        Ordered by time.
     played : Played
         With the monitor's last status.
     failed : dict of str to str
-        Records that could not be read, or not to their end, and why.
+        Reasons why records could not be read, or not to their end, by name.
     """
 
     beats: dict[str, int]
@@ -173,7 +173,7 @@ class Summary:
     failed: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``--json`` prints; what is not known is None."""
+        """Return the object that ``--json`` prints; unknown values are None."""
         status = self.played.status
         return {
             "streams": {
@@ -195,12 +195,12 @@ class Summary:
 
 
 def nothing_played(records: Records) -> Summary:
-    """Return the summary of a replay none of whose records can be opened."""
+    """Return the summary of a replay if no record can be opened."""
     return Summary({}, {}, [], Played(Status(), interrupted=False), records.failed)
 
 
 def summarise(state: Path, played: Played, records: Records) -> Summary:
-    """Read from a store what a replay came to.
+    """Read the results of a replay from its store.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""One replay from start to end: the whole pipeline in processes of its own, and what came of it."""
+"""One replay from start to end: the whole pipeline in child processes, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from ecgmon.monitor.config.schema import Config
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of a replay.
+    """The outcome of a replay.
 
     Attributes
     ----------
     status : Status
-        The monitor's last word.
+        The last status of the monitor.
     interrupted : bool
-        Whether it was asked to stop before the sources had ended.
+        Whether the replay was stopped before its sources had ended.
     """
 
     status: Status
@@ -45,18 +45,18 @@ def play(
     output: Callable[[str], None] | None,
     stopping: Callable[[], bool],
 ) -> Played:
-    """Start the roles of a configuration, watch until its sources are stored, and end them.
+    """Start the roles of a configuration, watch until its sources are stored, and stop the roles.
 
     Parameters
     ----------
     config : Config
-        With its sources.
+        With the sources.
     observe : callable
-        Gets how the monitor stands and what the feed brought, ten times a second.
+        Called ten times a second with the monitor's status and new updates from the feed.
     output : callable or None
-        Gets every line that a role writes to standard error; None passes them through.
+        Called with every line that a role writes to standard error; None passes the lines through.
     stopping : callable
-        Whether to drain and end early.
+        Returns whether to drain and stop early.
 
     Raises
     ------
@@ -70,9 +70,9 @@ def play(
             supervisor.start(stopping)
             busy = True
             while busy and not stopping():
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
                 busy = supervisor.watch()
-                with suppress(NotRunningError):  # it may be coming back after a fault
+                with suppress(NotRunningError):  # the monitor may be restarting after a failure
                     status = supervisor.client.status()
                     observe(status, _read(feed))
         interrupted = busy

@@ -1,4 +1,4 @@
-"""How a process is asked to end (SIGTERM, Ctrl-C, the end of the process that started it) or to reload (SIGHUP)."""
+"""Signals that ask a process to stop (SIGTERM, Ctrl-C, the end of its parent) or to reload (SIGHUP)."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ _PR_SET_PDEATHSIG: Final = 1  # from <linux/prctl.h>
 class StopRequest:
     """True from the first SIGTERM or SIGINT on.
 
-    A second signal changes nothing: a drain that is under way, which is bounded, goes on.
+    A second signal has no effect: a drain in progress continues until it is done or its time is over.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._note)
 
-    def _ask(self, *_: object) -> None:
-        self._asked = True
+    def _note(self, *_: object) -> None:
+        self._requested = True
 
     def __call__(self) -> bool:
-        """Whether the process should end."""
-        return self._asked
+        """Return whether the process should stop."""
+        return self._requested
 
 
 class ReloadRequest:
-    """Whether a SIGHUP came; several before it is taken count as one."""
+    """A request to reload by SIGHUP; several before :meth:`consume` count as one."""
 
     def __init__(self) -> None:
-        self._asked = False
-        signal.signal(signal.SIGHUP, self._ask)
+        self._requested = False
+        signal.signal(signal.SIGHUP, self._note)
 
-    def _ask(self, *_: object) -> None:
-        self._asked = True
+    def _note(self, *_: object) -> None:
+        self._requested = True
 
-    def taken(self) -> bool:
-        """Whether to reload; from then on the next SIGHUP is waited for."""
-        asked, self._asked = self._asked, False
-        return asked
+    def consume(self) -> bool:
+        """Return whether a reload was requested, and clear the request."""
+        requested, self._requested = self._requested, False
+        return requested
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel send this process SIGTERM when its parent dies, so that it never outlives it.
+    """Make the kernel send this process SIGTERM when its parent dies.
 
     Parameters
     ----------
     parent : int
-        Process id of the parent; if it is another by now, the parent has died already.
+        Process id of the parent; if the current parent has another, this one has already died.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:

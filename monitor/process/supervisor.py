@@ -1,4 +1,4 @@
-"""Starts the roles as processes, starts them again when they fail, and ends them in the right order."""
+"""Starts the roles as processes, restarts them when they fail, and stops them in the right order."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("supervisor")
 
 _START_SECONDS: Final = 60.0  # until the monitor answers and a worker has loaded its model
-_BACKOFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # waits between starts of a role that fails at once
-_HEALTHY_SECONDS: Final = 30.0  # a role that ran for so long starts its waits anew
+_BACKOFF_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # waits before the restarts of a role that keeps failing
+_HEALTHY_SECONDS: Final = 30.0  # a role that ran this long begins with the first wait again
 _TICK_SECONDS: Final = 0.05
-_KILL_SECONDS: Final = 5.0  # beyond the drain bound, before a process that does not end is killed
+_KILL_SECONDS: Final = 5.0  # after ``drain_seconds``, before a process that does not stop is killed
 
 
 class SupervisorError(Exception):
@@ -38,7 +38,7 @@ class SupervisorError(Exception):
     Attributes
     ----------
     status : int
-        Exit status for the whole: :data:`~ecgmon.monitor.process.exit_status.REFUSED` if the role said that it would fail again the same way.
+        Exit status of the program: :data:`~ecgmon.monitor.process.exit_status.REFUSED` if a restart of the role would not help.
     """
 
     def __init__(self, message: str, status: int = FAILED) -> None:
@@ -48,7 +48,7 @@ class SupervisorError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Role:
-    """One process to keep running.
+    """One process that is kept running.
 
     Attributes
     ----------
@@ -56,12 +56,12 @@ class Role:
         ``monitor``, ``worker`` or ``producer``.
     process : Popen or None
     restarts : int
-        Times that it was started again.
+        Number of restarts.
     """
 
     name: str
     once: bool = False
-    """Whether it may come to its own end: a producer whose sources have ended."""
+    """Whether the process may end by itself, like a producer whose sources have ended."""
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     restarts: int = 0
@@ -77,14 +77,14 @@ class Supervisor:
     Parameters
     ----------
     config : Config
-        With its folders resolved; handed to the children in the runtime folder.
+        With resolved folders; the children read it from the runtime folder.
     output : callable, optional
-        Gets every line that a child writes to standard error; by default they go to this process's.
+        Called with every line that a child writes to standard error; by default the lines go to this process's.
 
     Notes
     -----
-    Children run in sessions of their own, so that Ctrl-C in a terminal reaches this process alone,
-    which then ends them in order: producers first, while there is someone to store what they hold.
+    Each child runs in its own session, so that Ctrl-C in a terminal reaches only this process, which then
+    stops the children in order: the producer first, while the monitor can still store its items.
     """
 
     def __init__(self, config: Config, *, output: Callable[[str], None] | None = None) -> None:
@@ -103,12 +103,12 @@ class Supervisor:
         return [self.monitor, *self.workers, *([self.producer] if self.producer else [])]
 
     def start(self, stopping: Callable[[], bool] = lambda: False) -> None:
-        """Start everything; returns when a worker has joined the monitor and the producer is on its way.
+        """Start all roles; return when a worker has joined the monitor and the producer has been started.
 
         Raises
         ------
         SupervisorError
-            If the monitor or a worker ends by itself, or is not ready in time.  One that is killed is started again.
+            If the monitor or a worker exits by itself, or is not ready in time.  A killed one is restarted.
         """
         try:
             self._runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ class Supervisor:
                         f"the {role.name} ended with exit status {status}; its message is above",
                         REFUSED if status == REFUSED else FAILED,
                     )
-                self._look_after(role)
+                self._check(role)
             if time.monotonic() > deadline:
                 raise SupervisorError(f"the monitor and a worker were not ready within {_START_SECONDS:g} s")
             time.sleep(_TICK_SECONDS)
@@ -135,7 +135,7 @@ class Supervisor:
             self._spawn(self.producer)
 
     def _sweep(self) -> None:
-        """Remove the configurations of supervisors that were killed."""
+        """Remove the configuration files of supervisors that were killed."""
         for left in self._runtime.glob("supervised-*.*"):
             pid = left.stem.removeprefix("supervised-")
             if pid.isdecimal() and not Path("/proc", pid).exists():
@@ -160,7 +160,7 @@ class Supervisor:
             str(os.getpid()),
         ]
         role.started = time.monotonic()
-        role.process = subprocess.Popen(  # noqa: S603 - our own interpreter with arguments of our own
+        role.process = subprocess.Popen(  # noqa: S603 - this interpreter with known arguments
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -179,23 +179,23 @@ class Supervisor:
                 output(line.decode(errors="replace").rstrip())
 
     def watch(self) -> bool:
-        """Look after the processes once: start again what has failed, when it is due.
+        """Check the processes once, and restart failed ones when they are due.
 
         Returns
         -------
         bool
-            False when the producer has come to its end and there is nothing more to come.
+            False when the producer has ended and no more items will come.
 
         Raises
         ------
         SupervisorError
-            If a role says that it would fail again the same way.
+            If a role cannot run and a restart would not help.
         """
         for role in self.roles:
-            self._look_after(role)
+            self._check(role)
         return self.producer is None or self.producer.ended is None
 
-    def _look_after(self, role: Role) -> None:
+    def _check(self, role: Role) -> None:
         now = time.monotonic()
         if role.process is None:
             if role.ended is None and now >= role.due:
@@ -218,12 +218,12 @@ class Supervisor:
         _log.error("role-ended", role_ended=role.name, exit_status=status, restart_seconds=wait)
 
     def reload(self, config: Config) -> None:
-        """Have the roles take a changed configuration; the producer, if its sources have changed, by starting it again.
+        """Make the roles reload a changed configuration; restart the producer if its sources have changed.
 
         Parameters
         ----------
         config : Config
-            With the folders and addresses of the present one.
+            With the folders and addresses of the current one.
         """
         before, self._config = self._config, config
         self._write()
@@ -233,7 +233,7 @@ class Supervisor:
         more = config.worker.count - len(self.workers)
         if more < 0:
             leaving, self.workers = self.workers[more:], self.workers[:more]
-            self.end(leaving)  # its batches go to the others
+            self.end(leaving)  # their batches go to other workers
         for _ in range(more):
             self.workers.append(Role("worker"))
             self._spawn(self.workers[-1])
@@ -245,7 +245,7 @@ class Supervisor:
                 self._spawn(self.producer)
 
     def _write(self) -> None:
-        """Write the configuration that the roles read, so that none ever reads half of it."""
+        """Write the configuration for the roles atomically, so that none reads half of it."""
         draft = self._file.with_suffix(".new")
         made = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(made, "wb") as file:
@@ -253,7 +253,7 @@ class Supervisor:
         draft.replace(self._file)
 
     def stop(self) -> None:
-        """End all processes, in order, each within the drain bound; kill what does not end."""
+        """Stop all processes in order, each within the drain time; kill those that do not stop."""
         for group in ([self.producer] if self.producer else [], [self.monitor], self.workers):
             self.end(group)
         for role in self.roles:
@@ -263,7 +263,7 @@ class Supervisor:
         self._file.unlink(missing_ok=True)
 
     def end(self, roles: list[Role]) -> None:
-        """Ask some roles to end, and wait until they have."""
+        """Ask some roles to stop, and wait for them."""
         running = [(role, role.process) for role in roles if role.process is not None]
         for _, process in running:
             process.terminate()
@@ -272,7 +272,7 @@ class Supervisor:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _log.error("role-killed", role_ended=role.name, reason="it did not end within the drain bound")
+                _log.error("role-killed", role_ended=role.name, reason="it did not stop within the drain time")
                 process.kill()
                 process.wait()
             role.ended = process.returncode

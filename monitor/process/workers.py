@@ -1,4 +1,4 @@
-"""What workers say to the monitor, and what it gives them."""
+"""The messages of workers, and the batches that they get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEVICE_FAILED: Final = "device_failed"  # kind of the alert about workers
 
 
 class Workers:
-    """Takes the messages of workers, and hands beats out to them.
+    """Handles the messages of workers, and hands out beats to them.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Workers:
     Attributes
     ----------
     scored : int
-        Beats since the start.
+        Beats scored since the start.
     """
 
     def __init__(self, context: Context) -> None:
@@ -40,8 +40,8 @@ class Workers:
         self._device_alert = False
         self.scored = 0
 
-    def take(self, peer: Connection, frames: Sequence[bytes | memoryview]) -> None:
-        """Take a message."""
+    def handle(self, peer: Connection, frames: Sequence[bytes | memoryview]) -> None:
+        """Handle a message."""
         context = self._context
         try:
             message = wire.decode(wire.from_worker, frames)
@@ -66,7 +66,7 @@ class Workers:
             context.reject("worker", error)
 
     def hand_out(self) -> None:
-        """Give beats that wait to workers that have credit."""
+        """Send queued beats to workers that have credit."""
         context = self._context
         now = context.clock()
         for lease in context.exchange.assign(now):
@@ -85,29 +85,29 @@ class Workers:
                 _log.warning("lease-expired", worker=worker.name, beats=lease.beats, others_since=more)
 
     def drop(self, peer: Connection, why: str) -> None:
-        """Forget a worker; its beats go to others."""
+        """Remove a worker; its beats go to others."""
         worker = self._context.peers.workers.pop(peer)
         beats = self._context.exchange.leave(peer)
         _log.info("worker-gone", worker=worker.name, why=why, redelivered=beats)
 
     def drop_silent(self, now: float, limit: float) -> None:
-        """Forget workers that were not heard of for longer than ``limit`` seconds."""
+        """Remove workers that have sent nothing for longer than ``limit`` seconds."""
         for peer in self._context.peers.silent_workers(now, limit):
             self.drop(peer, "silent")
 
     def drop_withdrawn(self) -> None:
-        """Forget workers whose key has been taken off the client list."""
+        """Remove workers whose key was removed from the client list."""
         for peer in [peer for peer in self._context.peers.workers if not self._context.may_work(peer)]:
             self.drop(peer, "key withdrawn")
 
     def reset(self) -> None:
-        """Forget all workers, and have them join again: the model has changed."""
+        """Remove all workers and ask them to join again, because the model has changed."""
         for peer in list(self._context.peers.workers):
             self.drop(peer, "another model")
             self._context.introduce_again(peer)
 
     def check_devices(self) -> None:
-        """Raise and clear the one alert that is about no stream: a worker's GPU has failed."""
+        """Raise or clear the alert that a worker's GPU has failed; it belongs to no stream."""
         degraded = self._context.peers.degraded()
         if bool(degraded) == self._device_alert:
             return
@@ -123,11 +123,11 @@ class Workers:
             limits, info = context.config.delivery, context.info
             refused = refuse_worker(ready, peer, peers=context.peers, limits=limits, info=info)
         else:
-            refused = wire.Refused("this key may not work here", retry=False)
+            refused = wire.Refused("this key does not belong to a worker", retry=False)
         if refused is not None:
             if (more := context.rate_limit.due(("refused", peer.client))) is not None:
                 _log.warning("worker-refused", worker=ready.worker, reason=refused.reason, others_since=more)
-            if peer in context.peers.workers:  # it has changed: what it was given is not for the one that it is now
+            if peer in context.peers.workers:  # it has changed, and cannot answer the batches that it was given before
                 self.drop(peer, "refused")
             context.send(peer, [wire.encode(refused)])
             return
@@ -147,7 +147,7 @@ class Workers:
         context = self._context
         lease = context.exchange.lease(peer, message.batch)
         if lease is None:
-            context.exchange.mark_responsive(peer)  # it came too late: the batch has gone to another worker
+            context.exchange.mark_responsive(peer)  # too late: the batch has gone to another worker
             return
         ax, ticks = wire.unpack_scores(frames, lease.beats)
         context.exchange.answer(lease, ax, ticks)

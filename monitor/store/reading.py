@@ -28,12 +28,9 @@ from ecgmon.monitor.store.schema import FILE, VERSION
 _BACKUP_PAGES: Final = 4096  # copied at a time: 16 MB
 
 
-# ---- reading
-
-
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream as the store has it."""
+    """A stream, as stored."""
 
     name: str
     fs: float
@@ -49,7 +46,7 @@ class StoredStream:
 
 @dataclass(frozen=True, slots=True)
 class StoredAlert:
-    """An alert as the store has it; ``change`` grows with every raising and clearing of any alert."""
+    """An alert, as stored; ``change`` increases whenever any alert is raised or cleared."""
 
     stream: str
     alert: Alert
@@ -57,7 +54,7 @@ class StoredAlert:
 
 
 class Reader:
-    """Reads a store, also while a monitor writes it or after it has gone.
+    """Reads a store, with or without a monitor that writes it.
 
     Raises
     ------
@@ -75,7 +72,7 @@ class Reader:
         if version != VERSION:
             raise StoreError(
                 f"the store {self.path} has schema version {version}, expected {VERSION};"
-                " a monitor of this version brings it up to date when it starts"
+                " a monitor of this version upgrades it when it starts"
             )
 
     def close(self) -> None:
@@ -93,14 +90,14 @@ class Reader:
             return cursor.fetchall()
 
     def backup(self, file: Path, progress: Callable[[float], None] = lambda _: None) -> int:
-        """Copy the store as it is now to a new file of mode 0600, while a monitor may go on writing it.
+        """Copy the store to a new file of mode 0600; a monitor may write the store meanwhile.
 
         Parameters
         ----------
         file : Path
             Must not exist.
         progress : callable
-            Gets the share that is done.
+            Called with the share that is done, from 0 to 1.
 
         Returns
         -------
@@ -110,7 +107,7 @@ class Reader:
         Raises
         ------
         StoreError
-            If the file cannot be written, or the copy is not sound; then there is none.
+            If the file cannot be written, or the copy is damaged; a failed copy is removed.
         """
         try:
             os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -121,17 +118,17 @@ class Reader:
                 self._db.backup(
                     copy, pages=_BACKUP_PAGES, progress=lambda _, left, of: progress(1 - left / of if of else 1.0)
                 )
-                copy.execute("PRAGMA journal_mode = DELETE")  # one file, whole
+                copy.execute("PRAGMA journal_mode = DELETE")  # a single file without a write-ahead log
                 found = copy.execute("PRAGMA quick_check").fetchone()[0]
                 if found != "ok":
-                    raise StoreError(f"the backup {file} is not sound: {found}")  # noqa: TRY301 - it is removed below
+                    raise StoreError(f"the backup {file} is damaged: {found}")  # noqa: TRY301 - it is removed below
                 return int(copy.execute("SELECT coalesce(sum(beats), 0) FROM streams").fetchone()[0])
         except BaseException:
             file.unlink(missing_ok=True)
             raise
 
     def streams(self) -> list[StoredStream]:
-        """All streams, by name."""
+        """List all streams, sorted by name."""
         rows = self._rows(
             "SELECT name, fs, leads, position, beats, seconds, ended, updated,"
             " (SELECT count(*) FROM alerts WHERE stream = streams.id),"
@@ -141,7 +138,7 @@ class Reader:
         return [StoredStream(r[0], r[1], tuple(json.loads(r[2])), r[3], r[4], r[5], bool(r[6]), *r[7:]) for r in rows]
 
     def alerts(self, *, since: int = 0, stream: str | None = None) -> list[StoredAlert]:
-        """Alerts that were raised or cleared after change number ``since``, in that order."""
+        """List the alerts raised or cleared after change number ``since``, in the order of their changes."""
         rows = self._rows(
             "SELECT name, number, kind, priority, started, raised, alerts.ended, alerts.beats, message, change"
             " FROM alerts JOIN streams ON streams.id = alerts.stream"
@@ -161,21 +158,21 @@ class Reader:
         ]  # fmt: skip
 
     def beats(self, stream: str, *, first: int = 0, most: int = -1) -> NDArray[np.void]:
-        """Beats of a stream from seq ``first`` on, at most ``most`` if that is not negative.
+        """Read the beats of a stream from seq ``first`` on, at most ``most`` unless that is negative.
 
         Returns
         -------
         structured ndarray, shape (n,)
             Fields seq, sample, seconds (of the R peak in stream time), rr (s), rr_ratio, rr_after (s),
-            rr_after_ratio, rate (beats/min), quality, flags, error (A(x)), score; NaN where a value is not
-            known.  The three after ``rr_ratio`` are not stored but follow from the beats around
+            rr_after_ratio, rate (beats/min), quality, flags, error (A(x)), score; NaN for an unknown
+            value.  The three after ``rr_ratio`` are not stored; they are computed from the neighbouring beats
             (:mod:`ecgmon.pipelines.segmentation.rhythm`); the newest beat of a stream has no ``rr_after`` yet.
         """
         rows = self._rows(
             "SELECT seq, sample, sample / fs, rr, rr_ratio, quality, flags, error, score"
             " FROM beats JOIN streams ON streams.id = beats.stream"
             " WHERE name = ? AND seq >= ? ORDER BY seq LIMIT ?",
-            stream, first, most + 1 if most >= 0 else most,  # one more knows the last one's rr_after
+            stream, first, most + 1 if most >= 0 else most,  # one more beat, for the last one's rr_after
         )  # fmt: skip
         known = np.array([tuple(np.nan if v is None else v for v in row) for row in rows], dtype=_STORED_BEAT)
         beats = np.empty(len(known), BEAT)
@@ -187,7 +184,7 @@ class Reader:
         return beats[:most] if most >= 0 else beats
 
     def detail(self, stream: str, seq: int) -> tuple[NDArray[np.float32], NDArray[np.float16]] | None:
-        """Window (leads, 320) in mV and squared difference per tick (320,) of a beat, if they were kept."""
+        """Read a beat's window (leads, 320) in mV and squared difference per tick (320,); None if not kept."""
         rows = self._rows(
             "SELECT window, ticks FROM details JOIN streams ON streams.id = stream WHERE name = ? AND seq = ?",
             stream, seq,
@@ -200,7 +197,7 @@ class Reader:
         )
 
     def quality(self, stream: str) -> list[tuple[int, int, Quality]]:
-        """Stretches (first second, seconds, quality) of a stream, in order."""
+        """List the runs (first second, seconds, quality) of a stream's signal quality, in order."""
         rows = self._rows(
             "SELECT second, quality.seconds, quality FROM quality JOIN streams ON streams.id = stream"
             " WHERE name = ? ORDER BY second",

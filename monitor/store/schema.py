@@ -1,4 +1,4 @@
-"""The schema of the store's file, documented in docs/store.md, and what brings an older file up to date."""
+"""Schema of the store's file, documented in docs/store.md, and the migrations of older files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ MIGRATIONS: Final = (
         PRIMARY KEY (stream, second)
     ) STRICT, WITHOUT ROWID;
     """,
-    # 1 -> 2: what a stream's next beats are compared with; the streams of an older file begin without
+    # 1 -> 2: the recent beats of a stream, with which its next beats are compared; older files have none
     """
     CREATE TABLE recent (
         stream INTEGER NOT NULL REFERENCES streams,

@@ -1,7 +1,7 @@
-"""Writing the store: what a commit holds, in one transaction.
+"""Writing the store: one transaction per commit.
 
-What is in the store is what happened: a producer may forget an item as soon as :meth:`Store.write` has returned.  One process
-writes (it holds a lock on the folder), any number read meanwhile.
+The store is the authority: a producer may forget an item as soon as :meth:`Store.write` has returned.  One process
+writes and holds a lock on the folder; any number of processes may read meanwhile.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 from ecgmon.monitor.store.errors import StoreError, StreamChangedError, explained
 from ecgmon.monitor.store.schema import FILE, MIGRATIONS, VERSION
 
-_ROWS: Final = 64  # beats in a statement, which takes two thirds of the time that as many statements take
+_ROWS: Final = 64  # beats in a statement: two thirds of the time of one statement per beat
 _INSERT_BEAT: Final = "INSERT INTO beats VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_BEATS: Final = _INSERT_BEAT + ", (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS - 1)
-_PRUNE_MOST: Final = 10_000  # rows of a stream that one pass of pruning deletes, to keep commits short
+_PRUNE_MOST: Final = 10_000  # most rows of a stream that one call of prune deletes, to keep commits short
 
 
 class Store:
-    """The one writer of a state folder.
+    """The only writer of a state folder.
 
     Parameters
     ----------
     folder : Path
-        Made, with mode 0700, if it does not exist.
+        Created with mode 0700 if it does not exist.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class Store:
         self._change = int(self._db.execute("SELECT coalesce(max(change), 0) FROM alerts").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:
-        # made by hand before SQLite sees it, so that it never exists with another mode
+        # created before SQLite opens it, so that it never has another mode
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
             self.path.chmod(0o600)
@@ -87,8 +87,8 @@ class Store:
             db.execute("PRAGMA foreign_keys = ON")
             found = int(db.execute("PRAGMA user_version").fetchone()[0])
             if found > VERSION:
-                raise StoreError(  # noqa: TRY301 - the connection is closed below, whatever goes wrong
-                    f"the store {self.path} has schema version {found}; this ecgmon knows up to {VERSION}: use a newer one"
+                raise StoreError(  # noqa: TRY301 - the connection is closed below
+                    f"the store {self.path} has schema version {found}; this ecgmon supports up to {VERSION}: use a newer one"
                 )
             for version in range(found, VERSION):
                 db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT")
@@ -98,7 +98,7 @@ class Store:
         return db
 
     def close(self) -> None:
-        """Close the file and give the folder free."""
+        """Close the file and unlock the folder."""
         self._db.close()
         os.close(self._lock)
 
@@ -109,7 +109,7 @@ class Store:
         self.close()
 
     def use_model(self, fingerprint: str, name: str) -> int:
-        """Enter a model if need be; returns the number under which beats refer to it."""
+        """Add a model if it is new; return the number by which beats refer to it."""
         with explained(self.path, "write"):
             self._db.execute(
                 "INSERT INTO models (fingerprint, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (fingerprint, name)
@@ -118,13 +118,13 @@ class Store:
         return int(row[0])
 
     def open_stream(self, name: str, fs: float, leads: Sequence[str], now: int) -> StreamState:
-        """Find a stream, or enter it.
+        """Find a stream, or add it.
 
         Raises
         ------
         StreamChangedError
-            If it is there with another sampling frequency or other leads: its sample indices would
-            mean something else from here on.
+            If it is stored with another sampling frequency or other leads: the meaning of its sample
+            indices would change.
         """
         with explained(self.path, "write"):
             self._db.execute(
@@ -143,19 +143,19 @@ class Store:
         )
         if not state.same(fs, leads):
             raise StreamChangedError(
-                f"stream {name} is stored with {state.fs:g} Hz, leads {', '.join(state.leads)}; now it comes with"
+                f"stream {name} is stored with {state.fs:g} Hz, leads {', '.join(state.leads)}; now it has"
                 f" {fs:g} Hz, {', '.join(leads)}: give it another id or use another state folder"
             )
         return state
 
     def recent(self, stream: StreamState) -> list[bytes]:
-        """Look up what is remembered of a stream's last beats, oldest first."""
+        """Read the recent beats of a stream, oldest first."""
         with explained(self.path, "read"):
             rows = self._db.execute("SELECT beat FROM recent WHERE stream = ? ORDER BY seq", (stream.id,)).fetchall()
         return [row[0] for row in rows]
 
     def write(self, entries: Iterable[Entry], model: int, now: int) -> None:
-        """Commit entries of any number of streams together: all of it is safe on disk, or none is there.
+        """Commit entries of any number of streams in one transaction: all are safe on disk, or none.
 
         Parameters
         ----------
@@ -163,12 +163,12 @@ class Store:
         model : int
             From :meth:`use_model`.
         now : int
-            Seconds since 1970, kept with beats and alerts for retention.
+            Seconds since 1970, stored with beats and alerts for retention.
 
         Raises
         ------
         StoreError
-            If it could not be written; the store is as before and may be tried again.
+            If the entries could not be written; the store is unchanged, and the call may be repeated.
         """
         entries = list(entries)
         alerts = [(entry.state.id, alert) for entry in entries for alert in entry.alerts]
@@ -185,7 +185,7 @@ class Store:
         self._change += len(alerts)
 
     def _write(self, entries: Sequence[Entry], model: int, now: int) -> None:
-        """Write what every entry has; the rows of all streams go into a table together, which takes a third of the time."""
+        """Write the entries table by table, the rows of all streams together: this takes a third of the time."""
         many = self._db.executemany
         beats = [(entry.state.id, *beat, model, now) for entry in entries for beat in entry.beats]
         whole = len(beats) - len(beats) % _ROWS
@@ -200,7 +200,7 @@ class Store:
                 for seq, window, ticks in entry.details
             ],
         )
-        many(  # a ring of slots: the oldest is written over
+        many(  # a ring of slots: the oldest is overwritten
             "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
             [
                 (entry.state.id, seq % BEATS, seq, beat)
@@ -234,14 +234,14 @@ class Store:
         )  # fmt: skip
 
     def checkpoint(self) -> None:
-        """Bring what has been committed from the write-ahead log into the file itself, and empty the log."""
+        """Copy the commits from the write-ahead log to the file, and empty the log."""
         with explained(self.path, "write"):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def prune(self, before: int) -> int:
-        """Delete beats, details and ended alerts stored before a time; returns the beats deleted.
+        """Delete beats, details and ended alerts stored before a time; return the number of beats deleted.
 
-        At most some thousands of a stream at once, so that a commit never waits long; call it again.
+        One call deletes a limited number of rows of a stream, so that a commit never waits long; repeat the call.
         """
         deleted = 0
         with explained(self.path, "write"):

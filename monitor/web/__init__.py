@@ -1,1 +1,1 @@
-"""HTTP: the server of the metrics, and who may read them."""
+"""The HTTP server of the metrics, with TLS and a password."""

@@ -1,4 +1,4 @@
-"""Metrics over HTTP: who may read them, and the server that shows them."""
+"""Metrics over HTTP: the application, its authentication, and the server that runs it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from ecgmon.monitor.metrics.instruments import Metrics
     from ecgmon.monitor.web.passwords import Hashed
 
-_CHECKS_A_SECOND: Final = 1.0  # passwords that are hashed, in the long run: some 10 % of a processor
-_CHECKS_AT_ONCE: Final = 5  # and after a while of quiet
-_MOST_PAUSE: Final = 0.5  # seconds between two renderings
+_CHECKS_PER_SECOND: Final = 1.0  # password checks on average: about 10 % of a processor
+_CHECK_BURST: Final = 5  # password checks in a burst, after a pause
+_MAX_PAUSE: Final = 0.5  # seconds between two renderings, at most
 
 _log = structlog.get_logger()
 
@@ -43,14 +43,13 @@ class ExporterError(Exception):
 
 
 def application(metrics: Metrics, health: Callable[[], dict[str, bool]]) -> WSGIApplication:
-    """``/metrics`` (OpenMetrics when asked for), ``/-/healthy`` and ``/-/ready``.
+    """Make the application: ``/metrics`` (OpenMetrics if the client accepts it), ``/-/healthy`` and ``/-/ready``.
 
     Parameters
     ----------
     metrics : Metrics
     health : callable
-        Gives the conditions of being ready by name; healthy is whoever answers at all and has
-        ``alive`` true.
+        Returns the conditions by name.  The monitor is healthy if ``alive`` is true, and ready if all are true.
     """
     expose = _one_at_a_time(make_wsgi_app(metrics.registry))
 
@@ -67,7 +66,7 @@ def application(metrics: Metrics, health: Callable[[], dict[str, bool]]) -> WSGI
             return _answer(start, "200 OK" if ready else "503 Service Unavailable", {"ready": ready, **conditions})
         if path == "/":
             return _answer(start, "200 OK", {"ecgmon": ["/metrics", "/-/healthy", "/-/ready"]})
-        return _answer(start, "404 Not Found", {"error": f"nothing is at {path[:100]}"})
+        return _answer(start, "404 Not Found", {"error": f"there is no page {path[:100]}"})
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         method = environ.get("REQUEST_METHOD")
@@ -75,11 +74,11 @@ def application(metrics: Metrics, health: Callable[[], dict[str, bool]]) -> WSGI
             return get(environ, start)
         if method != "HEAD":
             metrics.http_refused.labels("method").inc()
-            error = {"error": "only GET and HEAD are answered here"}
+            error = {"error": "expected the method GET or HEAD"}
             return _answer(start, "405 Method Not Allowed", error, ("Allow", "GET, HEAD"))
-        held: list[Any] = []
-        length = sum(map(len, get({**environ, "REQUEST_METHOD": "GET"}, lambda *head: held.extend(head[:2]))))  # type: ignore[arg-type]
-        start(held[0], [*held[1], ("Content-Length", str(length))])
+        head: list[Any] = []  # status and headers
+        length = sum(map(len, get({**environ, "REQUEST_METHOD": "GET"}, lambda *args: head.extend(args[:2]))))  # type: ignore[arg-type]
+        start(head[0], [*head[1], ("Content-Length", str(length))])
         return []
 
     return app
@@ -91,21 +90,21 @@ def _answer(start: StartResponse, status: str, body: object, *headers: tuple[str
 
 
 def _one_at_a_time(expose: WSGIApplication) -> WSGIApplication:
-    """Render for one client at a time, and for half of the time at most.
+    """Render for one client at a time, and for at most half of the time.
 
-    Rendering is Python, which runs one thread at a time: without this a client that asks without end would
-    take the monitor's loop its turns.
+    Rendering runs Python code, one thread at a time.  Without this limit, a client that sends requests without
+    pause would slow down the monitor's loop.
     """
     rendering = threading.Lock()
-    free = 0.0
+    next_start = 0.0
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        nonlocal free
+        nonlocal next_start
         with rendering:
-            time.sleep(max(0.0, free - time.monotonic()))
+            time.sleep(max(0.0, next_start - time.monotonic()))
             began = time.monotonic()
             body = expose(environ, start)
-            free = (ended := time.monotonic()) + min(ended - began, _MOST_PAUSE)
+            next_start = (ended := time.monotonic()) + min(ended - began, _MAX_PAUSE)
         return body
 
     return app
@@ -113,7 +112,7 @@ def _one_at_a_time(expose: WSGIApplication) -> WSGIApplication:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What an exporter needs to be reached from other hosts: TLS, and a user with a password.
+    """TLS and a user with a password; an address that other hosts can reach needs both.
 
     Parameters
     ----------
@@ -127,8 +126,8 @@ class Access:
     password: Hashed | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether it is encrypted and tells who asks: what an address that others reach needs."""
+    def complete(self) -> bool:
+        """Whether it has both TLS and a password."""
         return self.tls is not None and self.password is not None
 
 
@@ -138,7 +137,7 @@ def access(settings: ExporterSettings) -> Access:
     Raises
     ------
     ExporterError
-        If one cannot be used, or others could read the key or the password file.
+        If a file cannot be used, or other users can read the key or the password file.
     """
     try:
         tls = _tls(settings) if settings.tls_certificate or settings.tls_key else None
@@ -161,10 +160,10 @@ def _tls(settings: ExporterSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     try:
-        # a key with a password of its own would else have OpenSSL ask on the terminal
+        # without a password here, OpenSSL asks for that of an encrypted key on the terminal
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:  # SSLError is an OSError
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "no PEM"
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or "not PEM"
         raise ExporterError(
             f"the TLS certificate {certificate} and the key {key} cannot be used ({reason});"
             " expected a PEM certificate chain and its key, without a password"
@@ -173,11 +172,11 @@ def _tls(settings: ExporterSettings) -> ssl.SSLContext:
 
 
 class Guard:
-    """Lets those who know the password through to an application (HTTP basic authentication).
+    """Passes requests with the right password to an application (HTTP basic authentication).
 
-    Checking a password is costly by design. So what was right once is known again by a hash with a key that
-    only this process has, and wrong ones are checked one at a time, so many a second; the others are told to
-    come back (429). Nothing that a client sends as user or password is logged.
+    Checking a password is slow by design.  The right user and password are therefore remembered after the first
+    check, as a hash with a key that only this process has.  All others are checked one at a time and at a limited
+    rate; requests beyond it get the status 429.  Users and passwords that clients send are not logged.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ class Guard:
     user : str
     password : Hashed
     refused : callable
-        Told the reason, a word, of every request that was refused.
+        Called with the reason, one word, for every refused request.
     clock : callable
         Monotonic time in seconds.
     """
@@ -207,53 +206,53 @@ class Guard:
         self._key = secrets.token_bytes(32)
         self._right = b""
         self._checking = threading.Lock()
-        self._allowance = float(_CHECKS_AT_ONCE)
+        self._allowance = float(_CHECK_BURST)
         self._refilled = clock()
         self._rate_limit = RateLimit(clock=clock)
 
     def __call__(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        """Answer a request, or have the application answer it."""
+        """Pass a request to the application, or refuse it."""
         given = _credentials(environ.get("HTTP_AUTHORIZATION", ""))
-        verdict = self._judge(*given) if given else False
+        verdict = self._check(*given) if given else False
         if verdict:
             return self._app(environ, start)
         reason = "attempts" if verdict is None else "authentication" if given else "no-credentials"
         self._refused(reason)
-        if reason != "no-credentials" and (unsaid := self._rate_limit.due(reason)) is not None:
+        if reason != "no-credentials" and (suppressed := self._rate_limit.due(reason)) is not None:
             _log.warning(
                 "http-authentication-failed",
                 client=environ.get("REMOTE_ADDR"),
                 unchecked=verdict is None,
-                others_since=unsaid,
+                others_since=suppressed,
             )
         if verdict is None:
-            error = {"error": "too many attempts; come back later"}
+            error = {"error": "too many attempts; try again later"}
             return _answer(start, "429 Too Many Requests", error, ("Retry-After", "1"))
         error = {"error": "user and password are needed"}
         return _answer(start, "401 Unauthorized", error, ("WWW-Authenticate", 'Basic realm="ecgmon", charset="UTF-8"'))
 
-    def _judge(self, user: bytes, password: bytes) -> bool | None:
-        """Tell whether these are right; None where that cannot be looked at now."""
-        seen = hmac.digest(self._key, len(user).to_bytes(4, "big") + user + password, "sha256")
-        if hmac.compare_digest(seen, self._right):
+    def _check(self, user: bytes, password: bytes) -> bool | None:
+        """Return whether user and password are right; None if the rate limit prevents the check."""
+        digest = hmac.digest(self._key, len(user).to_bytes(4, "big") + user + password, "sha256")
+        if hmac.compare_digest(digest, self._right):
             return True
         with self._checking:
             now = self._clock()
-            self._allowance = min(_CHECKS_AT_ONCE, self._allowance + (now - self._refilled) * _CHECKS_A_SECOND)
+            self._allowance = min(_CHECK_BURST, self._allowance + (now - self._refilled) * _CHECKS_PER_SECOND)
             self._refilled = now
             if self._allowance < 1:
                 return None
             self._allowance -= 1
-            # both, always: an unknown user takes as long as a known one
+            # always check both: an unknown user takes as long as a known one
             right = self._password.matches(password) & hmac.compare_digest(user, self._user)
             if right:
-                self._right = seen
+                self._right = digest
                 self._allowance += 1
             return right
 
 
 def _credentials(header: str) -> tuple[bytes, bytes] | None:
-    """Take user and password from an ``Authorization`` header; None where they are not in it."""
+    """Read user and password from an ``Authorization`` header; None if it has none."""
     scheme, _, coded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -261,27 +260,27 @@ def _credentials(header: str) -> tuple[bytes, bytes] | None:
         user, colon, password = base64.b64decode(coded.strip(), validate=True).partition(b":")
     except ValueError:
         return None
-    return (user, password) if colon and len(password) <= passwords.MOST else None
+    return (user, password) if colon and len(password) <= passwords.MAX_BYTES else None
 
 
 class Exporter:
-    """Serves an application in threads of its own.
+    """Serves an application in its own threads.
 
     Parameters
     ----------
     app : callable
     host : str
     port : int
-        0 takes a free one; :attr:`port` says which.
+        0 takes a free one; :attr:`port` is the one in use.
     access : Access, optional
-        TLS and authentication; an address that other hosts reach is refused without both.
+        TLS and authentication; an address that other hosts can reach is refused without both.
     refused : callable, optional
-        Told the reason, a word, of every connection and request that was refused.
+        Called with the reason, one word, for every refused connection and request.
 
     Raises
     ------
     ExporterError
-        If the address cannot be had, or may not.
+        If the address cannot be used, or other hosts can reach it and ``access`` is not complete.
     """
 
     def __init__(
@@ -294,19 +293,19 @@ class Exporter:
         refused: Callable[[str], None] | None = None,
     ) -> None:
         access, refused = access or Access(), refused or (lambda _: None)
-        if not (access.whole or is_loopback(host)):
+        if not (access.complete or is_loopback(host)):
             raise _open_to_others(host)
         if access.password is not None:
             app = Guard(app, access.user, access.password, refused=refused)
         try:
             self._server = Server(host, port, app, tls=access.tls, refused=refused)
-        except (OSError, UnicodeError) as error:  # a host name that is none is a UnicodeError
+        except (OSError, UnicodeError) as error:  # an invalid host name is a UnicodeError
             raise ExporterError(
                 f"cannot serve metrics at {host}:{port}: {getattr(error, 'strerror', None) or error};"
                 " choose another with [exporter] port, ECGMON_EXPORTER_PORT or --port (0 takes a free one)"
             ) from error
         bound = str(self._server.server_address[0])
-        if not (access.whole or is_loopback(bound)):  # localhost is what the system says it is
+        if not (access.complete or is_loopback(bound)):  # the system decides which address localhost is
             self._server.server_close()
             raise _open_to_others(f"{host} ({bound})")
         self.host = host
@@ -331,7 +330,7 @@ def _open_to_others(host: str) -> ExporterError:
 
 
 def serve(metrics: Metrics, health: Callable[[], dict[str, bool]], settings: ExporterSettings) -> Exporter:
-    """Serve the metrics of a monitor as its configuration says.
+    """Serve the metrics of a monitor with the settings of its configuration.
 
     Parameters
     ----------
@@ -343,7 +342,7 @@ def serve(metrics: Metrics, health: Callable[[], dict[str, bool]], settings: Exp
     Raises
     ------
     ExporterError
-        If a file of the configuration cannot be used, or the address cannot be had.
+        If a file of the configuration or the address cannot be used.
     """
 
     def refused(reason: str) -> None:

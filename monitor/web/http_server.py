@@ -1,10 +1,10 @@
-"""A small HTTP server for the metrics, which clients can neither hold up nor fill up.
+"""A small HTTP server for the metrics, with limits on connections, bytes and time.
 
-wsgiref's server with limits around it.  Every connection has a thread, there are at most so many of
-them, and each has to be done within a time that no amount of single bytes prolongs.  Where all places
-are taken, the connection that has been asking for longest without having asked anything gives way: a
-crowd that opens connections and says nothing loses them to whoever speaks.  Where TLS is spoken, the
-handshake is part of that time, in the thread of its connection; the accepting thread never waits.
+It is the server of wsgiref with limits added.  Every connection has its own thread; the number of
+connections is limited.  A connection must end within a fixed time, however many bytes arrive.  If all
+places are taken, a new connection replaces the oldest one that has not sent a request, so clients that
+send nothing do not keep others out.  A TLS handshake counts towards the time and runs in the thread of
+its connection; the accepting thread does not wait for it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 MAX_CONNECTIONS: Final = 64
-"""Most connections, and threads, at once."""
+"""Maximum number of open connections."""
 
 MAX_REQUEST_BYTES: Final = 16 * 1024
-"""Most bytes of a request: its line and headers.  Prometheus sends some 500; nothing that is asked here has a body."""
+"""Maximum size in bytes of a request: its line and headers.  Prometheus sends about 500; no request here has a body."""
 
 REQUEST_SECONDS: Final = 5.0
 """Longest time from the connection to the end of the request's headers, the TLS handshake included."""
@@ -39,29 +39,29 @@ REQUEST_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 20.0
 """Longest time from the connection to the end of the answer."""
 
-_PATIENCE_SECONDS: Final = 2.0  # a client that takes longer over an answer may lose it to others who want its place
-_POLL_SECONDS: Final = 0.25  # how often overdue connections are looked for
+_SLOW_ANSWER_SECONDS: Final = 2.0  # a connection whose answer takes longer can be replaced by a new one
+_POLL_SECONDS: Final = 0.25  # between two checks for overdue connections
 
 _log = structlog.get_logger("exporter")
 
 
 class _TooLongError(OSError):
-    """A request has more bytes than are read."""
+    """A request is longer than allowed."""
 
 
-class _Bounded(io.RawIOBase):
-    """The reading half of a connection, up to so many bytes."""
+class _LimitedReader(io.RawIOBase):
+    """The read side of a connection, up to a number of bytes."""
 
-    def __init__(self, connection: socket.socket, most: int) -> None:
+    def __init__(self, connection: socket.socket, limit: int) -> None:
         self._connection = connection
-        self._left = most
+        self._left = limit
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any writable buffer
         if not self._left:
-            raise _TooLongError("a request of too many bytes")
+            raise _TooLongError("the request is too long")
         read = self._connection.recv_into(buffer, min(len(buffer), self._left))
         self._left -= read
         return read
@@ -74,22 +74,22 @@ class _Connection:
     Attributes
     ----------
     since : float
-        Monotonic time in s of its arrival.
+        Monotonic time of its arrival, in s.
     deadline : float
-        Monotonic time in s at which it is cut.
-    asked : bool
-        Whether its request was read whole.
+        Monotonic time at which it is shut down, in s.
+    has_request : bool
+        Whether its request was read completely.
     """
 
     socket: socket.socket
     since: float
     deadline: float
-    asked: bool = False
+    has_request: bool = False
 
-    def cut(self) -> None:
-        """Wake up its thread with an end of file; the thread closes it."""
+    def shut_down(self) -> None:
+        """Wake its thread with an end of file; the thread then closes the connection."""
         with suppress(OSError):
-            # that of the plain socket: SSLSocket.shutdown takes its TLS state away under the thread's hands
+            # the plain socket's method: SSLSocket.shutdown would remove the TLS state that the thread still uses
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
@@ -100,7 +100,7 @@ class _Answer(ServerHandler):
     request_handler: WSGIRequestHandler
 
     def log_exception(self, exc_info: Any, /) -> None:  # noqa: ANN401 - as in the standard library
-        """Say briefly what went wrong, where it was not the client that went away."""
+        """Log an error of the application in one line, unless the client disconnected."""
         kind, error = exc_info[:2]
         if kind is not None and not issubclass(kind, OSError):
             _log.error("http-request-failed", error=f"{kind.__name__}: {error}")
@@ -110,12 +110,12 @@ class _Handler(WSGIRequestHandler):
     """Reads one request."""
 
     server: Server
-    timeout = REQUEST_SECONDS  # of one read or write; the server sees to the time of all together
+    timeout = REQUEST_SECONDS  # of one read or write; the server limits their total time
     server_version = "ecgmon"
     sys_version = ""
 
     def setup(self) -> None:
-        """Shake hands, and bound what is read."""
+        """Do the TLS handshake, and limit the bytes that are read."""
         if isinstance(self.request, ssl.SSLSocket):
             self.request.settimeout(self.timeout)
             try:
@@ -125,7 +125,7 @@ class _Handler(WSGIRequestHandler):
                 raise
         super().setup()
         self.rfile.close()
-        self.rfile = io.BufferedReader(_Bounded(self.connection, MAX_REQUEST_BYTES))
+        self.rfile = io.BufferedReader(_LimitedReader(self.connection, MAX_REQUEST_BYTES))
 
     def handle(self) -> None:
         """Answer the request."""
@@ -142,37 +142,37 @@ class _Handler(WSGIRequestHandler):
             self.send_error(431)
             return
         except ConnectionError:
-            if self.raw_requestline:  # it went while it was being told what is wrong
+            if self.raw_requestline:  # the client disconnected during the error answer
                 self.server.refused("request")
             raise
-        self.server.asked(self.connection)
+        self.server.note_request(self.connection)
         writer = cast("io.BufferedWriter", self.wfile)
         answer = _Answer(io.BytesIO(), writer, io.StringIO(), self.get_environ(), multithread=True)
         answer.request_handler = self
         answer.run(self.server.get_app())  # type: ignore[arg-type]
 
     def log_message(self, *_: object) -> None:
-        """Stay silent: requests are not worth a line each."""
+        """Do not log requests."""
 
 
 class Server(WSGIServer):
-    """One thread a connection, a bounded number of them for a bounded time.
+    """A server with one thread for each connection, and limits on their number and time.
 
     Parameters
     ----------
     host : str
     port : int
     app : callable
-        What answers.
+        The WSGI application.
     tls : ssl.SSLContext, optional
-        Speak TLS, and nothing else.
+        If given, the server accepts only TLS.
     refused : callable
-        Told the reason, a word, of every connection that got no answer.
+        Called with the reason, one word, for every connection that gets no answer.
 
     Raises
     ------
     OSError
-        If the address cannot be had.
+        If the address cannot be used.
     """
 
     daemon_threads = True
@@ -186,18 +186,18 @@ class Server(WSGIServer):
         self.refused = refused
         self._tls = tls
         self._lock = threading.Lock()
-        self._open: dict[socket.socket, _Connection] = {}  # in the order of their arrival
+        self._open: dict[socket.socket, _Connection] = {}  # in order of arrival
         self._threads = 0
         self._rate_limit = RateLimit()
         super().__init__((host, port), _Handler)
         self.set_app(app)
 
     def server_bind(self) -> None:
-        """Bind, without asking a name server what we are called."""
+        """Bind without looking up the full name of the host."""
         socket_server_bind(self)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; the TLS handshake is left to its thread."""
+        """Accept a connection; its thread does the TLS handshake."""
         connection, address = super().get_request()
         if self._tls is None:
             return connection, address
@@ -210,12 +210,12 @@ class Server(WSGIServer):
         return wrapped, address
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in the standard library
-        """Serve a connection in a thread of its own, if there is a place for it."""
+        """Serve a connection in its own thread; refuse it if there is no place."""
         now = time.monotonic()
         with self._lock:
             if len(self._open) >= MAX_CONNECTIONS:
-                self._give_way(now)
-            # a thread whose connection gave way ends at once, but not before it has run: it counts until then
+                self._make_room(now)
+            # the thread of a replaced connection counts until it has run, which ends it
             place = len(self._open) < MAX_CONNECTIONS and self._threads < 2 * MAX_CONNECTIONS
             if place:
                 self._open[request] = _Connection(request, now, now + REQUEST_SECONDS)
@@ -226,30 +226,30 @@ class Server(WSGIServer):
             return
         try:
             threading.Thread(target=self._serve, args=(request, client_address), name="metrics", daemon=True).start()
-        except RuntimeError:  # the system has no more threads
+        except RuntimeError:  # the system cannot start another thread
             self._forget(request)
             self._refuse_connection()
             self.shutdown_request(request)
 
-    def _give_way(self, now: float) -> None:
-        """Cut the oldest connection that has not asked yet, else the oldest that dawdles over its answer."""
-        waiting = (one for one in self._open.values() if not one.asked)
-        dawdling = (one for one in self._open.values() if now - one.since > _PATIENCE_SECONDS)
-        if (one := next(waiting, None) or next(dawdling, None)) is not None:
-            one.cut()
+    def _make_room(self, now: float) -> None:
+        """Shut down the oldest connection without a request, else the oldest one whose answer is slow."""
+        waiting = (one for one in self._open.values() if not one.has_request)
+        slow = (one for one in self._open.values() if now - one.since > _SLOW_ANSWER_SECONDS)
+        if (one := next(waiting, None) or next(slow, None)) is not None:
+            one.shut_down()
             del self._open[one.socket]
             self._refuse_connection()
 
     def _refuse_connection(self) -> None:
         self.refused("connections")
-        if (unsaid := self._rate_limit.due("connections")) is not None:
-            _log.warning("http-connections-refused", most=MAX_CONNECTIONS, others_since=unsaid)
+        if (suppressed := self._rate_limit.due("connections")) is not None:
+            _log.warning("http-connections-refused", most=MAX_CONNECTIONS, others_since=suppressed)
 
     def _serve(self, request: socket.socket, client_address: object) -> None:
         try:
             self.finish_request(request, client_address)
         except OSError:
-            pass  # the client went away, or was cut
+            pass  # the client disconnected, or its connection was shut down
         finally:
             self._forget(request)
             self.shutdown_request(request)
@@ -259,21 +259,21 @@ class Server(WSGIServer):
             self._open.pop(request, None)
             self._threads -= 1
 
-    def asked(self, request: socket.socket) -> None:
-        """Note that a request was read whole; what is left is to answer it."""
+    def note_request(self, request: socket.socket) -> None:
+        """Note that a request was read completely, and extend its deadline for the answer."""
         with self._lock:
             if (connection := self._open.get(request)) is not None:
-                connection.asked = True
+                connection.has_request = True
                 connection.deadline += ANSWER_SECONDS - REQUEST_SECONDS
 
     def service_actions(self) -> None:
-        """Cut what is overdue; called between two connections and every :data:`_POLL_SECONDS`."""
+        """Shut down overdue connections; called after each connection and every :data:`_POLL_SECONDS`."""
         now = time.monotonic()
         with self._lock:
             overdue = [connection for connection in self._open.values() if connection.deadline < now]
             for connection in overdue:
-                connection.deadline = now + ANSWER_SECONDS  # its thread is about to end; cut once is enough
-                connection.cut()
+                connection.deadline = now + ANSWER_SECONDS  # its thread is about to end: do not repeat this
+                connection.shut_down()
         for _ in overdue:
             self.refused("time")
 
@@ -282,13 +282,13 @@ class Server(WSGIServer):
         self.serve_forever(_POLL_SECONDS)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say in a line what the standard library would print in twenty."""
+        """Log the error as one event; the standard library would print it."""
         del request, client_address
         _log.exception("http-connection-failed")
 
 
 def socket_server_bind(server: WSGIServer) -> None:
-    """Bind as :class:`http.server.HTTPServer` does, but for its look-up of the host's full name."""
+    """Bind as :class:`http.server.HTTPServer` does, but without its look-up of the host's full name."""
     from socketserver import TCPServer
 
     TCPServer.server_bind(server)

@@ -3,21 +3,22 @@
 The method, in the order of the code:
 
 1. *Envelope.*  Each lead is correlated with a complex Gabor function at 15 Hz, where QRS complexes stand
-   out most from P and T waves, wander and muscle noise (Thakor et al. 1984; Elgendi et al. 2010).  Its
-   magnitude is one smooth hump per complex, whatever the polarity or the shape of the complex.
+   out most from P and T waves, wander and muscle noise (Thakor et al. 1984; Elgendi et al. 2010).  The
+   magnitude has one smooth hump per complex, independent of the polarity and shape of the complex.
 2. *Fusion.*  Each envelope is divided by the running height of its QRS humps, so that 1 is an ordinary
-   beat, and the leads are averaged with weights from their signal-to-noise ratios, the noise just before
-   and after included.  A lead that does not change (torn off, held over missing samples) has no weight while
-   that lasts, and one that falls silent while another one beats has next to none.
-3. *Candidates.*  Every local maximum of the fused hump is a candidate, and is judged 0.7 s later, when
-   what follows it is known too: it must be the highest within the refractory time on either side, pass an
-   adaptive threshold between the running heights of noise and of beats (Pan & Tompkins 1985), stand out from
-   the noise before and after it and, soon after a beat, be no T wave.
-4. *Search-back.*  Where no beat came for 1.66 of the usual RR interval, the highest candidate since the
-   last beat is taken if it passes a lower threshold (Pan & Tompkins 1985).
-5. *R peak.*  The extreme of the signal near the hump, in the first lead where that can be read.
+   beat.  The leads are averaged with weights from their signal-to-noise ratios; the noise just before and
+   after counts too.  A lead that does not change (disconnected, or held over missing samples) has weight 0,
+   and a lead that falls silent while another one has beats has nearly none.
+3. *Candidates.*  Every local maximum of the fused envelope is a candidate.  It is judged 0.7 s later, when the
+   signal after it is known: it must be the highest within the refractory time on either side, pass an
+   adaptive threshold between the running heights of noise and of beats (Pan & Tompkins 1985), exceed a
+   multiple of the noise around it and, soon after a beat, be too high for a T wave.
+4. *Search-back.*  If no beat was found for 1.66 of the usual RR interval, the highest candidate since the
+   last beat is accepted if it passes a lower threshold (Pan & Tompkins 1985).
+5. *R peak.*  The extreme of the signal near the hump, in the first lead that is not dead.
 
-Times in this module are sample indices at 360 Hz from the stream's first sample.
+Times in this module are sample indices at 360 Hz from the stream's first sample.  The numpy twin of the detector is in
+``tests/pipelines/segmentation/reference.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -50,82 +51,82 @@ UNCHANGED: Final = FS // 4
 """Samples without any change after which a lead counts as dead (0.25 s)."""
 
 AROUND: Final = (round(0.5 * FS), round(0.3 * FS))
-"""Samples before and after an instant that the noise around it is measured in."""
+"""Samples before and after an instant between which the noise around it is measured."""
 
 AROUND_STEP: Final = 9
-"""Every which sample of the envelope is looked at for that: its bandwidth is 9 Hz, so 40 Hz lose nothing."""
+"""The noise is measured on every ninth sample of the envelope: its bandwidth is 9 Hz, so 40 Hz are enough."""
 
 STEP: Final = FS // 10
-"""Samples that are looked at together, on a fixed grid (0.1 s)."""
+"""Samples that are processed together, on a fixed grid (0.1 s)."""
 
 LAG: Final = round(0.36 * FS)
-"""Samples that have to follow a step before it is looked at.
+"""Samples that must follow a step before it is processed.
 
-They hold the look-ahead of the envelope and of the surroundings, and show by then whether a lead died.
+They cover the look-ahead of the envelope and of the noise around, and are enough to see whether a lead is dead.
 """
 
 JUDGE: Final = round(0.25 * FS)
-"""Samples from a candidate to the judgement of it; no less than the refractory time."""
+"""Samples from a candidate to its judgement; at least the refractory time."""
 
 LEARN: Final = 2 * FS
 """Samples from which the height of a lead's QRS humps is learnt (2 s: two beats at 60/min)."""
 
 STEP_SPAN: Final = FS // 5
-"""Samples beside the end of a dead stretch whose mean tells a step of the baseline from a beat."""
+"""Samples beside the end of a dead stretch whose mean distinguishes a step of the baseline from a beat."""
 
 SEARCH_LIMIT: Final = round(1.9 * FS)
-"""Samples that a search looks back at most, so that no beat is more than 2.5 s late."""
+"""Most samples that a search looks back, so that no beat is reported more than 2.5 s late."""
 
 LONGEST_SILENCE: Final = round(1.5 * FS)
-"""Most samples that a lead's silence is looked for in, however slow the heart."""
+"""Most samples without a hump that are needed to call a lead silent, also at a low heart rate."""
 
 RESTART: Final = FS // 2
-"""Samples without any lead alive after which the interval to the beat before says nothing."""
+"""Samples without any readable lead after which the interval to the beat before is not an RR interval."""
 
 LONGEST_RR: Final = 2 * FS
-"""Longest RR interval that the usual one is learnt from, in samples; longer ones are pauses."""
+"""Longest RR interval, in samples, from which the usual one is learnt; longer ones are pauses."""
 
 HEIGHT_LIMITS: Final = (0.3, 2.0)
-"""Least and greatest height, as a multiple of the ordinary one, that a beat counts with when heights are learnt."""
+"""A new height is limited to these multiples of the ordinary one before it is averaged."""
 
 FIRST_NOISE: Final = 0.1
-"""Height of noise humps before any was seen, as a share of an ordinary hump."""
+"""Height of noise humps at the start, as a share of an ordinary hump."""
 
 FIRST_LEVEL: Final = 0.7
-"""Height of an ordinary hump, as a share of the highest one, before any beat was found."""
+"""Height of an ordinary hump, as a share of the highest one, before the first beat is found."""
 
 LOST: Final = 10 * FS
-"""Samples without a beat after which the heights are learnt anew."""
+"""Samples without a beat after which the heights are learnt again."""
 
 REFINE: Final = round(0.08 * FS)
-"""Samples on either side of a hump in which its R peak is looked for."""
+"""Samples on either side of a hump between which its R peak is searched."""
 
 BASELINE: Final = round(0.2 * FS)
-"""Samples on either side of a hump whose mean is the level that its R peak stands out from: wider than any complex."""
+"""Samples on either side of a hump whose mean is the baseline of its R peak: wider than any complex."""
 
 CAPACITY: Final = 64
-"""Candidates kept; 2.5 s hold fewer, for humps of a filter this narrow are at least 40 ms apart."""
+"""Candidates kept; 2.5 s hold fewer, because the humps of a filter this narrow are at least 40 ms apart."""
 
 ENVELOPE_KEPT: Final = STEP + LAG + LONGEST_SILENCE - STEP // 2 - GABOR_HALF
-"""Values of each envelope kept from one call to the next: what the next step may look back on.
+"""Values of each envelope kept between calls, on which the next step may depend.
 
-Only where the step had to wait until heights could be learnt does it look back further; that is worked out from the signal anew.
+A step that had to wait until heights could be learnt depends on earlier values; they are computed again from the signal.
 """
 
 SIGNAL_KEPT: Final = 2 * FS
-"""Least samples of signal kept before those of the current call: what envelopes and steps look back on."""
+"""Least number of samples kept before those of a call; envelopes and steps depend on them."""
 
 BLOCK: Final = 8192
-"""Most samples in one call of the compiled loops; longer chunks are taken in blocks of this."""
+"""Most samples in one call of the compiled loops; longer chunks are divided into blocks of this length."""
 
 TILE: Final = 512
-"""Envelope values that are filtered together: they and what they need stay in the processor's nearest cache."""
+"""Envelope values that are filtered together: they and their input stay in the processor's first cache."""
 
 LEAST_NOISE: Final = 0.01
-"""Noise, as a share of an ordinary hump, that any lead is taken to have: keeps weights finite."""
+"""Least noise of a lead, as a share of an ordinary hump: keeps weights finite."""
 
 SILENCED: Final = 0.02
-"""What is left of the weight of a lead that has fallen silent."""
+"""Factor of the weight of a lead that has fallen silent."""
 
 FAINTEST: Final = 0.05
 """Least height of a candidate, as a share of an ordinary beat."""
@@ -135,18 +136,18 @@ REMEMBERED: Final = 8
 
 
 class QrsSettingsError(ValueError):
-    """A figure of the beat detector is out of its range."""
+    """A setting of the beat detector is out of its range."""
 
 
 SETTING_RANGES: Final[dict[str, tuple[float, float]]] = {
     "threshold": (0.01, 0.99),
-    "refractory_seconds": (0.05, JUDGE / FS),  # a candidate is judged that much later, and must know its rivals
+    "refractory_seconds": (0.05, JUDGE / FS),  # a candidate is judged after JUDGE, when its rivals must be known
     "t_wave_seconds": (0.0, 1.0),
     "t_wave_share": (0.0, 1.0),
-    "search_back_rr": (1.0, 10.0),  # below 1 every beat would be searched for
+    "search_back_rr": (1.0, 10.0),  # below 1 a search would precede every beat
     "search_back_share": (0.0, 1.0),
     "search_back_seconds": (0.05, SEARCH_LIMIT / FS),
-    "ceiling": (1.0, 100.0),  # below 1 an ordinary beat would be cut
+    "ceiling": (1.0, 100.0),  # below 1 ordinary beats would be limited
     "lead_power": (0.0, 10.0),
     "noise_rate": (0.0, 1.0),
     "around_weight": (0.0, 100.0),
@@ -160,24 +161,24 @@ SETTING_RANGES: Final[dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class QrsSettings:
-    """Figures of the decision; one set for every stream.
+    """Settings of the beat detector, the same for every stream.
 
     Attributes
     ----------
     threshold : float
         Height that a candidate needs, as a share of the way from noise (0) to a beat (1).
     refractory_seconds : float
-        No two beats are nearer than this.
+        Least time between two beats.
     t_wave_seconds, t_wave_share : float
         Until this long after a beat, a candidate also needs this share of that beat's height.
     search_back_rr : float
-        RR intervals without a beat that start a search.
+        A search starts after this multiple of the usual RR interval without a beat.
     search_back_share : float
         Share of the threshold that suffices in a search.
     search_back_seconds : float
-        A search leaves out this much after a beat.
+        A search does not consider this time after a beat.
     ceiling : float
-        Heights above this multiple of an ordinary beat count as this: artefacts may be very high.
+        Heights are limited to this multiple of an ordinary beat, because artefacts may be very high.
     lead_power : float
         A lead's weight is its signal-to-noise ratio to this power.
     noise_rate : float
@@ -185,17 +186,17 @@ class QrsSettings:
     around_weight : float
         Weight of the noise around an instant, beside the running height of noise humps, in that ratio.
     around_multiple : float
-        A candidate has at least this multiple of the noise around it.  That noise is the median of the
+        A beat has at least this multiple of the noise around it.  That noise is the median of the
         envelope; two thirds of the humps of Gaussian noise stay below twice their median, few reach three times.
     silent_share, heard_share, calm_share : float
-        A lead whose envelope stayed below ``silent_share`` of its ordinary hump for a usual RR interval has
-        fallen silent, and is left out, if another lead meanwhile reached ``heard_share`` of its own
-        in a hump that the noise around has less than ``calm_share`` of.
+        A lead whose envelope stays below ``silent_share`` of its ordinary hump for a usual RR interval has
+        fallen silent, and gets nearly no weight, if another lead meanwhile has a hump above ``heard_share`` of its
+        ordinary one, with noise around it below ``calm_share`` of that hump.
 
     Raises
     ------
     QrsSettingsError
-        If a figure is not a number within :data:`SETTING_RANGES`.
+        If a setting is not a number within :data:`SETTING_RANGES`.
     """
 
     threshold: float = 0.2
@@ -258,7 +259,7 @@ STATE: Final = np.dtype(
         ("noisy", "f8"),  # sum of the first lead's noise over the current second
     ]
 )
-"""What the detector remembers of a stream, but for what has a place of its own."""
+"""The state of a detector that is not in arrays of its own: see :class:`Memory`."""
 
 CANDIDATE: Final = np.dtype(
     [
@@ -266,11 +267,39 @@ CANDIDATE: Final = np.dtype(
         ("height", "f8"),  # fused, 1 is an ordinary beat
         ("around", "f8"),  # fused noise around it
         ("noise", "f4"),  # noise around it in the first lead
-        ("humps", "f4", (MOST_LEADS,)),  # the envelope of each lead: a search comes when that is no longer kept
+        ("humps", "f4", (MOST_LEADS,)),  # envelope of each lead: a search may come after it was dropped
         ("dead", "u1"),  # bits of the leads that are dead there
     ]
 )
 """One local maximum of the fused envelope."""
+
+
+class Memory(NamedTuple):
+    """The state of one detector, in arrays that :func:`detect` updates."""
+
+    states: Record
+    """ndarray of STATE, shape (1,): an array of one enters a compiled function four times as fast as its record."""
+    candidates: Record
+    """ndarray of CANDIDATE, shape (CAPACITY,): a ring."""
+    level: NDArray[np.float64]
+    """Height of each lead's ordinary hump, shape (leads,); 0 where it is not known."""
+    noise: NDArray[np.float64]
+    """Running height of each lead's noise humps, shape (leads,)."""
+    heights: NDArray[np.float64]
+    """Heights of each lead's last humps, shape (leads, REMEMBERED): a ring."""
+    intervals: NDArray[np.float64]
+    """The last RR intervals in samples, shape (REMEMBERED,): a ring."""
+    envelopes: NDArray[np.float32]
+    """The last values of each lead's envelope, shape (leads, ENVELOPE_KEPT)."""
+
+
+class _Buffer(NamedTuple):
+    """The samples that one call works on, kept ones and new ones; each array has shape (leads, n)."""
+
+    signal: NDArray[np.float32]
+    envelope: NDArray[np.float32]
+    dead: NDArray[np.uint8]
+    """1 where a lead is dead."""
 
 
 @cache
@@ -295,10 +324,10 @@ def gabor() -> NDArray[np.float32]:
 
 @compiled
 def extend(history: NDArray[Any], fresh: NDArray[Any], room: int) -> NDArray[Any]:
-    """Join what is remembered and what is new, with ``room`` for values before both.
+    """Join kept and new samples, after ``room`` for earlier values.
 
-    Row by row, value by value, which compiles to copies of whole rows; an assignment to a part of an array takes seven
-    times as long.
+    Loops over single values compile to copies of whole rows; an assignment to a part of an array takes seven times as
+    long.
 
     Parameters
     ----------
@@ -308,7 +337,7 @@ def extend(history: NDArray[Any], fresh: NDArray[Any], room: int) -> NDArray[Any
     Returns
     -------
     ndarray, shape (rows, room + h + n)
-        Of the type of ``history``; the first ``room`` values of a row have no meaning yet.
+        Of the type of ``history``; the first ``room`` values of a row are not set.
     """
     rows, kept = history.shape
     n = fresh.shape[1]
@@ -325,9 +354,9 @@ def extend(history: NDArray[Any], fresh: NDArray[Any], room: int) -> NDArray[Any
 
 @compiled
 def remember(whole: NDArray[Any], history: NDArray[Any]) -> None:
-    """Keep of ``whole``, shape (rows, any), the end, as much as ``history``, shape (rows, h), has room for.
+    """Copy the end of ``whole``, shape (rows, any), to ``history``, shape (rows, h).
 
-    Where there is more room than that, what comes first is what ``whole`` begins with.
+    If ``history`` is longer, its beginning repeats the first value of each row.
     """
     rows, kept = history.shape
     first = max(0, whole.shape[1] - kept)
@@ -341,7 +370,7 @@ def remember(whole: NDArray[Any], history: NDArray[Any]) -> None:
 
 @compiled
 def _unpack(marks: NDArray[np.uint8], dead: NDArray[np.uint8], room: int) -> None:
-    """Put marks with a bit for each lead, shape (h,), into ``dead``, shape (leads, any), after ``room`` samples that have none."""
+    """Unpack marks with a bit for each lead, shape (h,), into ``dead``, shape (leads, room + h); the first ``room`` are 0."""
     for lead in range(dead.shape[0]):
         dead[lead, :room] = 0
         row = dead[lead, room:]
@@ -351,7 +380,7 @@ def _unpack(marks: NDArray[np.uint8], dead: NDArray[np.uint8], room: int) -> Non
 
 @compiled
 def pack(dead: NDArray[np.uint8], marks: NDArray[np.uint8]) -> None:
-    """Keep of ``dead``, shape (leads, any), the end, as much as ``marks``, shape (h,), has room for: a bit for each lead."""
+    """Pack the end of ``dead``, shape (leads, any), into ``marks``, shape (h,), with a bit for each lead."""
     first = max(0, dead.shape[1] - marks.size)
     end = marks[marks.size - (dead.shape[1] - first) :]
     marks[:] = 0
@@ -379,9 +408,9 @@ def _envelope(
 
 @compiled
 def _middle_mean(values: NDArray[np.float64]) -> float:
-    """Mean of the middle half: as steady as a mean, as hard to mislead as a median."""
+    """Mean of the middle half of the sorted values: nearly as steady as a mean, nearly as robust as a median."""
     ordered = values.copy()
-    for i in range(1, ordered.size):  # by insertion: eight values are sorted before a call to sort is set up
+    for i in range(1, ordered.size):  # insertion sort: for eight values faster than a call of sort
         value = ordered[i]
         j = i
         while j > 0 and ordered[j - 1] > value:
@@ -399,15 +428,15 @@ def _middle_mean(values: NDArray[np.float64]) -> float:
 def _median(values: NDArray[np.float32], guess: float) -> float:
     """Median of a few values, the upper one of an even number.
 
-    Values are tried between the bounds that earlier ones left, a guess first; how many lie below one is counted in
-    vector registers, so that a few trials take a fraction of the time of sorting.
+    Tries the guess, then values between the bounds that earlier trials gave.  The values below a trial are counted in
+    vector registers, so the few trials take much less time than sorting.
 
     Parameters
     ----------
     values : ndarray of float32, shape (n,)
         Without NaN.
     guess : float
-        A number that the median may be near, such as the one a moment ago; it does not change the answer.
+        A number near which the median may be, such as the last one; it does not change the result.
     """
     middle = values.size // 2
     low = np.float32(-np.inf)
@@ -427,7 +456,7 @@ def _median(values: NDArray[np.float32], guess: float) -> float:
             return float(value)
         else:
             low = value
-    return np.nan  # not reached: envelopes are numbers
+    return np.nan  # not reached: envelopes have no NaN
 
 
 @compiled
@@ -439,9 +468,9 @@ def _look_around(
     around: NDArray[np.float64],
     highest: NDArray[np.float64],
 ) -> None:
-    """Measure each lead around buffer position ``i``: its noise there, and its highest hump in ``span`` samples.
+    """Measure each lead around buffer position ``i``: its noise, and its highest hump in the ``span`` samples before.
 
-    ``values`` is room to work in; ``around`` still holds the noise of the step before, which is seldom far off.
+    ``values`` is a work array.  ``around`` holds the noise of the step before, a good guess for the new one.
     """
     before, _ = AROUND
     for lead in range(around.size):
@@ -453,7 +482,7 @@ def _look_around(
         for j in range(i - span, i - before, AROUND_STEP):
             value = envelope[lead, j]
             peak = value if value > peak else peak  # noqa: FURB136 - as above
-        around[lead] = _median(values, around[lead])  # beats take up less than half of the time and must not count
+        around[lead] = _median(values, around[lead])  # the median ignores beats, which take less than half of the time
         highest[lead] = peak
 
 
@@ -466,7 +495,7 @@ def _set_gains(
     highest: NDArray[np.float64],
     gain: NDArray[np.float64],
 ) -> None:
-    """Weigh each lead by its signal-to-noise ratio; leads whose level is not known yet get nothing."""
+    """Set each lead's weight from its signal-to-noise ratio; 0 if its level is not known yet."""
     heard = 0.0
     for lead in range(level.size):
         if level[lead] > 0 and around[lead] < settings.calm_share * highest[lead]:
@@ -476,7 +505,7 @@ def _set_gains(
         if level[lead] > 0:
             disturbed = noise[lead] + settings.around_weight * around[lead] + LEAST_NOISE * level[lead]
             ratio = level[lead] / disturbed
-            gain[lead] = ratio * ratio if settings.lead_power == 2 else ratio**settings.lead_power  # noqa: PLR2004 - by default; a power takes ten times as long
+            gain[lead] = ratio * ratio if settings.lead_power == 2 else ratio**settings.lead_power  # noqa: PLR2004 - the default; a general power takes ten times as long
             if heard > settings.heard_share and highest[lead] < settings.silent_share * level[lead]:
                 gain[lead] *= SILENCED
 
@@ -484,14 +513,14 @@ def _set_gains(
 @compiled
 def _fuse(
     settings: Record,
-    envelope: NDArray[np.float32],
-    dead: NDArray[np.uint8],
+    buffer: _Buffer,
     level: NDArray[np.float64],
     gain: NDArray[np.float64],
     i: int,
     ignored: int,
 ) -> float:
-    """Fused height at buffer position ``i``; -1 where no lead can say anything."""
+    """Fused height at buffer position ``i``, without the lead ``ignored``; -1 where no lead is left."""
+    envelope, dead = buffer.envelope, buffer.dead
     total = 0.0
     weights = 0.0
     for lead in range(level.size):
@@ -510,7 +539,7 @@ def _fuse_step(
     i: int,
     fused: NDArray[np.float64],
 ) -> None:
-    """Fused heights from buffer position ``i`` on, where every lead is alive: :func:`_fuse` without its branches."""
+    """Fused heights from buffer position ``i`` on if no lead is dead: :func:`_fuse` without its branches."""
     weights = gain.sum()
     fused[:] = 0.0
     for lead in range(level.size):
@@ -525,7 +554,7 @@ def _fuse_step(
 
 @compiled
 def _fused_noise(level: NDArray[np.float64], around: NDArray[np.float64], gain: NDArray[np.float64]) -> float:
-    """Noise around, fused as the heights are."""
+    """Noise around an instant, fused as the heights are."""
     total = 0.0
     weights = 0.0
     for lead in range(level.size):
@@ -537,7 +566,7 @@ def _fused_noise(level: NDArray[np.float64], around: NDArray[np.float64], gain: 
 
 @compiled
 def _mark_dead(unchanged: NDArray[np.int32], dead: NDArray[np.uint8]) -> None:
-    """Mark, at the end of ``dead``, every sample that lies in a stretch of a lead without change."""
+    """Mark, at the end of ``dead``, every sample of a stretch in which a lead does not change."""
     n = unchanged.shape[1]
     first = dead.shape[1] - n
     for lead in range(dead.shape[0]):
@@ -556,14 +585,14 @@ def _mark_dead(unchanged: NDArray[np.int32], dead: NDArray[np.uint8]) -> None:
 
 @compiled
 def _steps(signal: NDArray[np.float32], dead: NDArray[np.uint8], lead: int, i: int) -> bool:
-    """Tell whether the hump at ``i`` is the baseline's step where a lead dies or comes back.
+    """Tell whether the hump at ``i`` is a step of the baseline at the end of a dead stretch.
 
-    A beat beside a dead stretch returns to the level it started from; a step does not.
+    A beat beside a dead stretch returns to the level before it; a step does not.
     """
     died = 0
     for j in range(i - STEP_SPAN // 2, i + STEP_SPAN // 2 + 1):
         died += dead[lead, j]
-    if died == 0:  # nearly always: there is no edge to look for
+    if died == 0:  # nearly always: there is no dead stretch
         return False
     for edge in range(i - STEP_SPAN // 2, i + STEP_SPAN // 2):
         if dead[lead, edge] != dead[lead, edge + 1]:
@@ -583,7 +612,7 @@ def _steps(signal: NDArray[np.float32], dead: NDArray[np.uint8], lead: int, i: i
 
 @compiled
 def _r_peak(signal: NDArray[np.float32], dead: int, i: int) -> int:
-    """Position of the R peak of the hump at ``i``, where ``dead`` has the bits of the leads that are dead."""
+    """Position of the R peak of the hump at ``i``; ``dead`` has the bits of the dead leads."""
     lead = 0
     for other in range(signal.shape[0] - 1, -1, -1):
         if (dead >> other) & 1 == 0:
@@ -600,10 +629,10 @@ def _r_peak(signal: NDArray[np.float32], dead: int, i: int) -> int:
 
 
 CREST: Final = 4.0
-"""Least ratio of highest to median envelope in a stretch from which QRS heights may be learnt.
+"""Least ratio of the highest to the median envelope in a stretch from which QRS heights may be learnt.
 
 The envelope of Gaussian noise is Rayleigh distributed: its highest value in two seconds is about 2.5
-medians.  Where beats can be seen it is 6 and more.
+medians.  With visible beats it is 6 or more.
 """
 
 
@@ -616,7 +645,7 @@ def _learn(
     heights: NDArray[np.float64],
     i: int,
 ) -> bool:
-    """Learn the heights of QRS humps from the ``LEARN`` samples from ``i`` on; tell whether any lead showed them."""
+    """Learn the heights of QRS humps from the ``LEARN`` samples from ``i`` on; tell whether any lead has them."""
     found = False
     for lead in range(level.size):
         level[lead] = 0.0
@@ -637,22 +666,20 @@ def _learn(
 
 @compiled
 def _accept(
-    state: Record,
-    candidate: Record,
+    memory: Memory,
+    number: int,
     flags: int,
     ready: int,
     base: int,
     signal: NDArray[np.float32],
-    level: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    intervals: NDArray[np.float64],
     detection: Record,
 ) -> None:
-    """Take a candidate for a beat: write the detection, and learn heights and rhythm from it."""
-    i = candidate.sample - base
+    """Accept a candidate as a beat: write the detection, and learn heights and rhythm from it."""
+    state = memory.states[0]
+    candidate = memory.candidates[number % CAPACITY]
+    level, heights = memory.level, memory.heights
     interval = candidate.sample - state.last_beat
-    detection.sample = _r_peak(signal, candidate.dead, i) + base
+    detection.sample = _r_peak(signal, candidate.dead, candidate.sample - base) + base
     detection.ready = ready
     detection.flags = flags
     if candidate.sample <= state.learnt_until:
@@ -660,8 +687,8 @@ def _accept(
     detection.restart = state.beats == 0 or state.dead > RESTART
     detection.noise = candidate.noise
     if not detection.restart and interval < LONGEST_RR:
-        intervals[state.beats % REMEMBERED] = interval
-        state.rr = _middle_mean(intervals)
+        memory.intervals[state.beats % REMEMBERED] = interval
+        state.rr = _middle_mean(memory.intervals)
     lowest, highest = HEIGHT_LIMITS
     for lead in range(level.size):
         if (candidate.dead >> lead) & 1 == 0:
@@ -672,7 +699,7 @@ def _accept(
             else:  # this lead could not be read when the others were learnt
                 heights[lead, :] = hump
                 level[lead] = hump
-                noise[lead] = FIRST_NOISE * hump
+                memory.noise[lead] = FIRST_NOISE * hump
     state.last_beat = candidate.sample
     state.last_height = candidate.height
     state.beats += 1
@@ -682,23 +709,21 @@ def _accept(
 @compiled
 def _judge(
     settings: Record,
-    state: Record,
+    memory: Memory,
     number: int,
     base: int,
-    signal: NDArray[np.float32],
-    envelope: NDArray[np.float32],
-    dead: NDArray[np.uint8],
-    level: NDArray[np.float64],
-    noise: NDArray[np.float64],
+    buffer: _Buffer,
     gain: NDArray[np.float64],
-    candidates: Record,
 ) -> bool:
-    """Tell whether a candidate is a beat; if not, it tells how high noise is."""
+    """Tell whether a candidate is a beat; if it is not, update the running height of noise with it."""
+    state = memory.states[0]
+    candidates, level, noise = memory.candidates, memory.level, memory.noise
+    signal, envelope, dead = buffer
     candidate = candidates[number % CAPACITY]
     i = candidate.sample - base
     for lead in range(level.size):
         if dead[lead, i] == 0 and _steps(signal, dead, lead, i):
-            candidate.height = _fuse(settings, envelope, dead, level, gain, i, lead)
+            candidate.height = _fuse(settings, buffer, level, gain, i, lead)
     since = candidate.sample - state.last_beat
     refractory = settings.refractory_seconds * FS
     if since < refractory:
@@ -724,7 +749,7 @@ def _judge(
 
 @compiled
 def _search_back(settings: Record, state: Record, t: int, candidates: Record) -> int:
-    """Give the number of the highest candidate since the last beat that a lower threshold lets pass, or -1."""
+    """Return the number of the highest candidate since the last beat that passes a lower threshold, or -1."""
     chosen = -1
     tallest = settings.search_back_share * (state.noise + settings.threshold * (1 - state.noise))
     first = _search_from(settings, state, t)
@@ -738,23 +763,22 @@ def _search_back(settings: Record, state: Record, t: int, candidates: Record) ->
 
 @compiled
 def _search_from(settings: Record, state: Record, t: int) -> float:
-    """Give the instant up to which a search that begins at ``t`` leaves candidates out."""
+    """Return the instant after which a search at ``t`` considers candidates."""
     first: float = max(state.last_beat + settings.search_back_seconds * FS, t - SEARCH_LIMIT)
     return first
 
 
 @compiled
 def undecided(all_settings: Record, states: Record, candidates: Record) -> int:
-    """Give the first instant at which a beat may still be found.
+    """Return the first instant at which a beat may still be found.
 
-    A candidate that was judged no beat counts where a search may find it: if it is above the least height that any
-    search asks for.
+    A rejected candidate counts if a search may still accept it: if it is above the least threshold of any search.
     """
     settings = all_settings[0]
     state = states[0]
     oldest: int = state.instant - JUDGE
     first = _search_from(settings, state, state.instant)
-    # What it asks for where there is no noise at all, less what rounding may take off
+    # The threshold without any noise, minus a margin for rounding
     least = 0.999 * settings.search_back_share * settings.threshold
     for number in range(max(0, state.added - CAPACITY), state.added):
         candidate = candidates[number % CAPACITY]
@@ -765,7 +789,7 @@ def undecided(all_settings: Record, states: Record, candidates: Record) -> int:
 
 @compiled
 def looked_back_on(states: Record) -> int:
-    """Give the first sample of signal that the detector itself may still look at, but for R peaks."""
+    """Return the first sample of signal on which later steps may depend, R peaks not counted."""
     state = states[0]
     oldest: int = state.received - SIGNAL_KEPT
     if state.instant + STEP + LAG <= state.received:  # it waits until heights can be learnt
@@ -776,26 +800,21 @@ def looked_back_on(states: Record) -> int:
 @compiled
 def _scan(
     all_settings: Record,
-    states: Record,
-    signal: NDArray[np.float32],
+    memory: Memory,
+    buffer: _Buffer,
     taps: NDArray[np.float32],
-    envelope: NDArray[np.float32],
     known: int,
-    dead: NDArray[np.uint8],
-    level: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    intervals: NDArray[np.float64],
-    candidates: Record,
     detections: Record,
     seconds: Record,
 ) -> tuple[int, int]:
-    """Look at every step that can be looked at; return the numbers of detections and seconds written.
+    """Process every step whose samples have arrived; return the numbers of detections and seconds written.
 
-    The envelope has meaning from buffer position ``known`` on.
+    The envelope is valid from buffer position ``known`` on.
     """
-    settings = all_settings[0]  # arrays of one go into a compiled function four times as fast as their records
-    state = states[0]
+    settings = all_settings[0]
+    state = memory.states[0]
+    candidates, level, noise = memory.candidates, memory.level, memory.noise
+    signal, envelope, dead = buffer
     leads = level.size
     base = state.received - signal.shape[1]  # sample index of buffer position 0
     around = np.zeros(leads)
@@ -821,14 +840,14 @@ def _scan(
             if t + LEARN + LAG > state.received:
                 break
             first = max(0, i + STEP // 2 - LONGEST_SILENCE)
-            if first < known:  # it has waited for what it learns from, and the envelope was not kept so long
+            if first < known:  # it had to wait for samples to learn from, and the envelope was not kept so long
                 started = min(max(first, -GABOR_HALF - base), known)
                 envelope[:, first:started] = 0  # as before any signal
                 _envelope(signal, taps, envelope, started, known - started)
                 known = first
             state.learnt_until = t + LEARN
             state.noise = FIRST_NOISE
-            _learn(envelope, dead, level, noise, heights, i)
+            _learn(envelope, dead, level, noise, memory.heights, i)
         if not alive:
             state.dead += STEP
         state.instant = t + STEP
@@ -849,7 +868,7 @@ def _scan(
         _fuse_step(settings, envelope, level, gain, i, fused)
         if whole < leads or gain.max() <= 0:
             for j in range(STEP):
-                fused[j] = _fuse(settings, envelope, dead, level, gain, i + j, -1)
+                fused[j] = _fuse(settings, buffer, level, gain, i + j, -1)
         before, before_that = state.before, state.before_that
         for j in range(STEP):
             if before > before_that and before >= fused[j] and before > FAINTEST:
@@ -870,37 +889,13 @@ def _scan(
         while state.judged < state.added and candidates[state.judged % CAPACITY].sample < t + STEP - JUDGE:
             number = state.judged
             state.judged += 1
-            if _judge(settings, state, number, base, signal, envelope, dead, level, noise, gain, candidates):
-                _accept(
-                    state,
-                    candidates[number % CAPACITY],
-                    0,
-                    ready,
-                    base,
-                    signal,
-                    level,
-                    noise,
-                    heights,
-                    intervals,
-                    detections[found],
-                )
+            if _judge(settings, memory, number, base, buffer, gain):
+                _accept(memory, number, 0, ready, base, signal, detections[found])
                 found += 1
         if state.beats > 0 and t - state.last_beat > settings.search_back_rr * state.rr + JUDGE:
             number = _search_back(settings, state, t, candidates)
             if number >= 0:
-                _accept(
-                    state,
-                    candidates[number % CAPACITY],
-                    Flag.SEARCHED_BACK.value,
-                    ready,
-                    base,
-                    signal,
-                    level,
-                    noise,
-                    heights,
-                    intervals,
-                    detections[found],
-                )
+                _accept(memory, number, Flag.SEARCHED_BACK.value, ready, base, signal, detections[found])
                 found += 1
         if t - state.last_beat - state.dead > LOST and t - state.learnt_until > LOST:
             level[:] = 0.0
@@ -910,83 +905,60 @@ def _scan(
 @compiled
 def detect(
     all_settings: Record,
-    states: Record,
+    memory: Memory,
     signal: NDArray[np.float32],
     unchanged: NDArray[np.int32],
     taps: NDArray[np.float32],
-    envelopes: NDArray[np.float32],
     deaths: NDArray[np.uint8],
-    level: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    intervals: NDArray[np.float64],
-    candidates: Record,
 ) -> tuple[Record, Record, NDArray[np.uint8]]:
-    """Take the next samples.
+    """Find the beats that the next samples decide.
 
     Parameters
     ----------
     all_settings : ndarray of one, from :func:`settings_array`
-    states, level, noise, heights, intervals, candidates : ndarray
-        What :func:`begin` made of zeros; brought up to date.
+    memory : Memory
+        Zeros and :func:`begin` at the beginning; updated.
     signal : ndarray of float32, shape (leads, h + n)
-        Samples at 360 Hz, without NaN: at least :data:`SIGNAL_KEPT` before, back to what :func:`undecided` and
-        :func:`looked_back_on` say, then the next ``n``, at most :data:`BLOCK`.
+        Samples at 360 Hz, without NaN: ``h`` earlier ones, at least :data:`SIGNAL_KEPT`, from the one that
+        :func:`undecided` and :func:`looked_back_on` return; then the next ``n``, at most :data:`BLOCK`.
     unchanged : ndarray of int32, shape (leads, n)
-        For how many samples each lead has had the same value.
+        Number of samples for which each lead has had the same value.
     taps : ndarray of float32
         From :func:`gabor`.
-    envelopes : ndarray of float32, shape (leads, ENVELOPE_KEPT)
-        Zeros at the beginning; brought up to date.
     deaths : ndarray of uint8, up to ``h``
-        Of the samples before, from :func:`pack`; zeros before the first.
+        Of the earlier samples, from :func:`pack`; zeros before the first.
 
     Returns
     -------
     detections : ndarray of DETECTION, shape (m,)
         Beats that these samples decided, in order of time.
     seconds : ndarray of NOISE, shape (k,)
-        Seconds that were looked at to their ends.
-    dead : ndarray of uint8, shape (leads, up to h + n)
-        1 where a lead is dead, to :func:`pack`; the last of ``signal``.
+        Seconds that were processed to their ends.
+    dead : ndarray of uint8, shape (leads, h + n)
+        1 where a lead is dead, for :func:`pack`.
     """
     n = unchanged.shape[1]
     before = signal.shape[1] - n
     dead = np.empty((signal.shape[0], before + n), np.uint8)
     _unpack(deaths, dead, before - deaths.size)
-    known = before - GABOR_HALF - envelopes.shape[1]
-    envelope = extend(envelopes, signal[:, :n], known)  # computed below, as the end of the marks is
-    states[0].received += n
+    known = before - GABOR_HALF - memory.envelopes.shape[1]
+    envelope = extend(memory.envelopes, signal[:, :n], known)  # the new values are computed below, as those of dead are
+    memory.states[0].received += n
     _mark_dead(unchanged, dead)
     _envelope(signal, taps, envelope, before - GABOR_HALF, n)
     detections = np.empty((n + LEARN) // 16 + 2, DETECTION)
     seconds = np.empty((n + LEARN) // FS + 2, NOISE)
-    found, passed = _scan(
-        all_settings,
-        states,
-        signal,
-        taps,
-        envelope,
-        known,
-        dead,
-        level,
-        noise,
-        heights,
-        intervals,
-        candidates,
-        detections,
-        seconds,
-    )
-    remember(envelope, envelopes)
+    found, passed = _scan(all_settings, memory, _Buffer(signal, envelope, dead), taps, known, detections, seconds)
+    remember(envelope, memory.envelopes)
     return detections[:found], seconds[:passed], dead
 
 
 def settings_array(settings: QrsSettings) -> NDArray[np.void]:
-    """Give settings in the form in which compiled functions read them."""
+    """Return settings in the form that compiled functions read."""
     return np.array([astuple(settings)], _SETTINGS)
 
 
 def begin(states: NDArray[np.void], intervals: NDArray[np.float64]) -> None:
-    """Set what is not zero where a stream begins."""
+    """Set the parts of a new state that are not zero."""
     states["last_beat"] = -(10**9)
     states["rr"] = intervals[:] = 0.8 * FS

@@ -114,7 +114,7 @@ def _run(unchanged: int) -> int:
 
 @compiled
 def remember(seen: Record, signal: NDArray[np.float32], quality: int) -> None:
-    """Widen the known range by a second of signal, and update the baseline if the second is not saturated."""
+    """Update range and baseline with a second: not if it is missing or flat; only the range if it is saturated."""
     if quality == Quality.MISSING.value or quality == Quality.FLAT.value:  # noqa: PLR1714 - numba has no sets of enumerations
         return
     low = signal[0]

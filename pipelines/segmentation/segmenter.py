@@ -32,6 +32,8 @@ from ecgmon.pipelines.segmentation.stages import (
     QRS,
     QRS_INTERVALS,
     STATE,
+    Constants,
+    Rate,
     bytes_of_sample,
     cut,
     hold,
@@ -90,12 +92,10 @@ class _Kind(msgspec.Struct, frozen=True):
     columns: NDArray[np.int64]
     leads: tuple[str, ...]
     substituted: bool
-    up: int
-    down: int
-    half: int
+    rate: Rate
     block: int
     """Input samples that give at most one block at 360 Hz."""
-    figures: NDArray[np.void]
+    constants: Constants
     nothing: Items
 
 
@@ -148,11 +148,9 @@ def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind
         columns=columns,
         leads=tuple(names[column] for column in columns),
         substituted=not set(PREFERRED_LEADS) & set(names),
-        up=up,
-        down=down,
-        half=resampler.half,
+        rate=(up, down, resampler.half),
         block=max(1, qrs.BLOCK * down // up),
-        figures=qrs.settings_array(settings.qrs),
+        constants=(taps(), qrs.gabor(), qrs.settings_array(settings.qrs)),
         nothing=Items.empty(len(columns)),
     )
 
@@ -202,7 +200,8 @@ class Segmenter:
     def __init__(self, fs: float, leads: Sequence[str], *, settings: SegmentSettings = DEFAULT_SETTINGS) -> None:
         self._kind = kind = _kind(float(fs), tuple(leads), settings)
         count = len(kind.columns)
-        self._resampler = None if kind.up == kind.down else Resampler(fs, count, 2 * count)
+        up, down, _ = kind.rate
+        self._resampler = None if up == down else Resampler(fs, count, 2 * count)
         self._samples = 0  # taken, in the stream's own rate
         self._finished = False
         self._fixed = np.zeros(ENVELOPE + 4 * count * qrs.ENVELOPE_KEPT, np.uint8)
@@ -282,7 +281,8 @@ class Segmenter:
     def _take(self, samples: NDArray[np.float32], *, ending: bool) -> Items:
         """Run at most one block through all stages."""
         kind = self._kind
-        leads, up, down = len(kind.columns), kind.up, kind.down
+        leads = len(kind.columns)
+        up, down, _ = kind.rate
         before = self._samples
         self._samples += len(samples)
         fresh = np.empty((leads, len(samples)), np.float32)
@@ -292,19 +292,7 @@ class Segmenter:
             fresh, marks = self._resampler.push(fresh, marks)
             marks[leads:] = marks[leads:].astype(np.int64) * up // down
         end = -(-before * up // down) if ending else -1
-        table, windows, self._recent = cut(
-            fresh,
-            marks,
-            up,
-            down,
-            kind.half,
-            end,
-            taps(),
-            qrs.gabor(),
-            kind.figures,
-            self._fixed,
-            self._recent,
-        )
+        table, windows, self._recent = cut(fresh, marks, kind.rate, kind.constants, end, self._fixed, self._recent)
         if not len(table):
             return kind.nothing
         if ending:

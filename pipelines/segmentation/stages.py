@@ -1,11 +1,12 @@
-"""The stages of a segmenter as compiled loops, and the one array of bytes that holds what they remember.
+"""The stages of a segmenter as compiled loops, and the one array of bytes that holds their state.
 
-:mod:`ecgmon.pipelines.segmentation.segmenter` calls them.
+:mod:`ecgmon.pipelines.segmentation.segmenter` calls them.  The numpy twin of all of them together is in
+``tests/pipelines/segmentation/reference.py``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -20,36 +21,36 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SECOND_LOOK_AHEAD: Final = FS
-"""Samples at 360 Hz from the end of a second to its item: the beats of that second normally come first."""
+"""Samples at 360 Hz from the end of a second to its item, so that the beats of that second normally precede it."""
 
 FLUSH_SECONDS: Final = 4
-"""Seconds for which the last value is held at the end, so that what was seen is also decided."""
+"""Seconds for which the last value is held at the end, so that every candidate is judged."""
 
 NEVER: Final = 2**62
 
 LARGEST: Final = 1e9
-"""Sample values beyond this, in any unit, are taken for missing; sums over them could overflow."""
+"""Larger sample values, in any unit, count as missing: sums over them could overflow."""
 
 LONGEST_RUN: Final = 9000
-"""Samples without change that are counted at most, so that the count of a lead that stays off fits 16 bits at 360 Hz."""
+"""The count of samples without change stops here, so that at 360 Hz it fits 16 bits however long a lead is off."""
 
 KEPT_STEP: Final = FS // 4
-"""The signal kept from one call to the next is a multiple of this long, so that its room seldom changes."""
+"""The length of the signal kept between calls is a multiple of this, so that its array is seldom replaced."""
 
 MOST_KEPT: Final = 6 * FS
-"""Bound of the signal kept, in samples.
+"""Most samples of signal kept between calls.
 
-The detector waits for 2.4 s of signal to learn from and then searches 1.9 s back; the window of what it finds begins 0.8 s before.
+The detector waits for 2.4 s of signal to learn from, then searches 1.9 s back; a window begins 0.8 s before its R peak.
 """
 
 WAITING: Final = 16
-"""Beats that may wait for the end of their windows from one call to the next; no more than 6 can, at the shortest refractory time."""
+"""Room for beats that wait for the end of their windows between calls; at the shortest refractory time 6 can."""
 
 SECONDS_REMEMBERED: Final = 32
-"""Seconds whose noise is at hand in a call; a block has 23, and the detector may be behind the seconds or before them."""
+"""Seconds whose noise is known in a call; a block has 23, and the detector may be behind the seconds or ahead of them."""
 
 SECONDS_KEPT: Final = 4
-"""Those kept from one call to the next: the detector is at most two seconds before the seconds."""
+"""Of those, the seconds kept between calls: the detector is at most two seconds ahead."""
 
 STATE: Final = np.dtype(
     [
@@ -64,16 +65,16 @@ STATE: Final = np.dtype(
 
 
 class _Places:
-    """Where everything of a fixed size that a segmenter remembers lies in the one array of bytes that holds it.
+    """Layout of all state of a fixed size in one array of bytes.
 
-    An array of numpy's own for each would take more room than what most of them hold.
+    A separate numpy array for each part would take more memory than most of the parts hold.
     """
 
     def __init__(self) -> None:
         self.size = 0
 
     def take(self, kind: np.dtype[Any], count: int) -> slice:
-        """Give the next place; each begins at a multiple of eight bytes."""
+        """Return the next place; each begins at a multiple of eight bytes."""
         start, end = self.size, self.size + kind.itemsize * count
         self.size = -(-end // 8) * 8
         return slice(start, end)
@@ -96,6 +97,39 @@ QRS_INTERVALS: Final = _PLACES.take(_FLOAT, qrs.REMEMBERED)
 _QRS_CANDIDATES: Final = _PLACES.take(qrs.CANDIDATE, qrs.CAPACITY)
 ENVELOPE: Final = _PLACES.size
 """From here on: float32, shape (leads, qrs.ENVELOPE_KEPT)."""
+
+Rate: TypeAlias = tuple[int, int, int]
+"""``up``, ``down`` and ``half`` of :class:`ecgmon.pipelines.segmentation.resampling.Resampler`."""
+
+Constants: TypeAlias = tuple["NDArray[np.float32]", "NDArray[np.float32]", Record]
+"""Taps of the window filter, taps of the QRS filter, settings of the detector; the same for streams of one kind.
+
+A plain tuple: a named one costs 1 us more in every call from Python.
+"""
+
+
+class _Memory(NamedTuple):
+    """The state of a segmenter besides its samples, as views of one array of bytes."""
+
+    states: Record
+    """ndarray of STATE, shape (1,): an array of one enters a compiled function four times as fast as its record."""
+    ranges: Record
+    """ndarray of quality.RANGE, shape (1,)."""
+    intervals: NDArray[np.float64]
+    """The last RR intervals in seconds, shape (RR_REMEMBERED,): a ring."""
+    waiting: Record
+    """ndarray of qrs.DETECTION, shape (WAITING,): beats whose windows are not complete."""
+    noise: Record
+    """ndarray of qrs.NOISE, shape (SECONDS_KEPT,): a ring."""
+
+
+class _Samples(NamedTuple):
+    """The samples that a call works on, kept ones and new ones."""
+
+    signals: NDArray[np.float32]
+    """Shape (leads, n)."""
+    unchanged: NDArray[np.int16]
+    """Shape (n,), of the first lead: for how many samples its value is the same; inverted where a sample is missing."""
 
 
 @compiled
@@ -127,17 +161,12 @@ def hold(
 
 @compiled
 def _emit(
-    states: Record,
-    ranges: Record,
+    memory: _Memory,
+    samples: _Samples,
     pending: Record,
     noise: Record,
-    intervals: NDArray[np.float64],
-    signals: NDArray[np.float32],
-    unchanged: NDArray[np.int16],
     window_taps: NDArray[np.float32],
-    up: int,
-    down: int,
-    half: int,
+    rate: Rate,
     limit: int,
     ending: bool,  # noqa: FBT001 - compiled functions take no keyword-only arguments
     table: Record,
@@ -145,11 +174,14 @@ def _emit(
 ) -> tuple[int, int]:
     """Write the items that the first ``limit`` samples at 360 Hz determine, in order; return how many, and the beats.
 
-    Where the stream is ``ending``, nothing waits for its look-ahead; what follows ``limit`` is a value that is held.
+    Where the stream is ``ending``, no item waits for its look-ahead: the samples after ``limit`` repeat the last value.
     """
-    state = states[0]  # arrays of one go into a compiled function four times as fast as their records
-    seen = ranges[0]
-    signal = signals[0]  # the lead that is judged and scored; another is cut along
+    state = memory.states[0]
+    seen = memory.ranges[0]
+    intervals = memory.intervals
+    signals, unchanged = samples
+    up, down, half = rate
+    signal = signals[0]  # the lead that is judged and scored; windows are cut from the other one too
     base = state.received - signal.size
     items = 0
     beats = 0
@@ -157,7 +189,7 @@ def _emit(
     before = 0  # R peak of the window before
     while True:
         if taken < state.pending and pending[taken].sample < 0:
-            taken += 1  # the stream began in the middle of this beat: its R peak was not recorded
+            taken += 1  # the stream began within this beat: its R peak was not recorded
             continue
         second_ready = (state.seconds + 1) * FS - 1 + SECOND_LOOK_AHEAD
         beat_ready = NEVER
@@ -167,7 +199,7 @@ def _emit(
             if (state.seconds + 1) * FS > limit:
                 second_ready = NEVER
             if taken < state.pending and pending[taken].sample + qrs.REFINE >= limit:
-                taken += 1  # its R peak may be still to come, in what was not recorded
+                taken += 1  # its R peak may lie after the end of the recording
                 continue
         if min(beat_ready, second_ready) >= (NEVER if ending else limit):
             break
@@ -182,7 +214,7 @@ def _emit(
             peak = beat.sample
             first = peak - RAW_BEFORE - base
             last = first + RAW_LENGTH
-            # Where two windows overlap they have the same values, for each depends on the signal around it alone
+            # Overlapping windows share their values: each value depends only on the signal around it
             shared = max(0, before + LENGTH - peak) if beats and peak > before else 0
             for lead in range(signals.shape[0]):
                 for i in range(shared):
@@ -233,7 +265,7 @@ def _emit(
 
 @compiled
 def _oldest(states: Record, pending: Record, settings: Record, qrs_states: Record, candidates: Record) -> int:
-    """Give the first sample at 360 Hz that anything may still depend on, never one before the stream's first."""
+    """Return the first sample at 360 Hz that a later item may depend on, at least 0."""
     state = states[0]
     oldest: int = min(state.seconds * FS, qrs.looked_back_on(qrs_states))
     oldest = min(oldest, qrs.undecided(settings, qrs_states, candidates) - qrs.REFINE - RAW_BEFORE)
@@ -244,13 +276,13 @@ def _oldest(states: Record, pending: Record, settings: Record, qrs_states: Recor
 
 @compiled
 def bytes_of_sample(leads: int) -> int:
-    """Give the bytes that one instant takes among what is kept of every sample: see :func:`parts`."""
+    """Return the bytes that one kept sample of all leads takes: see :func:`parts`."""
     return 4 * leads + 3
 
 
 @compiled
 def parts(recent: NDArray[np.uint8], leads: int) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.uint8]]:
-    """Find what is kept of every sample: its values, shape (leads, h), one mark, shape (1, h), and whose it is dead, shape (h,)."""
+    """Split the bytes of kept samples: values, shape (leads, h), unchanged, shape (1, h), and bits of dead leads, shape (h,)."""
     kept = recent.size // bytes_of_sample(leads)
     signal = recent[: 4 * leads * kept].view(np.float32).reshape((leads, kept))
     marks = recent[4 * leads * kept : (4 * leads + 2) * kept].view(np.int16).reshape((1, kept))
@@ -261,45 +293,56 @@ def parts(recent: NDArray[np.uint8], leads: int) -> tuple[NDArray[np.float32], N
 def cut(
     fresh: NDArray[np.float32],
     marks: NDArray[np.int32],
-    up: int,
-    down: int,
-    half: int,
+    rate: Rate,
+    constants: Constants,
     end: int,
-    window_taps: NDArray[np.float32],
-    qrs_taps: NDArray[np.float32],
-    settings: Record,
     fixed: NDArray[np.uint8],
     recent: NDArray[np.uint8],
 ) -> tuple[Record, NDArray[np.float32], NDArray[np.uint8]]:
-    """Take the next samples at 360 Hz through all stages; give the items, their windows, and ``recent`` as it is then.
+    """Take the next samples at 360 Hz through all stages; return the items, their windows, and the new ``recent``.
 
-    One call, because a chunk of a quarter of a second is worked on in less time than it takes to call five functions.
+    All stages are in one call, because a chunk of a quarter of a second takes less time than five calls from Python.
 
     Parameters
     ----------
     fresh : ndarray of float32, shape (leads, n)
     marks : ndarray of int32, shape (2 * leads, n)
-        Of each lead whether a sample is missing, then of each lead for how many samples it has been the same.
+        First, for each lead, whether a sample is missing; then, for each lead, for how many samples its value is the same.
+    rate : Rate
+    constants : Constants
     end : int
-        Samples at 360 Hz in the stream, where it is at its end and what follows is a value that is held; else -1.
+        Number of samples at 360 Hz in the stream if it has ended and the samples after that repeat the last value; else -1.
     fixed : ndarray of uint8
-        What is remembered besides samples; brought up to date.
+        State of a fixed size; updated.
     recent : ndarray of uint8
-        What is remembered of the last samples: see :func:`parts`.
+        The last samples: see :func:`parts`.
     """
+    window_taps, qrs_taps, settings = constants
     leads, n = fresh.shape
-    states = fixed[OWN].view(STATE)
-    waiting = fixed[_WAITING].view(qrs.DETECTION)
-    heard = fixed[_NOISE].view(qrs.NOISE)
-    qrs_states = fixed[QRS].view(qrs.STATE)
-    candidates = fixed[_QRS_CANDIDATES].view(qrs.CANDIDATE)
+    memory = _Memory(
+        fixed[OWN].view(STATE),
+        fixed[_SEEN].view(quality.RANGE),
+        fixed[_INTERVALS].view(np.float64),
+        fixed[_WAITING].view(qrs.DETECTION),
+        fixed[_NOISE].view(qrs.NOISE),
+    )
+    detector = qrs.Memory(
+        fixed[QRS].view(qrs.STATE),
+        fixed[_QRS_CANDIDATES].view(qrs.CANDIDATE),
+        fixed[_QRS_LEVEL].view(np.float64)[:leads],
+        fixed[_QRS_NOISE].view(np.float64)[:leads],
+        fixed[_QRS_HEIGHTS].view(np.float64)[: leads * qrs.REMEMBERED].reshape((leads, qrs.REMEMBERED)),
+        fixed[QRS_INTERVALS].view(np.float64),
+        fixed[ENVELOPE:].view(np.float32).reshape((leads, qrs.ENVELOPE_KEPT)),
+    )
+    waiting, heard = memory.waiting, memory.noise
     signal, unchanged, deaths = parts(recent, leads)
     kept = deaths.size
-    state = states[0]
+    state = memory.states[0]
     if state.received == 0 and n:
         for lead in range(leads):
             signal[lead, :] = fresh[lead, 0]
-    # What comes before a stream's first sample need not be kept: its value is that of the first
+    # Before its first sample a stream has the value of that sample: this part is filled in instead of kept
     room = max(0, qrs.SIGNAL_KEPT + state.received - kept) if state.received <= kept else 0
     state.received += n
     whole = qrs.extend(signal, fresh, room)
@@ -311,20 +354,7 @@ def cut(
     if room:
         whole[:, :room] = signal[:, :1]
         whole_unchanged[:, :room] = 0
-    detections, seconds, dead = qrs.detect(
-        settings,
-        qrs_states,
-        whole,
-        marks[leads:],
-        qrs_taps,
-        fixed[ENVELOPE:].view(np.float32).reshape((leads, qrs.ENVELOPE_KEPT)),
-        deaths,
-        fixed[_QRS_LEVEL].view(np.float64)[:leads],
-        fixed[_QRS_NOISE].view(np.float64)[:leads],
-        fixed[_QRS_HEIGHTS].view(np.float64)[: leads * qrs.REMEMBERED].reshape((leads, qrs.REMEMBERED)),
-        fixed[QRS_INTERVALS].view(np.float64),
-        candidates,
-    )
+    detections, seconds, dead = qrs.detect(settings, detector, whole, marks[leads:], qrs_taps, deaths)
     pending = np.empty(state.pending + detections.size, waiting.dtype)
     for i in range(state.pending):
         pending[i] = waiting[i]
@@ -333,7 +363,7 @@ def cut(
     state.pending = pending.size
     noise = np.zeros(SECONDS_REMEMBERED, heard.dtype)
     for i in range(heard.size):
-        if heard[i].ready > 0:  # else nothing was heard yet
+        if heard[i].ready > 0:  # else this place was never used
             noise[heard[i].second % noise.size] = heard[i]
     for i in range(seconds.size):
         noise[seconds[i].second % noise.size] = seconds[i]
@@ -341,23 +371,18 @@ def cut(
     table = np.empty(n // FS + state.pending + 2 + FLUSH_SECONDS, ITEM)
     windows = np.empty((state.pending, leads, LENGTH), np.float32)
     items, beats = _emit(
-        states,
-        fixed[_SEEN].view(quality.RANGE),
+        memory,
+        _Samples(whole, whole_unchanged[0]),
         pending,
         noise,
-        fixed[_INTERVALS].view(np.float64),
-        whole,
-        whole_unchanged[0],
         window_taps,
-        up,
-        down,
-        half,
+        rate,
         end if end >= 0 else state.received,
         end >= 0,
         table,
         windows,
     )
-    needed = state.received - _oldest(states, pending, settings, qrs_states, candidates)
+    needed = state.received - _oldest(memory.states, pending, settings, detector.states, detector.candidates)
     needed = max(qrs.SIGNAL_KEPT, -(-needed // KEPT_STEP) * KEPT_STEP)
     if needed != kept:
         recent = np.empty(bytes_of_sample(leads) * needed, np.uint8)
@@ -367,4 +392,4 @@ def cut(
     qrs.pack(dead, deaths)
     for i in range(state.pending):
         waiting[i] = pending[i]
-    return table[:items].copy(), windows[:beats].copy(), recent  # without the room that was left
+    return table[:items].copy(), windows[:beats].copy(), recent  # copies free the unused end of both arrays

@@ -37,13 +37,13 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
     ----------
     config : Config
     load : callable
-        Reads the configuration anew, for a reload.
+        Reads the configuration again, for a reload.
     signals : Signals
 
     Raises
     ------
     RoleError
-        If it cannot run: model, runtime folder, keys, store, an address or a port.
+        If the monitor cannot run because of its model, runtime folder, keys, store, an address or a port.
     """
     runtime = Path(config.runtime.dir)
     try:
@@ -76,16 +76,16 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
             raise RoleError(str(error)) from error
         monitor.metrics_url = exporter.url
         reloader = Reloader(
-            "monitor", config, load, asked=signals.reload, service=signals.service, refusals=(StoreError,),
+            "monitor", config, load, request=signals.reload, service=signals.service, refusals=(StoreError,),
             ended=metrics.reload_success.set,
         )  # fmt: skip
 
-        def take(new: Config) -> None:
+        def apply(new: Config) -> None:
             monitor.reconfigure(new, read_info(weights_path(new)))
 
         try:
             monitor.run(
-                signals.stopping(config.runtime.drain_seconds), lambda said: reloader.turned(said, take)
+                signals.stopping(config.runtime.drain_seconds), lambda status: reloader.turned(status, apply)
             )  # fmt: skip
         finally:
             exporter.close()
@@ -93,7 +93,7 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
 
 
 def _authenticator(config: Config, metrics: Metrics) -> Authenticator | None:
-    """Guard the monitor's tcp addresses, if it has any; keys are demanded before anything is bound."""
+    """Make the authenticator if the monitor has tcp addresses; keys are read before any socket is bound."""
     network = config.network
     if not (network.bind_producers or network.bind_workers):
         return None

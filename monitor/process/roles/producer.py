@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.sources.record import RecordSource
 
 _PHASES: Final = 37
-"""Chunks between the phases of two streams; prime to those of a block, so that all phases occur."""
+"""Chunks between the phases of two streams; coprime to the chunks of a block, so that all phases occur."""
 
 
 def run(config: Config, load: Callable[[], Config], signals: Signals, warn: Callable[[str], object]) -> int:
@@ -34,20 +34,20 @@ def run(config: Config, load: Callable[[], Config], signals: Signals, warn: Call
     ----------
     config : Config
     load : callable
-        Reads the configuration anew, for a reload.
+        Reads the configuration again, for a reload.
     signals : Signals
     warn : callable
-        Gets a line for each source that cannot be opened.
+        Called with a line for each source that cannot be opened.
 
     Returns
     -------
     int
-        Exit status: done, failed where a source failed, refused where none can be opened.
+        Exit status: ``DONE``; ``FAILED`` if a source failed; ``REFUSED`` if no source can be opened.
 
     Raises
     ------
     RoleError
-        If it cannot run: no sources, keys, address, or a monitor that refuses it for good.
+        If the producer cannot run because of its sources, keys or address, or a permanent refusal by the monitor.
     """
     feeds, troubles = open_feeds(config)
     for stream, reason in troubles:
@@ -68,9 +68,9 @@ def open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
     Returns
     -------
     feeds : list of Feed
-        Those that can be opened.
+        The sources that can be opened.
     troubles : list of (stream, reason)
-        The others.
+        The other sources.
     """
     feeds: list[Feed] = []
     troubles: list[tuple[str, str]] = []
@@ -85,7 +85,7 @@ def open_feeds(config: Config) -> tuple[list[Feed], list[tuple[str, str]]]:
             troubles.append((settings.name or settings.record, str(error)))
             continue
         if any(feed.source.stream == other.source.stream for other in feeds):
-            troubles.append((feed.source.stream, "two sources have this name; give one another with `name`"))
+            troubles.append((feed.source.stream, "two sources have this name; rename one of them with `name`"))
             continue
         feeds.append(feed)
     return feeds, troubles
@@ -119,11 +119,11 @@ def _serve(
         drain_seconds=config.runtime.drain_seconds,
         troubles=troubles,
     )
-    reloader = Reloader("producer", config, load, asked=signals.reload, service=signals.service)
+    reloader = Reloader("producer", config, load, request=signals.reload, service=signals.service)
     try:
         producer.run(
             signals.stopping(config.runtime.drain_seconds),
-            lambda said: reloader.turned(said, lambda _: None),  # it says which keys a restart is needed for
+            lambda status: reloader.turned(status, lambda _: None),  # only logs the keys that need a restart
         )
     finally:
         producer.close()

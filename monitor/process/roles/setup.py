@@ -1,4 +1,4 @@
-"""What every role does before its loop: signals, logs, the address of its monitor, its model's file, the garbage collector."""
+"""Setup of every role before its loop: signals, logs, monitor address, model file, garbage collector."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.transport.keys import ConnectionKeys
 
 _GARBAGE: Final = (20_000, 50, 100)
-"""Objects made before the youngest are searched; searches before the next older are."""
+"""Objects made before the youngest generation is searched; searches before the next older one is."""
 
 
 class RoleError(Exception):
-    """A role cannot run with its configuration, and would fail again the same way; the message says why."""
+    """A role cannot run with its configuration, and a restart would not help; the message says why."""
 
 
 class Signals:
-    """What reaches a role from outside while it runs: requests to stop and to reload, and systemd.
+    """Requests to stop and to reload, and notifications to systemd.
 
-    Make it before anything is imported that takes seconds: until then, a signal ends the process at once.
+    Create it before slow imports: until then, a signal ends the process at once.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Signals:
         self.service = Service()
 
     def stopping(self, drain_seconds: float) -> Callable[[], bool]:
-        """Return a function that says whether to stop, and tells systemd the first time that it says so.
+        """Return a function that returns whether to stop, and notifies systemd the first time that it is so.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class Signals:
 
 
 def begin(config: Config, role: str, parent: int | None = None) -> None:
-    """Set up the log of a process, and have it end with its parent.
+    """Set up the log of a process, and make the process end with its parent.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ def begin(config: Config, role: str, parent: int | None = None) -> None:
 
 
 def exclude_imports_from_garbage_collection() -> None:
-    """Never search what was imported for garbage: it stays, and a search through it takes 70 ms.
+    """Exclude imported objects from garbage collection: they stay, and a search of them takes 70 ms.
 
-    Search seldom: nearly all that a role makes are rows and arrays, which are freed without a search.
+    Also search less often: nearly all objects of a role are rows and arrays, which are freed without a search.
     """
     gc.collect()
     gc.freeze()
@@ -81,21 +81,21 @@ def exclude_imports_from_garbage_collection() -> None:
 
 
 def weights_path(config: Config) -> Path:
-    """Return the checkpoint of a configuration: ``[worker] weights``, or the one that is shipped."""
+    """Return the checkpoint of a configuration: ``[worker] weights``, or the shipped one."""
     from ecgmon.models.weights.checkpoint import default_weights
 
     return Path(config.worker.weights) if config.worker.weights else default_weights()
 
 
 def monitor_address(config: Config, role: str) -> tuple[str, ConnectionKeys | None]:
-    """Find the monitor of a producer or worker.
+    """Return the address of the monitor for a producer or worker, and the keys of the connection.
 
     Returns
     -------
     address : str
         ZeroMQ address of the monitor's socket for that role.
     keys : ConnectionKeys or None
-        Keys of the connection where it is tcp.
+        None if the connection is not tcp.
 
     Raises
     ------

@@ -30,13 +30,13 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
     ----------
     config : Config
     load : callable
-        Reads the configuration anew, for a reload.
+        Reads the configuration again, for a reload.
     signals : Signals
 
     Raises
     ------
     RoleError
-        If it cannot run: model, device, keys, address, or a monitor that refuses it for good.
+        If the worker cannot run because of its model, device, keys or address, or a permanent refusal by the monitor.
     """
     try:
         _serve(config, load, signals)
@@ -53,18 +53,18 @@ def _serve(config: Config, load: Callable[[], Config], signals: Signals) -> None
         spare=model.spare,
     )  # fmt: skip
     reloader = Reloader(
-        "worker", config, load, asked=signals.reload, service=signals.service, refusals=(WorkerError,)
+        "worker", config, load, request=signals.reload, service=signals.service, refusals=(WorkerError,)
     )  # fmt: skip
 
-    def take(new: Config) -> None:
-        # the file may hold other weights by now, under the same name
+    def apply(new: Config) -> None:
+        # the file of the same name may have other weights now
         renamed = new.worker != reloader.config.worker
         if renamed or read_info(weights_path(new)).fingerprint != worker.fingerprint:
             worker.renew(_model(new), credit=new.worker.credit_batches)
 
     try:
         worker.run(
-            signals.stopping(config.runtime.drain_seconds), lambda said: reloader.turned(said, take)
+            signals.stopping(config.runtime.drain_seconds), lambda status: reloader.turned(status, apply)
         )  # fmt: skip
     finally:
         worker.close()

@@ -167,7 +167,7 @@ def test_features_that_are_not_known_yet_are_nan() -> None:
     assert np.isfinite(column(evidence, "own_qrs")[LEAST_BEATS:]).all()
     assert np.isnan(column(evidence, "late_run")[:5]).all()
     assert np.isnan(column(evidence, "own_qrs_2")).all()
-    assert np.isfinite(column(evidence, "error")).all()
+    assert np.isfinite(column(evidence, "log_ax")).all()
 
 
 def test_beats_without_an_rr_interval_are_skipped_in_the_rhythm() -> None:

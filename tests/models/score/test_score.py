@@ -27,7 +27,7 @@ LESS = {
     "one lead": ("own_qrs_2", "own_p_2"),
     "no rhythm": ("early", "fast", "late_run", "spread", "jump"),
     "no own beats": ("own_qrs", "own_p", "own_qrs_2", "own_p_2"),
-    "reconstruction": tuple(name for name in NAMES if name != "error"),
+    "reconstruction": tuple(name for name in NAMES if name != "log_ax"),
 }
 
 
@@ -62,7 +62,7 @@ def test_a_beat_whose_window_has_gaps_has_a_score(score: Score) -> None:
 
 
 def test_a_beat_without_a_reconstruction_has_no_score(score: Score) -> None:
-    assert np.isnan(score.score(normal_beats(10, seed=6).without(("error",)))).all()
+    assert np.isnan(score.score(normal_beats(10, seed=6).without(("log_ax",)))).all()
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,4 +1,4 @@
-"""The profile of a stage gives every function the share that it took, whichever comes last in a piece."""
+"""The profile of a stage gives every function its share of the time, in whatever order they run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ecgmon.monitor.bench.profile import Profile
 
 
 def first(work: list[int]) -> None:
-    sorted(work)  # one call of a library, at whose end a signal is handled
+    sorted(work)  # one call of a library; a signal is handled when it returns
 
 
 def second(work: list[int]) -> None:
@@ -20,7 +20,7 @@ def second(work: list[int]) -> None:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("size", [503, 2003, 20_011])
-def test_two_functions_that_take_as_long_get_as_much(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_two_functions_of_equal_time_get_equal_shares(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(profile, "_OURS", (__file__,))
     monkeypatch.setattr(profile, "_ROOT", Path(__file__).parent)
     work = [(k * 7919) % size for k in range(size)]
@@ -35,7 +35,7 @@ def test_two_functions_that_take_as_long_get_as_much(monkeypatch: pytest.MonkeyP
     assert shares == {"first": pytest.approx(0.5, abs=0.12), "second": pytest.approx(0.5, abs=0.12)}
 
 
-def test_a_stage_in_which_no_time_was_spent_has_no_sample() -> None:
+def test_a_stage_without_time_has_no_sample() -> None:
     found = Profile()
     found.enter("stage")
     found.leave()

@@ -1,4 +1,4 @@
-"""The commands score and explain, run as a user runs them."""
+"""The commands ``score`` and ``explain``, with the arguments that a user gives."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def test_score_lists_the_alerts_that_the_daemon_would_raise(tmp_path: Path, caps
     assert capsys.readouterr().out.count("anomalous episode") == len(alerts)
 
 
-def test_a_bad_record_is_said_and_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_record_is_reported_and_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "bad.hea").write_text("nonsense\n")
     bad, missing = str(tmp_path / "bad"), str(tmp_path / "no" / "such")
     status = main(["score", bad, missing, "toy", "--stop", "0:20", "--out", str(tmp_path / "out"), "--json"])
@@ -53,9 +55,7 @@ def test_a_bad_record_is_said_and_does_not_stop_the_others(tmp_path: Path, capsy
     ]
 
 
-def test_explain_draws_the_beat_and_says_what_its_score_means(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_draws_the_beat_and_prints_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "new" / "beat.png"
     assert main(["explain", "toy", "--at", "0:20", "--out", str(picture), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -77,7 +77,7 @@ def test_explain_draws_the_beat_and_says_what_its_score_means(
         (["/no/such", "--at", "1:00"], "there is no header /no/such.hea"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_status_1(
+def test_an_error_is_one_line_and_exit_status_1(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert main(["explain", *arguments]) == 1

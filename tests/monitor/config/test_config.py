@@ -1,4 +1,4 @@
-"""Configuration: every layer counts, every mistake is named with its place, every key is documented."""
+"""Configuration: its layers, problems with their places, and the documentation of every key."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def only(found: list[Problem]) -> Problem:
 # Layers
 
 
-def test_defaults_are_a_valid_configuration_without_any_file() -> None:
+def test_defaults_are_a_valid_configuration() -> None:
     config = load(None, environ=HOME, overrides={})
     assert config.exporter.port == 9464
-    assert config.exporter.host == "127.0.0.1"  # nobody outside the machine sees the metrics unless asked for
+    assert config.exporter.host == "127.0.0.1"  # by default, other machines cannot read the metrics
     assert config.source == ()
 
 
-def test_each_later_layer_wins_over_the_earlier(tmp_path: Path) -> None:
+def test_later_layers_override_earlier_ones(tmp_path: Path) -> None:
     text = "[exporter]\nport = 1001\n[worker]\ncount = 2\n[delivery]\nbatch_beats = 8\n"
     environ = HOME | {"ECGMON_EXPORTER_PORT": "1002", "ECGMON_WORKER_COUNT": "3"}
     config = read(tmp_path, text, environ, exporter__port="1003")
@@ -68,7 +68,7 @@ def test_each_later_layer_wins_over_the_earlier(tmp_path: Path) -> None:
     assert config.delivery.window_items == Config().delivery.window_items
 
 
-def test_environment_reaches_every_key_that_a_file_can_set_outside_sources() -> None:
+def test_every_key_outside_sources_has_an_environment_variable() -> None:
     variables = [key.variable for key in keys().values() if key.section != "source"]
     assert all(variables)
     assert len(set(variables)) == len(variables)
@@ -76,7 +76,7 @@ def test_environment_reaches_every_key_that_a_file_can_set_outside_sources() -> 
     assert config.alerts.priorities.noisy == "off"
 
 
-def test_variables_of_others_do_not_stop_the_daemon(tmp_path: Path) -> None:
+def test_other_variables_are_ignored(tmp_path: Path) -> None:
     environ = HOME | {"ECGMON_MITDB": "/data", "ECGMON_REQUIRE_ALL": "1", "PATH": "/bin"}
     assert read(tmp_path, "", environ) == load(None, environ=HOME, overrides={})
 
@@ -100,13 +100,13 @@ def test_folders_come_from_systemd_then_from_the_session(environ: dict[str, str]
     assert (config.runtime.dir, config.store.path) == (runtime, state)
 
 
-def test_without_systemd_or_session_folders_are_the_users_own() -> None:
+def test_default_folders_without_systemd_or_session_are_the_users_own() -> None:
     config = load(None, environ=HOME, overrides={})
     assert config.runtime.dir.startswith("/tmp/ecgmon-")
     assert config.store.path == "/home/someone/.local/state/ecgmon"
 
 
-def test_a_given_folder_wins_over_systemds_and_its_tilde_is_home(tmp_path: Path) -> None:
+def test_a_given_folder_overrides_systemd_and_its_tilde_is_expanded(tmp_path: Path) -> None:
     environ = HOME | {"STATE_DIRECTORY": "/var/lib/e"}
     config = read(tmp_path, '[store]\npath = "~/ecg"\n', environ, worker__weights="~/w.safetensors")
     assert config.store.path == "/home/someone/ecg"
@@ -119,10 +119,10 @@ def test_numbers_can_be_written_as_text() -> None:
     assert config.alerts.score_threshold == 2.0
 
 
-# Mistakes
+# Problems
 
 
-def test_a_wrong_key_is_told_with_line_and_nearest_valid_key(tmp_path: Path) -> None:
+def test_a_wrong_key_is_reported_with_line_and_nearest_valid_key(tmp_path: Path) -> None:
     problem = only(wrong(tmp_path, "# metrics\n[exporter]\nprot = 9465\n"))
     assert (problem.line, problem.key, problem.value, problem.nearest) == (3, "exporter.prot", "9465", "exporter.port")
     assert str(problem).endswith(
@@ -130,16 +130,16 @@ def test_a_wrong_key_is_told_with_line_and_nearest_valid_key(tmp_path: Path) -> 
     )
 
 
-def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path) -> None:
+def test_a_key_in_the_wrong_section_is_reported_with_the_right_one(tmp_path: Path) -> None:
     assert only(wrong(tmp_path, "[log]\nport = 9465\n")).nearest == "exporter.port"
     assert only(wrong(tmp_path, "port = 9465\n")).nearest == "exporter.port"
 
 
-def test_a_quoted_name_with_a_dot_is_not_taken_for_a_key(tmp_path: Path) -> None:
+def test_a_quoted_name_with_a_dot_is_not_a_key(tmp_path: Path) -> None:
     assert only(wrong(tmp_path, '"exporter.port" = 1\n')).line == 1
 
 
-def test_a_wrong_section_is_told(tmp_path: Path) -> None:
+def test_a_wrong_section_is_reported(tmp_path: Path) -> None:
     problem = only(wrong(tmp_path, "\n[exportr]\nport = 1\n"))
     assert (problem.line, problem.key, problem.nearest) == (2, "exportr", "exporter")
     assert "no such section" in problem.message
@@ -164,7 +164,7 @@ def test_a_wrong_section_is_told(tmp_path: Path) -> None:
         ("[log]\nlevel = 2024-01-01\n", "log.level", '"info"'),
     ],
 )
-def test_a_wrong_value_is_told_with_what_was_expected(tmp_path: Path, text: str, key: str, expected: str) -> None:
+def test_a_wrong_value_is_reported_with_the_expected_one(tmp_path: Path, text: str, key: str, expected: str) -> None:
     problem = only(wrong(tmp_path, text))
     assert problem.key == key
     assert problem.line == text.count("\n")
@@ -192,14 +192,14 @@ def test_values_that_contradict_each_other_are_refused(tmp_path: Path, text: str
     assert problem.line is not None
 
 
-def test_two_streams_cannot_have_one_id(tmp_path: Path) -> None:
+def test_two_streams_cannot_have_the_same_id(tmp_path: Path) -> None:
     text = '[[source]]\nrecord = "1"\nname = "a"\n[[source]]\nrecord = "2"\nname = "a"\n'
     problem = only(wrong(tmp_path, text))
     assert (problem.line, problem.key) == (6, "source.name")
     assert "line 3" in problem.message
 
 
-def test_a_source_without_a_record_is_told_at_its_header(tmp_path: Path) -> None:
+def test_a_source_without_a_record_is_reported_at_its_header(tmp_path: Path) -> None:
     problem = only(wrong(tmp_path, '[[source]]\nrecord = "1"\n[[source]]\nspeed = 1.0\n'))
     assert (problem.line, problem.key) == (3, "source.record")
 
@@ -213,7 +213,9 @@ def test_a_source_without_a_record_is_told_at_its_header(tmp_path: Path) -> None
         ('source = ["208"]\n', 1, "[[source]]"),
     ],
 )
-def test_a_section_of_the_wrong_form_is_told_how_to_write_it(tmp_path: Path, text: str, line: int, hint: str) -> None:
+def test_a_section_in_the_wrong_form_is_reported_with_the_right_form(
+    tmp_path: Path, text: str, line: int, hint: str
+) -> None:
     problem = only(wrong(tmp_path, text))
     assert problem.line == line
     assert hint in problem.message
@@ -227,56 +229,56 @@ def test_a_section_of_the_wrong_form_is_told_how_to_write_it(tmp_path: Path, tex
         ('exporter.port = 1\n\n\n"exporter".port = 2', "exporter.port"),
     ],
 )
-def test_a_key_or_section_given_twice_is_told_with_both_lines(tmp_path: Path, text: str, key: str) -> None:
+def test_a_key_or_section_given_twice_is_reported_with_both_lines(tmp_path: Path, text: str, key: str) -> None:
     problem = only(wrong(tmp_path, text))
     assert (problem.line, problem.key) == (4, key)
     assert "first on line" in problem.message
 
 
 @pytest.mark.parametrize(("text", "line"), [("[log]\nlevel = \n", 2), ("[log]\nlevel = [1,\n\n", 3), ("a\n", 1)])
-def test_a_syntax_error_is_told_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+def test_a_syntax_error_is_reported_with_its_line(tmp_path: Path, text: str, line: int) -> None:
     problem = only(wrong(tmp_path, text))
     assert problem.line == line
     assert problem.message.startswith("not TOML")
 
 
-def test_a_file_that_is_not_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf_8_is_reported_with_its_line(tmp_path: Path) -> None:
     problem = only(wrong(tmp_path, b"[log]\n# \xe9\n"))
     assert problem.line == 2
     assert "UTF-8" in problem.message
 
 
-def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
     assert wrong(tmp_path, b"\xef\xbb\xbf[log]\r\nlevel = 'debug'\r\n") == []
 
 
-def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_have_different_messages(tmp_path: Path) -> None:
     missing = only(problems(tmp_path / "no.toml", environ=HOME, overrides={}))
     folder = only(problems(tmp_path, environ=HOME, overrides={}))
     assert "no such file" in missing.message
     assert "folder" in folder.message
 
 
-def test_a_variable_that_names_no_key_is_told_with_the_one_that_was_meant() -> None:
+def test_an_unknown_variable_is_reported_with_the_nearest_one() -> None:
     problem = only(problems(None, environ=HOME | {"ECGMON_EXPORTER_PROT": "1"}, overrides={}))
     assert "ECGMON_EXPORTER_PROT" in problem.where
     assert problem.nearest == "ECGMON_EXPORTER_PORT"
 
 
-def test_a_wrong_value_in_the_environment_is_told_with_its_variable() -> None:
+def test_a_wrong_value_in_the_environment_is_reported_with_its_variable() -> None:
     problem = only(problems(None, environ=HOME | {"ECGMON_EXPORTER_PORT": "web"}, overrides={}))
     assert "ECGMON_EXPORTER_PORT" in problem.where
     assert problem.value == '"web"'
 
 
-def test_a_flag_that_names_no_key_or_a_source_is_told() -> None:
+def test_a_flag_for_an_unknown_key_or_a_source_is_reported() -> None:
     unknown = only(problems(None, environ=HOME, overrides={"exporter.prot": "1"}))
     source = only(problems(None, environ=HOME, overrides={"source.record": "208"}))
     assert unknown.nearest == "exporter.port"
     assert "[[source]]" in source.message
 
 
-def test_all_problems_of_all_layers_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_all_layers_are_reported_at_once(tmp_path: Path) -> None:
     text = '[exporter]\nport = -1\nprot = 2\n[[source]]\nspeed = "fast"\n'
     found = wrong(tmp_path, text, HOME | {"ECGMON_LOG_LEVEL": "loud"}, worker__count="0")
     assert {problem.key for problem in found} == {
@@ -293,7 +295,7 @@ def test_all_problems_of_all_layers_are_told_at_once(tmp_path: Path) -> None:
     assert len(str(error.value).splitlines()) == 4
 
 
-def test_lines_are_right_beside_comments_long_texts_and_inline_tables(tmp_path: Path) -> None:
+def test_lines_are_right_with_comments_long_texts_and_inline_tables(tmp_path: Path) -> None:
     text = '# port = 1\n[log]\nlevel = """\nport = 2"""\n[exporter] # port = 3\n"port" = -1\n'
     assert {problem.key: problem.line for problem in wrong(tmp_path, text)} == {"log.level": 3, "exporter.port": 6}
     assert only(wrong(tmp_path, "\nexporter = { port = -1 }\n")).line == 2
@@ -303,15 +305,13 @@ def test_lines_are_right_beside_comments_long_texts_and_inline_tables(tmp_path: 
 @given(
     data=st.one_of(st.binary(max_size=80), st.text(alphabet="[]{}=\"'.\n#, aelrst01-_", max_size=80).map(str.encode))
 )
-def test_whatever_the_file_holds_the_answer_is_a_configuration_or_a_list_of_problems(
-    tmp_path: Path, data: bytes
-) -> None:
+def test_any_file_gives_a_configuration_or_a_list_of_problems(tmp_path: Path, data: bytes) -> None:
     for problem in wrong(tmp_path, data):
         assert str(problem)
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000, "[exporter]\nport = " + "9" * 400])
-def test_absurd_values_are_problems_and_not_crashes(tmp_path: Path, text: str) -> None:
+def test_extreme_values_are_problems_and_not_crashes(tmp_path: Path, text: str) -> None:
     assert len(str(only(wrong(tmp_path, text)))) < 500
 
 
@@ -319,9 +319,9 @@ def test_absurd_values_are_problems_and_not_crashes(tmp_path: Path, text: str) -
 
 
 def values_of(key: Key) -> Any:
-    """Some values that a key may hold."""
+    """Return a strategy for the values of a key."""
     info: Any = msgspec.inspect.type_info(key.annotation)
-    info = info.type  # of the metadata around it
+    info = info.type  # without the metadata around it
     default: Any = key.default
     if isinstance(info, msgspec.inspect.LiteralType):
         return st.sampled_from(info.values)
@@ -338,7 +338,7 @@ def values_of(key: Key) -> Any:
 
 
 @given(st.data())
-def test_a_written_configuration_reads_back_to_the_same(data: st.DataObject) -> None:
+def test_a_written_configuration_reads_back_unchanged(data: st.DataObject) -> None:
     tree: dict[str, Any] = {}
     for key in keys().values():
         if key.section not in ("source", "alerts", "alerts.priorities"):
@@ -402,12 +402,12 @@ def test_every_duration_and_rate_has_its_unit() -> None:
             assert key.unit in ("beats", "items"), key.dotted
 
 
-def test_the_reference_page_is_the_schemas() -> None:
+def test_the_reference_page_matches_the_schema() -> None:
     page = (CHECKOUT / "docs" / "configuration.md").read_text()
     assert page == reference_page(), "run `ecgmon check-config --reference > docs/configuration.md`"
 
 
-def test_every_kind_of_alert_has_a_priority_to_set() -> None:
+def test_every_kind_of_alert_has_a_priority_key() -> None:
     assert set(PrioritySettings.__struct_fields__) == {kind.value for kind in AlertKind}
 
 
@@ -416,13 +416,13 @@ def test_all_sections_of_the_schema_are_sections_of_the_file() -> None:
     assert set(sections()) == names
 
 
-def test_lines_of_duplicate_keys_are_all_known() -> None:
+def test_all_lines_of_duplicate_keys_are_found() -> None:
     assert key_lines("a = 1\n[b]\nc.d = 1\n[[e]]\nf = 1\n[[e]]\nf = 2\na = 1\n") == {
         "a": [1], "b": [2], "b.c.d": [3], "e.0": [4], "e.0.f": [5], "e.1": [6], "e.1.f": [7], "e.1.a": [8],
     }  # fmt: skip
 
 
-def test_reading_the_configuration_loads_nothing_heavy() -> None:
+def test_reading_the_configuration_imports_no_large_package() -> None:
     script = (
         "import sys, ecgmon.monitor.cli.check_config; "
         "print({'torch', 'numpy', 'rich', 'scipy', 'zmq', 'prometheus_client'} & set(sys.modules))"
@@ -447,7 +447,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("clean")
-def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_prints_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "e.toml"
     path.write_text("[exporter]\nport = 1\n")
     assert check_config("--config", str(path)) == 0
@@ -468,7 +468,7 @@ def test_check_config_prints_problems_to_standard_error_and_fails(
 
 
 @pytest.mark.usefixtures("clean")
-def test_check_config_prints_a_file_to_begin_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_prints_a_file_that_can_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check_config("--print", "--set", "exporter.port=7") == 0
     path = tmp_path / "e.toml"
     path.write_text(capsys.readouterr().out)
@@ -476,7 +476,7 @@ def test_check_config_prints_a_file_to_begin_with(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("clean")
-def test_check_config_prints_one_json_object_good_or_bad(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_prints_one_json_object_with_or_without_problems(capsys: pytest.CaptureFixture[str]) -> None:
     assert check_config("--json", "--set", "exporter.port=7") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"]
@@ -507,12 +507,12 @@ def test_a_flag_without_a_value_is_a_usage_error(capsys: pytest.CaptureFixture[s
         ('user = "a:b"\npassword_file = "p"', "exporter.user"),
     ],
 )
-def test_metrics_that_others_could_read_in_passing_are_refused(tmp_path: Path, text: str, key: str) -> None:
+def test_incomplete_access_settings_are_refused(tmp_path: Path, text: str, key: str) -> None:
     assert only(wrong(tmp_path, f"[exporter]\n{text}\n")).key == key
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_metrics_on_this_machine_need_nothing(tmp_path: Path, host: str) -> None:
+def test_metrics_on_this_machine_need_no_access_settings(tmp_path: Path, host: str) -> None:
     assert wrong(tmp_path, f'[exporter]\nhost = "{host}"\n') == []
 
 

@@ -1,4 +1,4 @@
-"""What the monitor tells its instruments is what Prometheus shows."""
+"""Every call of an instrument changes the right metrics."""
 
 from __future__ import annotations
 
@@ -52,19 +52,17 @@ def outcome(*scores: float, stream: str = "a", seconds: tuple[Quality, ...] = ()
     return Outcome(Entry(state, beats), list(scores), list(seconds), dropped)
 
 
-def test_labels_are_given_in_the_order_in_which_streams_are_announced(
-    metrics: Metrics, instruments: Instruments
-) -> None:
+def test_labels_are_assigned_in_order_of_announcement(metrics: Metrics, instruments: Instruments) -> None:
     for stream in ("a", "b", "c"):
         instruments.opened(stream, [])
-    for stream in ("c", "b", "a"):  # the order of their first beats is another
+    for stream in ("c", "b", "a"):  # their first beats come in another order
         instruments.segmented(stream, 1)
     assert {label: value(metrics, "beats_segmented_total", stream=label) for label in ("a", "b", "c", OTHER)} == {
         "a": 1.0, "b": 1.0, "c": None, OTHER: 1.0,
     }  # fmt: skip
 
 
-def test_what_is_stored_is_counted_by_stream_and_beats_without_a_score_apart(
+def test_stored_items_are_counted_by_stream_and_unscored_beats_separately(
     metrics: Metrics, instruments: Instruments
 ) -> None:
     usable, flat = Quality.USABLE, Quality.FLAT
@@ -81,7 +79,7 @@ def test_what_is_stored_is_counted_by_stream_and_beats_without_a_score_apart(
     assert value(metrics, "signal_quality_seconds_total", stream="a", quality="flat") == 1
 
 
-def test_a_heart_rate_that_is_not_known_is_not_shown(metrics: Metrics, instruments: Instruments) -> None:
+def test_an_unknown_heart_rate_is_not_shown(metrics: Metrics, instruments: Instruments) -> None:
     instruments.stored(outcome(1.0), NAN, 1000.0)
     assert value(metrics, "heart_rate_beats_per_minute", stream="a") is None
 
@@ -97,7 +95,7 @@ def test_alerts_are_active_from_raising_or_announcement_to_clearing(metrics: Met
     assert value(metrics, "alerts_raised_total", **labels) == 1
 
 
-def test_beats_handed_out_again_are_counted_once(metrics: Metrics, instruments: Instruments) -> None:
+def test_redelivered_beats_are_counted_once(metrics: Metrics, instruments: Instruments) -> None:
     instruments.refresh(GAUGES)
     instruments.refresh(replace(GAUGES, redelivered=12))
     assert value(metrics, "beats_redelivered_total", hop="worker") == 12
@@ -111,7 +109,7 @@ def test_streams_that_share_a_label_show_the_longest_lag(metrics: Metrics, instr
     assert lags == {"a": 1.0, "b": 2.0, OTHER: 4.0}
 
 
-def test_a_worker_that_has_gone_is_not_shown_any_more(metrics: Metrics, instruments: Instruments) -> None:
+def test_a_disconnected_worker_is_no_longer_shown(metrics: Metrics, instruments: Instruments) -> None:
     instruments.refresh(GAUGES)
     instruments.refresh(replace(GAUGES, workers_last_seen={"w2": 105.0}, ready=False))
     assert value(metrics, "worker_last_seen_timestamp_seconds", worker="w1") is None

@@ -1,4 +1,4 @@
-"""A histogram of ours is exposed as the client's is, whatever was observed, one by one or at once."""
+"""The histogram is exposed exactly like the client's, for single and for grouped observations."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NOW = 1700000000.25
 
 
 @pytest.fixture(autouse=True)
-def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time stands still, so that exemplars and creation have the same everywhere."""
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock, so that the times of exemplars and of creation are equal."""
     monkeypatch.setattr("time.time", lambda: NOW)
 
 
@@ -53,10 +53,10 @@ def exemplar(first: int, index: int) -> dict[str, str]:
 @pytest.mark.parametrize("labels", [(), ("stream",), ("stream", "kind")])
 @pytest.mark.parametrize("with_exemplars", [False, True])
 @pytest.mark.parametrize("bounds", [BOUNDS, DURATION_BUCKETS, score_buckets(2.7), (1, 2, 4, 8, 1e6, 1e7)])
-def test_the_exposition_is_that_of_the_client_byte_for_byte(
+def test_the_exposition_equals_that_of_the_client_byte_for_byte(
     n: int, labels: tuple[str, ...], with_exemplars: bool, bounds: tuple[float, ...]
 ) -> None:
-    values = np.random.default_rng(n).integers(0, 28, n) / 4  # on bounds, too; sums are exact
+    values = np.random.default_rng(n).integers(0, 28, n) / 4  # also on bounds; sums are exact
     registries = CollectorRegistry(), CollectorRegistry()
     mine, theirs = ours(registries[0], labels, bounds), clients(registries[1], labels, bounds)
     for names in (('a "quoted"\n\\ name', "b"), ("π/β", "c")):
@@ -85,17 +85,17 @@ h_seconds_sum{stream="a"} 13.75
 h_seconds_created{stream="a"} 1.70000000025e+09
 # EOF
 """
-"""What the histogram before this one, on prometheus_client 0.26's private attributes, gave for the values below."""
+"""Output of the previous histogram, which used private attributes of prometheus_client 0.26, for the values below."""
 
 
-def test_the_exposition_is_what_it_was() -> None:
+def test_the_exposition_is_unchanged() -> None:
     registry = CollectorRegistry()
     made = Histogram("h_seconds", "A text.", ["stream"], buckets=BOUNDS, registry=registry, clock=lambda: NOW)
     made.labels("a").observe_all([0.25, 0.75, 5.0, 7.25, 0.5], lambda index: {"seq": str(index)})
     assert generate_openmetrics(registry).decode() == RECORDED
 
 
-def test_one_by_one_is_as_all_at_once() -> None:
+def test_single_and_grouped_observations_give_the_same() -> None:
     registries = CollectorRegistry(), CollectorRegistry()
     values = np.random.default_rng(1).integers(0, 28, 40) / 4
     ours(registries[0]).labels().observe_all(values)
@@ -105,17 +105,15 @@ def test_one_by_one_is_as_all_at_once() -> None:
     assert exposed(registries[0]) == exposed(registries[1])
 
 
-@pytest.mark.parametrize("said", ["True", "1", "t"])
-def test_series_of_creation_are_left_out_where_the_client_leaves_them_out(
-    monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
-    monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", said)
+@pytest.mark.parametrize("setting", ["True", "1", "t"])
+def test_created_series_are_left_out_as_in_the_client(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", setting)
     registry = CollectorRegistry()
     ours(registry).observe(1)
     assert b"_created" not in generate_openmetrics(registry)
 
 
-def test_a_name_is_taken_once_whoever_has_it() -> None:
+def test_a_name_can_be_registered_only_once() -> None:
     registry = CollectorRegistry()
     ours(registry)
     with pytest.raises(DuplicateTimeseries):
@@ -125,13 +123,13 @@ def test_a_name_is_taken_once_whoever_has_it() -> None:
 
 
 @pytest.mark.parametrize("bounds", [(), (2, 1), (1, 1), (-1, 1), (1, float("inf")), (float("nan"),)])
-def test_bounds_that_are_none_are_refused(bounds: tuple[float, ...]) -> None:
+def test_invalid_bounds_are_refused(bounds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match=r"h_seconds: buckets .* ascending"):
         ours(None, bounds=bounds)
 
 
-def test_labels_are_as_many_as_were_named() -> None:
-    with pytest.raises(ValueError, match="a label named le"):
+def test_wrong_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="a label is named le"):
         ours(None, ("le",))
     with pytest.raises(ValueError, match=r"label values \('a', 'b'\), expected one for each of \('stream',\)"):
         ours(None, ("stream",)).labels("a", "b")
@@ -139,7 +137,7 @@ def test_labels_are_as_many_as_were_named() -> None:
         ours(None, ("stream",)).observe(1)
 
 
-def test_what_is_read_while_others_observe_is_of_one_moment() -> None:
+def test_a_scrape_during_observations_is_consistent() -> None:
     made = ours(None, ("stream",), (1,))
     stop = threading.Event()
 
@@ -164,9 +162,9 @@ def test_what_is_read_while_others_observe_is_of_one_moment() -> None:
             thread.join()
 
 
-def test_a_registry_needs_no_more_of_a_histogram_than_the_client_documents_for_collectors() -> None:
+def test_a_registry_uses_only_the_documented_interface_of_collectors() -> None:
     class Documented:
-        """What a collector of one's own has to have."""
+        """The methods that a custom collector must have."""
 
         def __init__(self, made: Histogram) -> None:
             self.describe, self.collect = made.describe, made.collect

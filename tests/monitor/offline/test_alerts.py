@@ -1,4 +1,4 @@
-"""Alerts of a record without a daemon; that a daemon raises the same ones, tests/e2e/test_pipeline.py shows."""
+"""Alerts of a record without a daemon; tests/e2e/test_pipeline.py compares them with those of a daemon."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def watched(source: RecordSource, scorer: Scorer) -> list[Watched]:
     return list(watch(source, scorer, ALERTS, detail="all", chunk_seconds=1.0))
 
 
-def test_what_is_watched_comes_as_it_is_known_and_is_what_the_whole_record_gives(
+def test_watched_items_come_in_parts_and_equal_those_of_the_whole_record(
     source: RecordSource, scorer: Scorer, watched: list[Watched]
 ) -> None:
     record = score_record(source, scorer, keep_windows=True)
@@ -68,7 +68,7 @@ def test_alerts_of_a_part_of_a_record_have_the_times_of_the_record(scorer: Score
         assert record.seconds[shifted.beats[0]] == pytest.approx(shifted.start)
 
 
-def test_a_source_that_breaks_off_is_watched_to_where_it_does(source: RecordSource, scorer: Scorer) -> None:
+def test_a_truncated_source_is_watched_to_its_last_sample(source: RecordSource, scorer: Scorer) -> None:
     samples = source.read(0, 20 * 360)
     record = MemoryRecord("cut", 360.0, source.leads, samples, truncated=RecordTruncatedError("cut: too short"))
     parts: list[Watched] = []

@@ -1,4 +1,4 @@
-"""``ecgmon.score`` and ``ecgmon.explain``; that a daemon gives the same bits, tests/e2e/test_python.py shows."""
+"""``ecgmon.score`` and ``ecgmon.explain``; tests/e2e/test_python.py compares the results with those of a daemon."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def scores(ecg: SyntheticECG) -> ecgmon.Scores:
     return ecgmon.score(ecg.signal, ecg.fs, leads=ecg.leads)
 
 
-def test_the_ventricular_beats_are_those_that_are_anomalous(ecg: SyntheticECG, scores: ecgmon.Scores) -> None:
+def test_exactly_the_ventricular_beats_are_anomalous(ecg: SyntheticECG, scores: ecgmon.Scores) -> None:
     truth = ecg.r_peaks[ecg.symbols == "V"]
-    odd = scores.time[scores.anomalous]
-    assert np.abs(odd[:, None] - truth).min(axis=0).max() < 0.05
-    assert len(odd) == len(truth)
+    found = scores.time[scores.anomalous]
+    assert np.abs(found[:, None] - truth).min(axis=0).max() < 0.05
+    assert len(found) == len(truth)
     assert scores.evidence.shape == (len(scores), len(scores.evidence_names))
     assert np.isfinite(scores.ax).all()
 
 
-def test_an_alert_is_that_of_the_beats_that_raised_it_and_of_those_while_it_lasts(scores: ecgmon.Scores) -> None:
+def test_an_alert_belongs_to_the_beats_that_raised_it_and_to_those_during_it(scores: ecgmon.Scores) -> None:
     (alert,) = scores.alerts
     assert alert.kind == "anomalous_episode"
     of_beats = scores.alerts_of_beats
@@ -43,7 +43,7 @@ def test_an_alert_is_that_of_the_beats_that_raised_it_and_of_those_while_it_last
     assert table["alerts"].tolist() == ["anomalous_episode" if alerts else "" for alerts in of_beats]
 
 
-def test_the_table_has_all_that_there_is_of_a_beat(scores: ecgmon.Scores) -> None:
+def test_the_table_has_all_values_of_a_beat(scores: ecgmon.Scores) -> None:
     table = scores.to_dataframe()
     names = ["sample", "time", "rr", "rr_ratio", "quality", "score", "ax", "anomalous", "alerts"]
     assert list(table) == [*names, *(f"evidence_{name}" for name in scores.evidence_names)]
@@ -62,14 +62,14 @@ def test_the_threshold_and_the_model_can_be_chosen(ecg: SyntheticECG, scores: ec
         ecgmon.score(ecg.signal, ecg.fs, model=tmp_path / "none.safetensors")
 
 
-def test_a_lead_that_comes_off_is_an_alert_and_no_error() -> None:
+def test_a_gap_in_the_signal_is_an_alert_and_no_error() -> None:
     ecg = synthetic_ecg(60, gaps=[(20, 40)])
     scores = ecgmon.score(ecg.signal, ecg.fs)
     assert {alert.kind for alert in scores.alerts} == {"signal_missing"}
     assert np.isfinite(scores.score).all()
 
 
-def test_a_plot_shows_the_part_that_was_asked_for(scores: ecgmon.Scores) -> None:
+def test_a_plot_shows_the_given_range(scores: ecgmon.Scores) -> None:
     figure = scores.plot(10, 25)
     assert "0:10.00 to 0:25.00" in figure.texts[1].get_text()
     assert len(figure.axes) == 2, "two rows of ten seconds"
@@ -82,10 +82,10 @@ def test_a_plot_shows_the_part_that_was_asked_for(scores: ecgmon.Scores) -> None
             scores.plot(start, stop)
 
 
-def test_an_explanation_is_of_the_beat_that_was_asked_for(ecg: SyntheticECG, scores: ecgmon.Scores) -> None:
-    odd = int(np.argmax(scores.score))
+def test_an_explanation_shows_the_given_beat(ecg: SyntheticECG, scores: ecgmon.Scores) -> None:
+    highest = int(np.argmax(scores.score))
     title = ecgmon.explain(ecg.signal, ecg.fs, leads=ecg.leads).texts[0].get_text()
-    assert f"beat {odd} at" in title
+    assert f"beat {highest} at" in title
     by_number = ecgmon.explain(ecg.signal, ecg.fs, beat=12).texts[0].get_text()
     by_time = ecgmon.explain(ecg.signal, ecg.fs, at=scores.time[12] + 0.1).texts[0].get_text()
     assert by_number == by_time

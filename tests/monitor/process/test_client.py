@@ -38,7 +38,7 @@ def test_a_store_gives_status_alerts_and_scores(ecg: SyntheticECG, ecg_state: Pa
         scores = list(monitor.scores(past=True))
         (alert,) = monitor.alerts()
         assert monitor.alerts(active=True) == []
-        assert list(monitor.scores()) == [], "its stream has ended: nothing comes"
+        assert list(monitor.scores()) == [], "the stream has ended: there are no new scores"
     stream = status.streams["synthetic"]
     assert (stream.beats, stream.ended, stream.alerts) == (len(expected), True, ())
     assert stream.last_score == expected.score[-1]
@@ -52,7 +52,7 @@ def test_a_store_gives_status_alerts_and_scores(ecg: SyntheticECG, ecg_state: Pa
     assert repr(status) == f"<ecgmon.MonitorStatus: stored, 1 streams, {len(expected)} beats, 0 active alerts>"
 
 
-def test_what_is_added_to_a_store_is_followed(tmp_path: Path) -> None:
+def test_new_beats_of_a_store_are_followed(tmp_path: Path) -> None:
     made = synthetic_ecg(40)
     source = replace(source_of(made.signal, made.fs, leads=made.leads), stream="followed")
     with load_model().running() as scorer:
@@ -73,7 +73,7 @@ def test_what_is_added_to_a_store_is_followed(tmp_path: Path) -> None:
             assert stored + 1 + len(others) == sum(len(entry.beats) for entry in entries)
 
 
-def test_a_stream_that_does_not_go_on_is_followed_no_longer_than_asked(tmp_path: Path) -> None:
+def test_following_a_silent_stream_ends_after_the_timeout(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.open_stream("silent", 360, ("MLII",), 0)
     with ecgmon.connect(tmp_path) as monitor:
@@ -100,7 +100,7 @@ def exporter(tmp_path: Path) -> Iterator[Exporter]:
     served.close()
 
 
-def test_an_exporter_gives_the_status_and_says_what_it_does_not_have(exporter: Exporter) -> None:
+def test_an_exporter_gives_the_status_but_no_alerts_or_scores(exporter: Exporter) -> None:
     url = exporter.url.replace("://", "://me:p%40ss%20word%2F@")
     for address in (url, url.removesuffix("/metrics"), url.removesuffix("metrics")):
         with ecgmon.connect(address) as monitor:
@@ -120,13 +120,13 @@ def test_an_exporter_gives_the_status_and_says_what_it_does_not_have(exporter: E
                 monitor.scores()
 
 
-def test_an_exporter_that_wants_a_password_says_so(exporter: Exporter) -> None:
+def test_the_error_asks_for_the_password_of_an_exporter(exporter: Exporter) -> None:
     with pytest.raises(ecgmon.errors.ConnectError, match="401 Unauthorized; give user and password in the URL"):
         ecgmon.connect(exporter.url)
 
 
 @pytest.mark.parametrize("body", [b"{}", b"", b"node_load1 0.5\n", b"\xff\xfe{"])
-def test_a_server_of_something_else_is_no_exporter(body: bytes) -> None:
+def test_a_server_that_is_not_an_exporter_is_refused(body: bytes) -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -139,27 +139,27 @@ def test_a_server_of_something_else_is_no_exporter(body: bytes) -> None:
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
-        with pytest.raises(ecgmon.errors.ConnectError, match=r"are no metrics|not those of ecgmon"):
+        with pytest.raises(ecgmon.errors.ConnectError, match=r"does not contain metrics|not those of ecgmon"):
             ecgmon.connect(f"http://127.0.0.1:{server.server_port}")
         thread.join()
 
 
 @pytest.mark.parametrize(
-    ("address", "says"),
+    ("address", "expected"),
     [
-        ("tcp://127.0.0.1:5555", "tcp:// is not understood; expected http:// or https://, or a folder"),
-        ("http://127.0.0.1:1", "nothing can be read at http://127.0.0.1:1/metrics"),
-        ("http://", "nothing can be read at"),
+        ("tcp://127.0.0.1:5555", "tcp:// is not supported; expected http:// or https://, or a folder"),
+        ("http://127.0.0.1:1", "cannot read http://127.0.0.1:1/metrics"),
+        ("http://", "cannot read http"),
         ("nowhere", "nowhere: neither a running monitor's sockets nor a store"),
     ],
 )
-def test_where_there_is_nothing_the_message_says_what_is_expected(address: str, says: str) -> None:
+def test_the_error_for_a_wrong_address_says_what_is_expected(address: str, expected: str) -> None:
     with pytest.raises(ecgmon.errors.ConnectError) as caught:
         ecgmon.connect(address)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_a_monitor_that_has_gone_without_a_word_is_said_to_be_gone(tmp_path: Path) -> None:
+def test_a_monitor_that_left_its_socket_behind_is_not_running(tmp_path: Path) -> None:
     (tmp_path / "control").touch()
     with pytest.raises(ecgmon.errors.NotRunningError, match="does not answer"):
         ecgmon.connect(tmp_path)

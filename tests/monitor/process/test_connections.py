@@ -1,4 +1,4 @@
-"""The runtime folder is ours alone, or nothing is bound in it."""
+"""Sockets are bound only in a runtime folder that no other user can enter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_folder_is_made_for_us_alone_whatever_the_umask(tmp_path: Path) -> None:
+def test_folders_and_files_are_private_with_any_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         lock = endpoints.claim(tmp_path / "run" / "ecgmon")
@@ -72,14 +72,14 @@ def test_a_link_planted_in_the_state_folder_is_not_followed(tmp_path: Path, name
     assert target.read_text() == "precious"
 
 
-def test_somebody_else_s_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     with pytest.raises(EndpointError, match="belongs to user"):
         endpoints.claim(tmp_path / "run")
 
 
-def test_an_endpoint_can_not_be_stolen_by_a_second_monitor_while_the_first_lives(tmp_path: Path) -> None:
+def test_a_second_monitor_cannot_take_the_endpoint_of_a_running_one(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lock = endpoints.claim(folder)
     code = (
@@ -92,7 +92,7 @@ def test_an_endpoint_can_not_be_stolen_by_a_second_monitor_while_the_first_lives
 
 
 def test_without_the_lock_a_second_bind_would_take_the_endpoint_over(tmp_path: Path) -> None:
-    """The reason for the lock; if ZeroMQ changes this, it may go."""
+    """The reason for the lock; if ZeroMQ changes this, the lock may be removed."""
     address = f"ipc://{tmp_path}/s"
     with zmq.Context() as context, context.socket(zmq.REP) as first, context.socket(zmq.REP) as second:
         first.bind(address)
@@ -105,6 +105,6 @@ def test_without_the_lock_a_second_bind_would_take_the_endpoint_over(tmp_path: P
             assert not first.poll(0)
 
 
-def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match=r"\[runtime\] dir"):
         endpoints.endpoint(tmp_path / ("x" * 120), "producers")

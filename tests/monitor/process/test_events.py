@@ -1,4 +1,4 @@
-"""The page of events names every event that the code logs, with its fields, and no other."""
+"""docs/events.md lists exactly the events that the code logs, with their fields."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LEVELS = {"debug", "info", "warning", "error", "exception"}
 
 
 def logged() -> dict[str, set[str]]:
-    """Events of the code, each with the fields that it is logged with anywhere."""
+    """Return the events in the code, each with all fields that it is logged with."""
     found: dict[str, set[str]] = {}
     for path in sorted(p for folder in ("monitor", "pipelines", "models") for p in (CHECKOUT / folder).rglob("*.py")):
         text = path.read_text()
-        if "structlog" not in text:  # where log is a logarithm
+        if "structlog" not in text:  # log may be a logarithm
             continue
         for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.Call):
@@ -30,7 +30,7 @@ def logged() -> dict[str, set[str]]:
                 for part in ast.walk(node.args[0])
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             ]
-            assert names, f"{path.name}:{node.lineno}: an event without a name that is written down"
+            assert names, f"{path.name}:{node.lineno}: the name of an event is not a literal"
             fields = {keyword.arg for keyword in node.keywords if keyword.arg}
             fields |= {"exception"} if method and method.attr == "exception" else set()
             for name in names:

@@ -1,4 +1,4 @@
-"""Log lines of several processes in one place: each is written whole."""
+"""Log lines of several processes do not mix: each line is one write."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import sys
 
 import pytest
 
-_SPEAKER = """
+_PROGRAM = """
 import structlog
 from ecgmon.monitor.process import logs
 from ecgmon.monitor.config.schema import LogSettings
 logs.configure(LogSettings(format="json"), role="worker")
 for number in range(5):
-    structlog.get_logger().info("spoke", number=number, text="x" * 4000)
+    structlog.get_logger().info("logged", number=number, text="x" * 4000)
 """
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_line_is_one_write_with_its_end(unbuffered: str) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
-    with ours, theirs:
+def test_a_line_and_its_newline_are_one_write(unbuffered: str) -> None:
+    reading, writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
+    with reading, writing:
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         subprocess.run(
-            [sys.executable, "-c", _SPEAKER], stderr=theirs.fileno(), env=environment, timeout=60, check=True
+            [sys.executable, "-c", _PROGRAM], stderr=writing.fileno(), env=environment, timeout=60, check=True
         )
-        theirs.close()
-        writes = list(iter(lambda: ours.recv(65536), b""))
+        writing.close()
+        writes = list(iter(lambda: reading.recv(65536), b""))
     assert [json.loads(write)["number"] for write in writes] == [0, 1, 2, 3, 4]
     assert all(write.endswith(b"}\n") for write in writes)

@@ -1,4 +1,4 @@
-"""What was said to be stored is there, once, whole, and for nobody else to read."""
+"""Committed data are stored once and completely, and other users cannot read them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def model(store: Store) -> int:
     return store.use_model("f" * 64, "test")
 
 
-def test_beats_come_back_as_they_were_stored(store: Store, model: int) -> None:
+def test_beats_are_read_as_they_were_stored(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     store.write([entry(state, 3)], model, 10)
     with Reader(store.path.parent) as reader:
@@ -71,9 +71,7 @@ def test_beats_come_back_as_they_were_stored(store: Store, model: int) -> None:
     assert (stream.name, stream.beats, stream.position, stream.leads) == ("a", 3, 3, ("MLII",))
 
 
-def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_are_asked_for(
-    store: Store, model: int
-) -> None:
+def test_a_part_of_the_beats_has_the_same_rr_after_and_rate_as_all_of_them(store: Store, model: int) -> None:
     state = store.open_stream("a", 100.0, ["MLII"], 1)  # rows() puts beats 1 s apart
     beats = [
         StoredBeat(seq, 100 * seq, 1.0 if seq else NAN, 1.0 if seq > 4 else NAN, 0, 0, 0.01, 0.5) for seq in range(8)
@@ -86,7 +84,7 @@ def test_beats_are_read_with_the_interval_after_them_and_the_rate_however_few_ar
     assert part.tobytes() == whole[5:7].tobytes()
 
 
-def test_a_stream_goes_on_where_it_stood(tmp_path: Path) -> None:
+def test_a_stream_continues_from_its_stored_state(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         model = store.use_model("f", "m")
         state = store.open_stream("a", 360.0, ["MLII"], 1)
@@ -97,19 +95,19 @@ def test_a_stream_goes_on_where_it_stood(tmp_path: Path) -> None:
         assert store.use_model("f", "m") == model
 
 
-def test_a_commit_is_whole_or_not_at_all(store: Store, model: int) -> None:
+def test_a_commit_is_stored_completely_or_not_at_all(store: Store, model: int) -> None:
     a, b = (store.open_stream(name, 360.0, ["MLII"], 1) for name in "ab")
     store.write([entry(b, 1)], model, 1)
-    twice = entry(b, 1)  # its seq 0 is there already
+    twice = entry(b, 1)  # its seq 0 is already stored
     with pytest.raises(StoreError):
         store.write([entry(a, 2), twice], model, 1)
     with Reader(store.path.parent) as reader:
         assert [stream.beats for stream in reader.streams()] == [0, 1]
         assert len(reader.beats("a")) == 0
-    store.write([entry(a, 2)], model, 1)  # and the store goes on
+    store.write([entry(a, 2)], model, 1)  # the store can still be written
 
 
-def test_an_alert_is_raised_and_cleared_in_one_row_and_both_are_seen(store: Store, model: int) -> None:
+def test_raising_and_clearing_an_alert_are_two_changes_of_one_row(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     store.write([entry(state, 1, alerts=[alert(0)])], model, 1)
     with Reader(store.path.parent) as reader:
@@ -121,7 +119,7 @@ def test_an_alert_is_raised_and_cleared_in_one_row_and_both_are_seen(store: Stor
         assert len(reader.alerts()) == 1
 
 
-def test_details_and_quality_come_back(store: Store, model: int) -> None:
+def test_details_and_quality_are_read_as_they_were_stored(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     window = np.arange(LENGTH, dtype=np.float32)[None]
     ticks = np.linspace(0, 1, LENGTH).astype(np.float16)
@@ -136,7 +134,7 @@ def test_details_and_quality_come_back(store: Store, model: int) -> None:
         assert reader.quality("a") == [(0, 4, Quality.USABLE), (4, 1, Quality.FLAT)]
 
 
-def test_nobody_else_can_read_the_store(store: Store) -> None:
+def test_other_users_cannot_read_the_store(store: Store) -> None:
     assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
     for extra in store.path.parent.iterdir():
@@ -149,7 +147,7 @@ def test_two_monitors_cannot_share_a_folder(store: Store) -> None:
     assert "in use by another monitor" in other.stderr
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with Store(tmp_path):
         pass
     with sqlite3.connect(tmp_path / FILE) as db:
@@ -162,7 +160,7 @@ def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(VERSION))
-def test_a_store_of_every_older_version_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+def test_a_store_of_every_older_version_is_upgraded(tmp_path: Path, version: int) -> None:
     with sqlite3.connect(tmp_path / FILE) as db:
         for script in MIGRATIONS[:version]:
             db.executescript(script)
@@ -175,7 +173,7 @@ def test_a_store_of_every_older_version_is_brought_up_to_date(tmp_path: Path, ve
 
 
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_damaged_store_is_said_to_be_so_and_kept(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_store_is_refused_and_kept(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / FILE).write_bytes(damage)
     with pytest.raises(StoreError, match="store"):
         Store(tmp_path)
@@ -193,7 +191,7 @@ def test_a_link_planted_for_the_store_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot use the state folder"):
         Store(tmp_path / "file" / "state")
@@ -205,7 +203,7 @@ def test_a_stream_cannot_change_its_sampling_rate_or_leads(store: Store) -> None
         store.open_stream("a", 250.0, ["MLII"], 1)
 
 
-def test_what_is_older_than_the_retention_goes_and_the_numbering_stays(store: Store, model: int) -> None:
+def test_pruning_deletes_old_data_and_keeps_the_numbering(store: Store, model: int) -> None:
     state = store.open_stream("a", 360.0, ["MLII"], 1)
     first = entry(state, 3, alerts=[alert(0), alert(0, end=2.0), alert(1)])
     store.write([first], model, 100)
@@ -214,10 +212,10 @@ def test_what_is_older_than_the_retention_goes_and_the_numbering_stays(store: St
     assert store.prune(150) == 0
     with Reader(store.path.parent) as reader:
         assert reader.beats("a")["seq"].tolist() == [3, 4]
-        assert [found.alert.number for found in reader.alerts()] == [1]  # it still lasts
+        assert [found.alert.number for found in reader.alerts()] == [1]  # it is still active
         assert reader.streams()[0].beats == 5
 
 
-def test_no_store_is_an_answer_not_a_crash(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error_with_a_message(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store in"):
         Reader(tmp_path)
