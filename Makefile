@@ -1,15 +1,15 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# On a new machine, `make demo` and `make test` install everything that they need.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# tests at a time: one more than there are cores, because end-to-end tests wait for processes; eight daemons are enough
+# parallel tests: one more than the number of cores, because end-to-end tests wait for processes; at most eight
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
 
 .PHONY: help demo test doctest docs torture fuzz check format setup install uninstall wheels clean
 
-help: ## what there is to make
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.compiled ## replay the built-in record through the whole pipeline, with a live view
@@ -19,17 +19,17 @@ test: $(VENV)/.tests $(VENV)/.compiled ## unit, property and end-to-end tests
 	$(BIN)/python -m pytest -m 'not long and not serial' --numprocesses $(JOBS)
 	$(BIN)/python -m pytest -m 'serial and not long'
 
-doctest: $(VENV)/.tests $(VENV)/.compiled ## every example in a docstring and in docs/
+doctest: $(VENV)/.tests $(VENV)/.compiled ## run every example in a docstring and in docs/
 	$(BIN)/python -m pytest tests/test_docstrings.py
 
-docs: $(VENV)/.docs ## the documentation site, in build/site; a warning is an error
+docs: $(VENV)/.docs ## build the documentation site in build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 torture: $(VENV)/.tests $(VENV)/.compiled ## kill and freeze every role at random moments; compare what is stored
 	$(BIN)/python -m tests.torture --kills 60 --seed 1
 	$(BIN)/python -m pytest -m long
 
-fuzz: $(VENV)/.tests $(VENV)/.compiled ## damaged messages, records, checkpoints and configurations by the million
+fuzz: $(VENV)/.tests $(VENV)/.compiled ## test with millions of damaged messages, records, checkpoints and configurations
 	$(BIN)/python -m tests.fuzz --frames 1000000 --files 100000 --documents 10000 --seed 1 --jobs 2
 
 check: $(VENV)/.tests ## linters, types, import direction
@@ -38,13 +38,13 @@ check: $(VENV)/.tests ## linters, types, import direction
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.tests ## put the code into form
+format: $(VENV)/.tests ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-setup: $(VENV)/.tests $(VENV)/.compiled ## .venv with pinned dependencies, those of tests and checks too
+setup: $(VENV)/.tests $(VENV)/.compiled ## make .venv with pinned dependencies, including those of tests and checks
 
-# installed with a Python that services can see, unless one is named
+# without PYTHON=, the installer chooses a Python that services can read
 installer = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" WHEELS="$(WHEELS)" PACKAGES="$(PACKAGES)" \
 	$(if $(filter file,$(origin PYTHON)),,PYTHON="$(PYTHON)") systemd/install.sh
 
@@ -54,7 +54,7 @@ install: ## as root: install or upgrade as services (DESTDIR, PREFIX, PYTHON, WH
 uninstall: ## as root: stop and remove the services; state and configuration stay
 	@$(installer) uninstall
 
-wheels: ## packages for a machine without a network: make install WHEELS=wheels there
+wheels: ## download the packages for a machine without a network; there: make install WHEELS=wheels
 	@$(installer) wheels
 
 $(VENV)/.runs: requirements.txt pyproject.toml
@@ -65,7 +65,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# numba makes a loop anew when its own file has changed, not when one that it calls has
+# numba compiles a function again when its own file changes, but not when a function that it calls changes
 $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/*.py pipelines/*/*.py)
 	@find models pipelines -name '*.nb[ic]' -delete
 	@$(BIN)/python -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()'
@@ -79,6 +79,6 @@ $(VENV)/.docs: $(VENV)/.runs requirements-docs.txt
 	$(PIP) install -r requirements-docs.txt
 	@touch $@
 
-clean: ## remove the virtual environment and what tools left behind
+clean: ## remove the virtual environment and the files of tools
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ _PUBLIC: Final = frozenset(
 
 
 def markdown(text: str) -> str:
-    """Turn roles into Markdown: a link to what the site documents, code of all else."""
+    """Turn roles into Markdown: a link if the site documents the target, otherwise code."""
 
     def replaced(match: re.Match[str]) -> str:
         target = match["target"]
@@ -30,7 +30,7 @@ def markdown(text: str) -> str:
 class Roles(griffe.Extension):
     """Turns the roles of every docstring into Markdown."""
 
-    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:  # noqa: ANN401 - whatever griffe hands over
-        """Look at one docstring."""
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:  # noqa: ANN401 - other arguments of griffe
+        """Convert one docstring."""
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)

@@ -1,4 +1,4 @@
-"""Pages of the site that are made from the code: the front page, the API and the command line.
+"""Generated pages of the site: the front page, the API and the command line.
 
 mkdocs calls ``on_files`` when it builds (``hooks`` in mkdocs.yml).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MORE: Final = {
     "AlertSettings": "Its arguments are the keys of `[alerts]` in [Configuration](../configuration.md), with the same defaults."
 }
-"""What is said below a name."""
+"""Text added below a name."""
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
@@ -36,13 +36,13 @@ _LINK: Final = re.compile(r"\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 _PYTHON: Final = """\
 # Python
 
-`import ecgmon` takes no time: what a name needs is imported when it is first used. Signals are in mV, times in seconds,
-rates in Hz; arrays have a row a beat. Every example on this page is run by the tests.
+`import ecgmon` is fast: the modules behind a name are imported when it is first used. Signals are in mV, times in
+seconds, rates in Hz; arrays have one row per beat. The tests run every example on this page.
 """
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made."""
+    """Add the generated pages."""
     pages = {
         "index.md": front_page((CHECKOUT / "README.md").read_text(encoding="utf-8")),
         "reference/python.md": api_page(_PYTHON, ecgmon),
@@ -56,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(text: str, **_: Any) -> str:  # noqa: ANN401 - page, config and files
-    """Make links to the README links to the front page; files that the site does not have are only named."""
+    """Change links to the README into links to the front page, and links to files outside the site into plain text."""
 
     def moved(match: re.Match[str]) -> str:
         target, anchor = match["target"], match["anchor"] or ""
@@ -68,30 +68,30 @@ def on_page_markdown(text: str, **_: Any) -> str:  # noqa: ANN401 - page, config
 
 
 def front_page(readme: str) -> str:
-    """Make the front page of the README: what it links to in ``docs/`` lies beside it here."""
+    """Make the front page from the README; links into ``docs/`` become links beside the page."""
 
     def moved(match: re.Match[str]) -> str:
         target, anchor = match["target"], match["anchor"] or ""
         return f"]({target.removeprefix('docs/')}{anchor})" if target.startswith("docs/") else match[0]
 
     linked = _LINK.sub(moved, readme)
-    # what lies outside docs/ is not on the site: its name stays
+    # files outside docs/ are not on the site: only their names stay
     return re.sub(r"\[([^\]]+)\]\((?!https?://)[A-Z][A-Za-z_]*(\.md)?\)", r"\1", linked)
 
 
 def api_page(head: str, module: ModuleType) -> str:
-    """Have mkdocstrings document the public names of a module."""
+    """Write a page on which mkdocstrings documents the public names of a module."""
     names = [name for name in module.__all__ if not isinstance(getattr(module, name), ModuleType)]
     parts = [f"::: {module.__name__}.{name}\n\n{_MORE.get(name, '')}" for name in names]
     return "\n\n".join([head, *parts]) + "\n"
 
 
 def command_line() -> str:
-    """Write down every command with its options, from the parsers themselves."""
+    """Write a page with every command and its options, from the parsers."""
     lines = [
         "# Command line",
         "",
-        "Made from the parsers of the commands; `ecgmon COMMAND --help` says the same.",
+        "Made from the parsers of the commands; `ecgmon COMMAND --help` prints the same.",
         "",
     ]
     for name, summary in COMMANDS.items():
@@ -102,7 +102,7 @@ def command_line() -> str:
 
 
 def _described(parser: argparse.ArgumentParser, level: int = 3) -> Iterator[str]:
-    """Describe one parser, and those of its own commands."""
+    """Describe one parser and its subcommands."""
     if parser.description:
         yield from (parser.description, "")
     parser.formatter_class = _Wide
@@ -120,14 +120,14 @@ def _described(parser: argparse.ArgumentParser, level: int = 3) -> Iterator[str]
 
 
 class _Wide(argparse.HelpFormatter):
-    """Breaks no line before a hundred characters, whatever terminal builds the site."""
+    """Breaks lines at a hundred characters, regardless of the terminal."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=100)
 
 
 def _row(action: argparse.Action) -> str:
-    """Write one argument down as a row of a table."""
+    """Write one argument as a row of a table."""
     value = "" if action.nargs == 0 else f" {action.metavar or ''}"
     if action.choices is not None and action.metavar is None:
         value = f" {{{','.join(map(str, action.choices))}}}"

@@ -20,14 +20,14 @@ socket = zmq.Context().socket(zmq.DEALER)
 socket.connect(f"ipc://{runtime}/producers")
 stored = 0
 while stored <= n:
-    socket.send(hello)  # said again it is a sign of life, and asks where the stream stands
-    while (told := msgpack.unpackb(socket.recv()))["type"] != "welcome":
-        if told["type"] == "refused":
-            sys.exit(f"the monitor says: {told['reason']}")
-    stored, first = told["stored"][0], told["received"][0]
-    stop = min(n + 1, stored + told["window"])
+    socket.send(hello)  # a repeated hello is a heartbeat, and its answer has the positions of the stream
+    while (answer := msgpack.unpackb(socket.recv()))["type"] != "welcome":
+        if answer["type"] == "refused":
+            sys.exit(f"refused by the monitor: {answer['reason']}")
+    stored, first = answer["stored"][0], answer["received"][0]
+    stop = min(n + 1, stored + answer["window"])
     if first < stop:
-        header = {"type": "deliver", "epoch": told["epoch"], "parts": [[0, first, stop - first, min(stop, n) - first]], "segment_seconds": 0.0}  # fmt: skip
+        header = {"type": "deliver", "epoch": answer["epoch"], "parts": [[0, first, stop - first, min(stop, n) - first]], "segment_seconds": 0.0}  # fmt: skip
         socket.send_multipart([msgpack.packb(header), items[first:stop].tobytes(), windows[first:stop].tobytes(), bytes(4 * (stop - first))])  # fmt: skip
     time.sleep(0.1)
-socket.send(msgpack.packb({"type": "bye", "epoch": told["epoch"]}))
+socket.send(msgpack.packb({"type": "bye", "epoch": answer["epoch"]}))

@@ -5,9 +5,9 @@
 #
 # From the environment: DESTDIR (put before every path), PREFIX (/usr/local), PYTHON (/usr/bin/python3), WHEELS (a
 # folder of wheels to install from, without a network), PACKAGES (a folder of installed packages to use instead of
-# installing them: for trying the installation itself).
+# installing them, for tests of the installation).
 #
-# Everything that may fail happens in a folder of its own, before anything that runs is touched.
+# All steps that may fail run in a separate folder, before any running service or installed file is changed.
 set -euo pipefail
 umask 022
 
@@ -16,7 +16,7 @@ root=${DESTDIR:-}
 library=$prefix/lib/ecgmon
 source=$(cd "$(dirname "$0")/.." && pwd)
 case $prefix in
-  /usr | /usr/local) share=$prefix/lib ;; # where systemd looks
+  /usr | /usr/local) share=$prefix/lib ;; # where systemd looks for units
   *) share=/etc ;;
 esac
 units=$share/systemd/system
@@ -28,7 +28,7 @@ fail() {
 
 say() { echo "ecgmon: $*"; }
 
-# Whether services of this machine are meant: not when packaging, and not without a systemd.
+# Whether to manage the services of this machine: not for packaging, and not without systemd.
 live() { [[ -z $root && -d /run/systemd/system ]]; }
 
 python() {
@@ -60,7 +60,7 @@ install_files() {
   done
   install -m 644 "$source"/systemd/sysusers.d/ecgmon.conf "$root$share/sysusers.d/"
   install -m 644 "$source"/systemd/tmpfiles.d/ecgmon.conf "$root$share/tmpfiles.d/"
-  printf '#!/bin/sh\n# the release that is current now: a supervisor stays with it when another is installed\nexec "$(readlink -f %s)/bin/python" -I -m ecgmon "$@"\n' \
+  printf '#!/bin/sh\n# the current release: a supervisor keeps using it after another is installed\nexec "$(readlink -f %s)/bin/python" -I -m ecgmon "$@"\n' \
     "$library/current" > "$root$prefix/bin/.ecgmon.new"
   chmod 755 "$root$prefix/bin/.ecgmon.new"
   mv "$root$prefix/bin/.ecgmon.new" "$root$prefix/bin/ecgmon"
@@ -71,13 +71,13 @@ install_files() {
   fi
 }
 
-# Put a release in place of another, in one step.
+# Make a release the current one, atomically.
 make_current() {
   ln -s "releases/${1##*/}" "$root$library/.current.new"
   mv -T "$root$library/.current.new" "$root$library/current"
 }
 
-# The units that run now, the monitor first.
+# The running units, the monitor first.
 running() {
   systemctl list-units --plain --no-legend --state=active,activating,reloading 'ecgmon-monitor.service' 'ecgmon-worker@*' 'ecgmon-producer@*' |
     awk '{print $1}' | sort
@@ -86,7 +86,7 @@ running() {
 restart() {
   local unit
   for unit in $(running); do
-    say "starting $unit again"
+    say "restarting $unit"
     systemctl restart "$unit" || return 1
   done
 }
@@ -95,28 +95,28 @@ do_install() {
   local interpreter version release previous="" file
   interpreter=$(python)
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$source/pyproject.toml")
-  install -d "$root$library/releases" 2> /dev/null || fail "cannot write $root$library: it takes root, or a DESTDIR"
+  install -d "$root$library/releases" 2> /dev/null || fail "cannot write $root$library: run as root, or set DESTDIR"
   exec 9> "$root$library/lock"
-  flock -n 9 || fail "another installation is under way"
+  flock -n 9 || fail "another installation is in progress"
   [[ -L $root$library/current ]] && previous=$(readlink -f "$root$library/current")
   release=$(mktemp -d "$root$library/releases/$version-XXXXXX")
   draft=$(mktemp -d)
-  # shellcheck disable=SC2064 # these folders, not what the names mean later
-  trap "rm -rf '$release' '$draft'; rm -f '$root$library/.current.new'; echo 'ecgmon: not installed; what was there is as it was' >&2" EXIT
+  # shellcheck disable=SC2064 # expand the names now
+  trap "rm -rf '$release' '$draft'; rm -f '$root$library/.current.new'; echo 'ecgmon: not installed; nothing was changed' >&2" EXIT
   chmod 755 "$release"
 
   say "preparing $version for $prefix (a few minutes)"
   "$interpreter" -m venv "$release"
   local pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet install)
   if [[ -n ${WHEELS:-} ]]; then
-    [[ -d $WHEELS ]] || fail "there is no folder $WHEELS; make wheels makes it"
+    [[ -d $WHEELS ]] || fail "there is no folder $WHEELS; run make wheels to create it"
     pip+=(--no-index --find-links "$WHEELS")
   fi
-  # a copy: building leaves files behind, which would be root's in somebody's checkout
+  # a copy, because the build would leave files that belong to root in the checkout
   cp -r "$source"/{pyproject.toml,README.md,LICENSE*,ecgmon,monitor,models,pipelines} "$draft"
   if [[ -n ${PACKAGES:-} ]]; then
     [[ -d $PACKAGES ]] || fail "there is no folder $PACKAGES"
-    "$release/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools # an old one, that goes before
+    "$release/bin/python" -m pip --disable-pip-version-check --quiet uninstall --yes setuptools # an old version that would take precedence
     echo "$PACKAGES" > "$("$release/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
   else
     "${pip[@]}" --requirement "$source/requirements.txt"
@@ -141,17 +141,17 @@ do_install() {
       if [[ -n $previous ]]; then
         say "the new version does not run; going back to ${previous##*/}" >&2
         make_current "$previous"
-        restart || say "nor does the old one: journalctl -u 'ecgmon-*'" >&2
+        restart || say "the old version does not run either: see journalctl -u 'ecgmon-*'" >&2
         rm -rf "$release"
       fi
       exit 1
     fi
   fi
-  for file in "$root$library"/releases/*; do # the one before is kept, to go back to
+  for file in "$root$library"/releases/*; do # the previous release is kept for a rollback
     [[ $file -ef $release || (-n $previous && $file -ef $previous) ]] || rm -rf "$file"
   done
   say "installed ${release##*/}"
-  [[ -n $previous ]] || say "next: look at /etc/ecgmon/ecgmon.toml, then systemctl enable --now ecgmon.target"
+  [[ -n $previous ]] || say "next: edit /etc/ecgmon/ecgmon.toml, then run systemctl enable --now ecgmon.target"
 }
 
 do_uninstall() {
@@ -167,13 +167,13 @@ do_uninstall() {
   rmdir --ignore-fail-on-non-empty "$root$units"/ecgmon-*.service.d 2> /dev/null || true
   rm -rf "$root$library" "$root/etc/systemd/system/ecgmon.target.wants"
   ! live || systemctl daemon-reload
-  say "removed; configuration and keys in /etc/ecgmon and the store in /var/lib/ecgmon are still there"
+  say "removed; configuration and keys in /etc/ecgmon and the store in /var/lib/ecgmon are kept"
 }
 
 do_wheels() {
   local folder=${WHEELS:-wheels}
   "$(python)" -m pip --disable-pip-version-check wheel --quiet --wheel-dir "$folder" --requirement "$source/requirements.txt"
-  say "take the folder $folder and this source to the other machine; there: sudo make install WHEELS=$folder"
+  say "copy the folder $folder and this source to the other machine, and run there: sudo make install WHEELS=$folder"
 }
 
 case ${1:-} in

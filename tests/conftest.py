@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def missing(what: str) -> None:
-    """Skip for want of something, or fail where everything is demanded (ECGMON_REQUIRE_ALL)."""
+    """Skip a test that lacks something; fail instead if ECGMON_REQUIRE_ALL is set."""
     if os.environ.get("ECGMON_REQUIRE_ALL"):
         pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
     pytest.skip(what)
@@ -28,7 +28,7 @@ def missing(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def one_thread() -> None:
-    """Networks this small take three times the processor on two threads, and tests run beside each other."""
+    """Limit torch to one thread: two threads take three times the processor time, and tests run in parallel."""
     import torch
 
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def made_up_score(one_thread: None) -> Score:  # noqa: ARG001  # for its effect
-    """A score of made-up beats, for checkpoints whose scores nobody looks at."""
+    """A score fitted to made-up beats, for checkpoints whose scores are not checked."""
     return fit_score(normal_beats(1000, seed=1), normal_beats(1000, seed=2))
 
 

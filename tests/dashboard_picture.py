@@ -1,4 +1,4 @@
-"""``python -m tests.dashboard_picture RECORD... --out FILE.png``: the dashboard's queries, asked of a real Prometheus, plotted.
+"""``python -m tests.dashboard_picture RECORD... --out FILE.png``: plot the dashboard's queries to a real Prometheus.
 
 Starts a daemon that replays the records, a Prometheus that scrapes it every second, waits, and plots what each panel would show.
 """
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def ask(expression: str, stream: str, start: float) -> list[dict[str, Any]]:
-    """A query over the time until now, as Grafana would send it."""
+    """Run a query from ``start`` until now, as Grafana would send it."""
     for name, value in {"$__rate_interval": "20s", "$instance": ".+", "$stream": stream}.items():
         expression = expression.replace(name, value)
     query = urllib.parse.urlencode({"query": expression, "start": start, "end": time.time(), "step": STEP})
@@ -78,7 +78,7 @@ def ask(expression: str, stream: str, start: float) -> list[dict[str, Any]]:
 
 
 def plot(out: Path, stream: str, start: float) -> None:
-    """Plot every panel that shows something over time."""
+    """Plot every panel that shows a time series or a heat map."""
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] in ("timeseries", "heatmap")]
     figure, axes = plt.subplots(-(-len(panels) // 3), 3, figsize=(16, 21), constrained_layout=True)
     for panel, ax in zip(panels, axes.flat, strict=False):

@@ -1,11 +1,11 @@
-"""Malformed input for everything that reads what comes from outside: ``python -m tests.fuzz --frames 1000000``.
+"""Malformed input for all code that reads external data: ``python -m tests.fuzz --frames 1000000``.
 
 Valid messages, records, checkpoints and configurations are damaged, bit by bit and field by field, and given to
-the module that reads them.  It has to take them, or to refuse them with its own class of error; whatever else
-happens is a bug: another exception, a case that takes too long, memory that grows.  Every case is made from
-the seed and its number alone, so a bug that was found is had again with ``--target wire --case 123``.
+the module that reads them.  It must accept them or refuse them with its own class of error.  Everything else is
+a bug: another exception, a case that takes too long, memory that grows.  Each case depends only on the seed and
+its number, so ``--target wire --case 123`` repeats a case.
 
-docs/fuzzing.md tells what it has found.
+docs/fuzzing.md lists the bugs that were found.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 CASE_SECONDS: Final = 2.0
-"""A case that takes longer, in the processor's time, hangs; the slowest honest one takes a tenth of that."""
+"""Limit of processor time per case in s; a case that takes longer counts as hanging. The slowest valid one takes a tenth of it."""
 
 GROWTH: Final = 200 * 2**20
-"""Bytes by which a process may grow while it goes through its cases."""
+"""Bytes by which a process may grow while it runs its cases."""
 
-_MOST_BYTES: Final = 2**22  # of what is repeated; sockets refuse frames of more than 64 MiB
+_MOST_BYTES: Final = 2**22  # limit of repeated parts; sockets refuse frames of more than 64 MiB
 
-_KEPT: Final = 20  # bugs of a target that are kept with their traceback
+_KEPT: Final = 20  # bugs of a target that are reported with their traceback
 
 
 class TooSlowError(BaseException):
-    """A case took longer than :data:`CASE_SECONDS`; not an Exception, which a module might catch."""
+    """A case took longer than :data:`CASE_SECONDS`. Not a subclass of Exception, which a module might catch."""
 
 
 class AcceptedError(Exception):
-    """A module took what it should have refused."""
+    """A module accepted input that it should have refused."""
 
 
 @dataclass
 class Tally:
-    """What came of the cases of a target.
+    """The results of the cases of a target.
 
     Attributes
     ----------
     outcomes : Counter
-        By reason; "accepted" is one.
+        Number of cases by reason; "accepted" is a reason.
     bugs : list of str
         Number of the case and traceback.
     slowest : float
@@ -77,7 +77,7 @@ class Tally:
     growth : int
         Bytes by which the process grew after its first tenth, in which caches fill.
     peak : int
-        Bytes by which it ever was larger than then.
+        Largest growth at any time after it, in bytes.
     """
 
     target: str
@@ -90,7 +90,7 @@ class Tally:
     peak: int = 0
 
     def add(self, other: Tally) -> None:
-        """Add what came of other cases of the same target."""
+        """Add the results of other cases of the same target."""
         self.outcomes += other.outcomes
         self.bugs = (self.bugs + other.bugs)[:_KEPT]
         self.failed += other.failed
@@ -104,7 +104,7 @@ class Tally:
 
 
 def hostile(rng: random.Random) -> object:
-    """Give a value that hardly any field expects."""
+    """Choose a value that hardly any field expects."""
     return rng.choice(_HOSTILE)
 
 
@@ -121,12 +121,12 @@ _RAW: Final = [
     for raw in (
         b"\x91" * _DEEP + b"\xc0",  # a list in a list in a list
         b"\x81\xa1a" * _DEEP + b"\xc0",
-        b"\xdd\xff\xff\xff\xff",  # a list of four thousand million
+        b"\xdd\xff\xff\xff\xff",  # a list of 2**32 - 1
         b"\xdf\xff\xff\xff\xff",
         b"\xdb\xff\xff\xff\xff",
         b"\xc6\xff\xff\xff\xff",
         b"\xc9\xff\xff\xff\xff\x01",
-        b"\xc1",  # never used
+        b"\xc1",  # a byte that MessagePack never uses
         b"\xd6\xff\x00\x00\x00\x00",  # a time
         b"\xa3\xff\xfe\xfd",  # text that is not UTF-8
         b"\xd9\x05ab",  # text that ends early
@@ -136,7 +136,7 @@ _RAW: Final = [
 
 
 def damage_tree(tree: Any, rng: random.Random, values: Callable[[random.Random], object] = hostile) -> Any:
-    """Change a tree of lists and dicts in one place: another value, one more, one less, one under another name."""
+    """Change a tree of lists and dicts in one place: change, repeat, delete or rename an entry."""
     places = list(_places(tree))
     if not places:
         return values(rng)
@@ -197,7 +197,7 @@ def damage_bytes(data: bytes, rng: random.Random) -> bytes:
 
 @cache
 def _messages() -> list[tuple[msgspec.msgpack.Decoder[Any], bytes, list[bytes]]]:
-    """Give a valid message of every type: the decoder that takes it, its header, its other frames."""
+    """Make a valid message of every type: its decoder, its header, its other frames."""
     table = np.zeros(4, ITEM)
     table["kind"] = [Kind.BEAT, Kind.BEAT, Kind.SECOND, Kind.GAP]
     table["rr"] = [np.nan, 0.8, 0, 0]
@@ -240,7 +240,7 @@ _WORDS: Final = [
 
 
 def damaged_message(rng: random.Random) -> tuple[msgspec.msgpack.Decoder[Any], list[bytes | memoryview]]:
-    """Make a message that is wrong somewhere, mostly, and name who is to read it."""
+    """Make a message that is usually invalid, and choose its decoder."""
     decoder, header, arrays = rng.choice(_messages()[:4] if rng.random() < 0.5 else _messages())
     frames = [header, *arrays]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
@@ -254,7 +254,7 @@ def damaged_message(rng: random.Random) -> tuple[msgspec.msgpack.Decoder[Any], l
                 values = hostile if rng.random() < 0.8 else lambda rng: rng.choice(_RAW)
                 frames[0] = msgspec.msgpack.encode(damage_tree(tree, rng, values))
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, OverflowError):
-                frames[0] = rng.randbytes(20)  # it was damaged before
+                frames[0] = rng.randbytes(20)  # it is already damaged
         elif what == 4:
             frames[at] = damage_bytes(frames[at], rng)
         elif what == 5:
@@ -274,7 +274,7 @@ def damaged_message(rng: random.Random) -> tuple[msgspec.msgpack.Decoder[Any], l
 
 
 def read_message(decoder: msgspec.msgpack.Decoder[Any], frames: list[bytes | memoryview]) -> str:
-    """Read a message as its receiver does, and check what is promised of one that is taken."""
+    """Read a message as its receiver does, and check the guarantees for accepted messages."""
     try:
         header = wire.decode(decoder, frames)
         if isinstance(header, wire.Deliver):
@@ -283,16 +283,16 @@ def read_message(decoder: msgspec.msgpack.Decoder[Any], frames: list[bytes | mem
                 table = items.table
                 whole = len(table) == len(ages) == part.items and len(items.windows) == part.beats
                 if not whole or np.isinf(table["rr"]).any() or np.isinf(table["rr_ratio"]).any():
-                    raise AcceptedError("items that cannot be")
+                    raise AcceptedError("impossible items")
                 if not (np.isfinite(items.windows).all() and np.isfinite(ages).all() and (table["sample"] >= 0).all()):
-                    raise AcceptedError("numbers that cannot be")
+                    raise AcceptedError("impossible numbers")
         elif isinstance(header, wire.Batch):
             if not np.isfinite(wire.unpack_batch(header, frames)).all():
                 raise AcceptedError("a window that is not finite")
         elif isinstance(header, wire.Scores):
             errors, ticks = wire.unpack_scores(frames, 2)
             if len(errors) != 2 or ticks.shape != (2, LENGTH):
-                raise AcceptedError("scores that cannot be")
+                raise AcceptedError("impossible scores")
     except wire.WireError as error:
         return error.reason
     for value in _leaves(msgspec.to_builtins(header)):
@@ -458,11 +458,11 @@ def record_case(rng: random.Random, folder: Path) -> str:
             return "accepted"
         record = open_record(ref)
         if not (100 <= record.fs <= 1000 and record.leads and record.length > 0):
-            raise AcceptedError("a record that cannot be")
+            raise AcceptedError("an impossible record")
         stop = min(record.length, 2 * _SAMPLES)
         block = record.read(max(0, stop - 400), stop)
         if block.shape[1] != len(record.leads) or np.isinf(block).any():
-            raise AcceptedError("samples that cannot be")
+            raise AcceptedError("impossible samples")
     except SourceError as error:
         return type(error).__name__
     return "accepted"
@@ -473,7 +473,7 @@ def record_case(rng: random.Random, folder: Path) -> str:
 
 @cache
 def _checkpoint() -> tuple[bytes, dict[str, Any], dict[str, Any]]:
-    """Give a small checkpoint: its bytes, its tensors, its metadata."""
+    """Make a small checkpoint: its bytes, its tensors, its metadata."""
     import torch
     from safetensors.numpy import load
 
@@ -525,7 +525,7 @@ _TYPES: Final = {"f2": "F16", "f4": "F32", "f8": "F64", "i4": "I32", "i8": "I64"
 
 
 def _write_checkpoint(tensors: dict[str, Any], text: str) -> bytes:
-    """Write a checkpoint by hand: safetensors puts things into another order each time."""
+    """Write a checkpoint by hand, because the order in a file of safetensors is not always the same."""
     from ecgmon.models.weights.checkpoint import _checksum
 
     header: dict[str, Any] = {"__metadata__": {"ecgmon": text, "sha256": _checksum(text, tensors)}}
@@ -540,7 +540,7 @@ def _write_checkpoint(tensors: dict[str, Any], text: str) -> bytes:
 
 
 def damaged_checkpoint(rng: random.Random) -> bytes:
-    """Make a checkpoint that is wrong somewhere; its checksum agrees with what it holds, mostly."""
+    """Make an invalid checkpoint; its checksum usually agrees with its content."""
     data, tensors, about = _checkpoint()
     what = rng.randrange(10)
     if what <= 1:
@@ -578,7 +578,7 @@ _CHECKPOINT_REASONS: Final = (
 
 
 def checkpoint_case(rng: random.Random, folder: Path) -> str:
-    """Read one damaged checkpoint, and load it where it is taken."""
+    """Read one damaged checkpoint, and load it if it is accepted."""
     from ecgmon.models.weights.checkpoint import CheckpointError, load_generator, read_info
     from ecgmon.testing.evidence import normal_beats
 
@@ -613,7 +613,7 @@ _TOML: Final = (
 
 
 def damaged_configuration(rng: random.Random) -> bytes:
-    """Make a configuration that is wrong somewhere."""
+    """Make an invalid configuration."""
     text = _configuration()
     for _ in range(rng.choice((1, 1, 2, 4))):
         lines = text.split("\n")
@@ -636,7 +636,7 @@ def damaged_configuration(rng: random.Random) -> bytes:
 
 
 def configuration_case(rng: random.Random, folder: Path) -> str:
-    """Read one damaged configuration: the file, or what a supervisor hands to a role."""
+    """Read one damaged configuration: the file, or the JSON that a supervisor gives to a role."""
     from ecgmon.monitor.config.errors import ConfigError
     from ecgmon.monitor.config.reading import Config, from_json, load, to_json
 
@@ -673,7 +673,7 @@ TARGETS: Final[dict[str, Callable[[random.Random, Path], str]]] = {
 
 
 def memory() -> int:
-    """Bytes of memory that this process has in use."""
+    """Return the bytes of memory that this process uses."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -682,7 +682,7 @@ def _too_slow(*_: object) -> None:
 
 
 def run(target: str, cases: Iterable[int], *, seed: int) -> Tally:
-    """Go through the cases of a target by their numbers.
+    """Run the cases of a target with these numbers.
 
     Parameters
     ----------
@@ -692,10 +692,10 @@ def run(target: str, cases: Iterable[int], *, seed: int) -> Tally:
     seed : int
     """
     case, tally, numbers = TARGETS[target], Tally(target), list(cases)
-    memory_folder = Path("/dev/shm")  # a hundred thousand small files have no business on a disk
+    memory_folder = Path("/dev/shm")  # in memory, because there may be a hundred thousand small files
     before = 0
     rng = random.Random()
-    # the processor's time, so that a busy machine makes nothing slow; what waits is faulthandler's to find
+    # processor time, so that other load on the machine does not count; faulthandler finds a case that waits
     previous = signal.signal(signal.SIGPROF, _too_slow)
     folder = Path(tempfile.mkdtemp(dir=memory_folder if memory_folder.is_dir() else None))
     began = time.perf_counter()
@@ -703,15 +703,15 @@ def run(target: str, cases: Iterable[int], *, seed: int) -> Tally:
         for done, number in enumerate(numbers):
             if done == len(numbers) // 10:
                 before = memory()
-            if done % 1000 == 0:  # for a hang in compiled code, which no signal's handler ends
+            if done % 1000 == 0:  # for a hang in compiled code, which a signal handler cannot end
                 faulthandler.dump_traceback_later(1000 * CASE_SECONDS, exit=True)
             rng.seed(seed << 40 | _ORDER[target] << 36 | number)
             started = time.perf_counter()
-            # the first cases import, compile and make what all others damage
+            # the first case imports, compiles and makes the valid inputs
             signal.setitimer(signal.ITIMER_PROF, CASE_SECONDS if done else 120.0)
             try:
                 outcome = case(rng, folder)
-            except (Exception, TooSlowError):  # noqa: BLE001 - whatever it is, it is a bug
+            except (Exception, TooSlowError):  # noqa: BLE001 - any exception is a bug
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 tally.failed += 1
                 if len(tally.bugs) < _KEPT:
@@ -739,19 +739,19 @@ def _share(job: tuple[str, range], seed: int) -> Tally:
     # warnings are errors, as in the tests
     with warnings.catch_warnings():
         warnings.filterwarnings("error")
-        warnings.filterwarnings("ignore", "The inplace keyword")  # pandas 3.1 warns of what wfdb 4.3 does with it
+        warnings.filterwarnings("ignore", "The inplace keyword")  # pandas 3.1 warns about a call in wfdb 4.3
         return run(*job, seed=seed)
 
 
 def table(tallies: Iterable[Tally]) -> str:
-    """Write what came of all cases as Markdown."""
+    """Write the results as Markdown."""
     lines = []
     for tally in tallies:
         total = sum(tally.outcomes.values())
         lines += [
             f"### {tally.target}: {total} cases, {tally.failed} bugs",
             "",
-            f"{tally.seconds:.0f} s of processes' time, slowest case {tally.slowest * 1e3:.0f} ms, memory grew by {tally.growth / 2**20:.1f} MiB and by {tally.peak / 2**20:.1f} MiB at its peak.",
+            f"{tally.seconds:.0f} s of processor time, slowest case {tally.slowest * 1e3:.0f} ms, memory grew by {tally.growth / 2**20:.1f} MiB and by {tally.peak / 2**20:.1f} MiB at its peak.",
             "",
             "| outcome | cases |",
             "| --- | ---: |",
@@ -766,15 +766,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz",
         description="Damage valid messages, records, checkpoints and configurations, and give them to the modules that "
-        "read them. Exits with 1 where one does anything but take them or refuse them with its own error.",
+        "read them. Exits with 1 if one does anything but accept them or refuse them with its own error.",
     )
     parser.add_argument("--frames", type=int, default=1_000_000, help="messages (default: %(default)s)")
     parser.add_argument("--files", type=int, default=100_000, help="records (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=10_000, help="checkpoints, and configurations, each")
-    parser.add_argument("--seed", type=int, default=1, help="of all damage (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all damage (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (default: %(default)s)")
-    parser.add_argument("--target", choices=TARGETS, help="this one only")
-    parser.add_argument("--case", type=int, help="this case of --target only")
+    parser.add_argument("--target", choices=TARGETS, help="run this target only")
+    parser.add_argument("--case", type=int, help="run this case of --target only")
     args = parser.parse_args()
     budget = {
         "wire": args.frames,
@@ -789,7 +789,7 @@ def main() -> int:
             parser.error("--case needs --target")
         shares = [(args.target, range(args.case, args.case + 1))]
     else:
-        # slices of their own process, so that what a target leaves in memory is its own
+        # each slice runs in its own process, so that the memory of one target does not count for another
         shares = [
             (name, range(first, n, args.jobs)) for name, n in budget.items() for first in range(min(args.jobs, n))
         ]
@@ -800,7 +800,7 @@ def main() -> int:
         for part in pool.imap_unordered(partial(_share, seed=args.seed), shares, chunksize=1):
             tallies.setdefault(part.target, Tally(part.target)).add(part)
             print(f"{part.target}: {sum(part.outcomes.values())} cases, {part.failed} bugs", file=sys.stderr)
-            for bug in part.bugs:  # at once: the whole run takes its time
+            for bug in part.bugs:  # at once, because the whole run takes long
                 print(bug, file=sys.stderr, flush=True)
     print(table(tallies[name] for name in TARGETS if name in tallies))
     print(f"{time.perf_counter() - began:.0f} s with {args.jobs} processes, seed {args.seed}")

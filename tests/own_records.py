@@ -1,4 +1,4 @@
-"""A made-up database that has nothing of MIT-BIH's: other names, sub-folders, 250 Hz, one lead."""
+"""A made-up database unlike MIT-BIH: other names, sub-folders, 250 Hz, one lead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY = 15  # beats from one ventricular one to the next
 def record(
     seed: int, patient: int, seconds: float = SECONDS
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.str_]]:
-    """One lead of a patient with a heart rate of his own: samples (n, 1) in mV, R peaks as sample indices, symbols."""
+    """Make one lead with the heart rate of a patient: samples (n, 1) in mV, R peaks as sample indices, symbols."""
     ecg = synthetic_ecg(seconds, FS, rate=70 + 3 * patient, leads=1, ectopic=range(EVERY, 10_000, EVERY), seed=seed)
     return ecg.signal, np.round(ecg.r_peaks * FS).astype(np.int64), ecg.symbols
 
@@ -36,7 +36,7 @@ def write(
     leads: Sequence[str] = ("II",),
     annotator: str = "atr",
 ) -> None:
-    """Write one record and, if there are beats, its annotations, with what is no beat among them."""
+    """Write one record and, if there are beats, its annotations, one of which is not a beat."""
     import wfdb
 
     path = folder / name
@@ -46,7 +46,7 @@ def write(
         adc_gain=[1000.0] * len(leads), baseline=[0] * len(leads), write_dir=str(path.parent),
     )  # fmt: skip
     if beats is not None:
-        sample, symbol = np.append(3, beats[0]), np.append("+", beats[1])  # a change of rhythm is no beat
+        sample, symbol = np.append(3, beats[0]), np.append("+", beats[1])  # a change of rhythm is not a beat
         wfdb.wrann(
             path.name, annotator, sample, symbol, aux_note=["(N", *[""] * len(beats[0])], write_dir=str(path.parent)
         )

@@ -1,4 +1,4 @@
-"""Damaged input is taken or refused for a reason, quickly, and nothing else: a small share of ``make fuzz``."""
+"""Damaged input is accepted, or refused with a reason, within the time limit: a small share of ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ REASONS = {
     "checkpoints": {"accepted", "is damaged", "metadata that do not fit", "not a whole safetensors file", "expected float16"},
     "configurations": {"accepted"},
 }  # fmt: skip
-"""What has to be among the outcomes: damage that reaches no further than the first check says little."""
+"""Outcomes that must occur: damage that only the first check finds does not test the others."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGET)
-def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target: str) -> None:
+def test_damaged_input_is_accepted_or_refused_with_its_own_error(target: str) -> None:
     tally = fuzz.run(target, range(BUDGET[target]), seed=1)
     assert not tally.bugs, "\n".join(tally.bugs[:3])
     assert max(tally.growth, 0) < fuzz.GROWTH
@@ -38,7 +38,7 @@ def test_whatever_is_damaged_is_taken_or_refused_with_its_own_error(target: str)
     assert sum(tally.outcomes.values()) == BUDGET[target]
 
 
-def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_hangs_or_raises_another_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(*_: object) -> str:
         while True:
             pass
@@ -61,7 +61,7 @@ def test_a_module_that_hangs_raises_or_takes_anything_is_found(monkeypatch: pyte
         assert "case 1" in tally.bugs[0]
 
 
-def test_a_case_is_the_same_whenever_it_is_made() -> None:
+def test_a_case_depends_on_its_number_only() -> None:
     made: Callable[[Random], Any]
     for target, made in (
         ("wire", fuzz.damaged_message),

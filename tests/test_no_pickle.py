@@ -1,4 +1,4 @@
-"""Nothing that comes from outside is ever run: no pickle, no eval, and what smuggles one in is refused unread."""
+"""External data is never executed: the code uses no pickle and no eval, and refuses files that hold a pickle."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ METHODS = {"recv_pyobj", "send_pyobj", "read_pickle", "to_pickle"}
 ALLOWED = {
     ("pipelines/training/fitting.py", "import of pickle"),  # to catch the UnpicklingError with which torch refuses
 }
-"""What of it there is, and why it is harmless."""
+"""The risky code that there is, and why it is harmless."""
 
 
 def risks(source: str) -> set[str]:
-    """Name all that could run what it reads."""
+    """Name the imports and calls in some source code that could execute data."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -83,7 +83,7 @@ def risks(source: str) -> set[str]:
     return found
 
 
-def test_no_source_runs_what_it_reads() -> None:
+def test_no_source_file_executes_external_data() -> None:
     sources = [
         path
         for package in ("monitor", "pipelines", "models", "examples")
@@ -102,12 +102,12 @@ def test_no_source_runs_what_it_reads() -> None:
         "socket.recv_pyobj()", "subprocess.run(x, shell=True)", "pickle.loads(x)",
     ],
 )  # fmt: skip
-def test_the_search_finds_what_it_looks_for(source: str) -> None:
+def test_the_search_finds_every_risky_call(source: str) -> None:
     assert risks(source)
 
 
 class Bomb:
-    """Makes a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -118,13 +118,13 @@ class Bomb:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Iterator[Path]:
-    """A file that only a bomb that went off makes; none does."""
+    """The file that an unpickled bomb creates; fails if it exists at the end of the test."""
     path = tmp_path / "went-off"
     yield path
     assert not path.exists()
 
 
-def test_the_bomb_goes_off_where_it_is_unpickled(tmp_path: Path) -> None:
+def test_unpickling_the_bomb_executes_it(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Bomb(tmp_path / "trace")))
     assert (tmp_path / "trace").exists()
 
@@ -165,28 +165,28 @@ def pickled_in_every_way(trace: Path, folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", range(7))
-def test_a_pickle_for_a_checkpoint_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
+def test_a_pickle_in_place_of_a_checkpoint_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
     path = pickled_in_every_way(trace, tmp_path)[number]
     for read in (read_info, load_generator):
         with pytest.raises(CheckpointError):
             read(path)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch says so before it refuses
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # torch warns before it refuses
 @pytest.mark.parametrize("number", range(7))
-def test_a_pickle_for_the_state_of_a_training_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
+def test_a_pickle_in_place_of_a_training_state_is_refused(trace: Path, tmp_path: Path, number: int) -> None:
     pickled_in_every_way(trace, tmp_path)[number].rename(tmp_path / "state.pt")
     with pytest.raises(TrainingError):
         _load_state(tmp_path)
 
 
-def test_a_pickle_for_arrays_of_results_is_refused(trace: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_place_of_result_arrays_is_refused(trace: Path, tmp_path: Path) -> None:
     for path in pickled_in_every_way(trace, tmp_path):
         with pytest.raises((ValueError, KeyError, OSError, TypeError)):
             _arrays(path, ("score", "aami"))
 
 
-def test_a_pickle_for_a_data_set_is_refused(trace: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_place_of_a_data_set_is_refused(trace: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"spans": {}, "sha256": {"beats": "", "signal": ""}}))
     for path in pickled_in_every_way(trace, tmp_path):
         for name in ("beats.npy", "signal.npy"):
@@ -195,7 +195,7 @@ def test_a_pickle_for_a_data_set_is_refused(trace: Path, tmp_path: Path) -> None
             load_dataset(tmp_path)
 
 
-def test_a_pickle_for_a_configuration_is_refused(trace: Path, tmp_path: Path) -> None:
+def test_a_pickle_in_place_of_a_configuration_is_refused(trace: Path, tmp_path: Path) -> None:
     for path in pickled_in_every_way(trace, tmp_path):
         with pytest.raises(ConfigError):
             load(path, environ={"HOME": "/"}, overrides={})

@@ -1,4 +1,4 @@
-"""The notebook of the examples runs from its first cell to its last."""
+"""The example notebook runs from its first cell to its last."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def test_the_notebook_runs_and_shows_tables_and_pictures(tmp_path: Path) -> None
     assert any("anomalous_episode" in "".join(output.get("text", "")) for output in outputs)
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
+def test_the_notebook_is_committed_without_outputs() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)

@@ -1,18 +1,18 @@
-"""What a second of signal, or the signal under a beat, can be used for.
+"""Quality of a second of signal, or of the signal under a beat.
 
-The rules compare a lead with itself only, so they hold whatever its unit and gain are.  From the worst down:
+The rules compare a lead only with itself, so units and gain do not matter.  From the worst down:
 
 =========  ============================================================================================
 missing    more than 5 % of the samples were not delivered (NaN)
-flat       the value did not change at all for nine tenths of the stretch (a lead that is off)
+flat       the value did not change for nine tenths of the stretch (a lead that is off)
 saturated  the signal stays at the highest or lowest value that the stream ever had, away from its
-           baseline, for at least 22 ms and three times as long as it stays at any other value
+           baseline, for at least 22 ms and three times as long as at any other value
 noisy      half of the time the envelope in the QRS band is above 0.15 of an ordinary QRS hump; QRS
            complexes take up less than half of the time, so in a clean signal it is well below
 usable     none of these
 =========  ============================================================================================
 
-An asystole with the usual faint noise is usable by these rules, as it has to be: it must raise its alarm.
+An asystole with the usual faint noise is usable by these rules, because it must raise its alarm.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MISSING_SHARE: Final = 0.05
 """Share of samples not delivered above which a stretch counts as missing."""
 
 FLAT_SHARE: Final = 0.9
-"""Share of a stretch without any change from which on it counts as flat."""
+"""Share of a stretch without any change at or above which it counts as flat."""
 
 RAIL_RUN: Final = 8
 """Samples in a row at the stream's extreme value that make a plateau (22 ms; an R peak has 2 or 3)."""
 
 RAIL_RATIO: Final = 3
-"""A plateau lasts this much longer than any other value does; tells clipping from coarse quantisation."""
+"""A plateau lasts this many times as long as any other value; distinguishes clipping from coarse quantisation."""
 
 RAIL_TOLERANCE: Final = 0.01
-"""Distance from the extreme value that still counts as at it, as a share of the stream's range."""
+"""Distance from the extreme value within which a sample counts as extreme, as a share of the stream's range."""
 
 RAIL_DISTANCE: Final = 0.25
 """Least distance of a plateau from the baseline, as a share of the stream's range."""
@@ -49,7 +49,7 @@ NOISY: Final = 0.15
 """Median of the envelope, as a share of an ordinary QRS hump, above which a stretch counts as noisy."""
 
 RANGE: Final = np.dtype([("low", "f8"), ("high", "f8"), ("baseline", "f8"), ("seconds", "i8")])
-"""What the rules remember of a lead: extremes and baseline of its signal, and over how many seconds."""
+"""State of a lead for the rules: extremes and baseline of its signal, and the number of seconds."""
 
 BASELINE_RATE: Final = 0.1
 """Weight of a new second in the running baseline."""
@@ -67,11 +67,11 @@ def judge(
     Parameters
     ----------
     seen : RANGE record
-        What is known of the lead from the seconds before.
+        State of the lead from the seconds before.
     signal : ndarray of float32, shape (n,)
-        The stretch, missing samples held at the value before.
+        The stretch; a missing sample has the value before it.
     unchanged : ndarray of int16, shape (n,)
-        For how many samples the lead has had the same value; all bits of that turned over where a sample was not delivered.
+        Number of samples for which the lead has had the same value; its bitwise complement where a sample was not delivered.
     noise : float
         Median of the envelope in the QRS band, as a share of an ordinary QRS hump.
 
@@ -114,13 +114,13 @@ def _run(unchanged: int) -> int:
 
 @compiled
 def remember(seen: Record, signal: NDArray[np.float32], quality: int) -> None:
-    """Widen the known range by a second of signal, and let the baseline follow it where it is readable."""
+    """Update range and baseline with a second: not if it is missing or flat; only the range if it is saturated."""
     if quality == Quality.MISSING.value or quality == Quality.FLAT.value:  # noqa: PLR1714 - numba has no sets of enumerations
         return
     low = signal[0]
     high = signal[0]
     total = np.float32(0)
-    for value in signal:  # once: each of the three waits for its own last step, so they take the time of one
+    for value in signal:  # one loop: the three chains of operations run in parallel and take the time of one
         low = value if value < low else low  # noqa: FURB136 - compiles to one instruction; min() is slower here
         high = value if value > high else high  # noqa: FURB136 - as above
         total += value

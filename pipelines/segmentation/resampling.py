@@ -1,4 +1,4 @@
-"""Bring a stream to 360 Hz, the rate of every window and of the detector, as its samples arrive."""
+"""Resample a stream to 360 Hz, the rate of the windows and of the detector, as its samples arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_PHASES: Final = 10_000
-"""Most phases of the polyphase filter.
+"""Maximum number of phases of the polyphase filter.
 
 A rate whose exact ratio to 360 Hz needs more is approximated, at worst (within 0.02 Hz of 360) by 6e-5.  Sample
 indices use the same ratio, so they stay exact however long the stream runs.
@@ -42,7 +42,7 @@ def _design(up: int, down: int, half: int) -> NDArray[np.float32]:
     taps = np.sinc(cutoff * offset) * np.i0(KAISER_BETA * np.sqrt(inside))
     phases: NDArray[np.float32] = (taps / taps.sum(axis=1, keepdims=True)).astype(
         np.float32
-    )  # each phase keeps a constant as it is
+    )  # each phase leaves a constant unchanged
     phases.flags.writeable = False
     return phases
 
@@ -87,18 +87,18 @@ class Resampler:
     up, down : int
         Output sample ``j`` lies at input time ``j * down / up``.
     half : int
-        Input samples after an output's instant that it depends on; 0 where the stream has 360 Hz already,
-        which is then passed through untouched.
+        Input samples after the time of an output that it depends on; 0 if the stream already has 360 Hz
+        and is passed through unchanged.
     fs : float
-        The sampling frequency that ``up / down`` stands for, in Hz.
+        The sampling frequency given by ``up / down``, in Hz.
     arrays : dict of str to ndarray
-        All that the resampler remembers, of fixed sizes; a copy put back in place restores it.
+        The state of the resampler, in arrays of fixed sizes; copying saved values into them restores it.
 
     Notes
     -----
-    Every output is one dot product over the filter of its phase, added up in a fixed order, so it is the
-    same, bit for bit, however the input was cut.  Before its first sample the stream is taken to have had
-    that sample's value for ever, which keeps a baseline offset from looking like a heartbeat.
+    Every output is one dot product with the filter of its phase, summed in a fixed order, so it is the same,
+    bit for bit, for chunks of any size.  The stream is treated as if it had its first value before its first
+    sample, so that a baseline offset does not look like a heartbeat.
     """
 
     def __init__(self, fs: float, leads: int, marks: int) -> None:
@@ -111,7 +111,7 @@ class Resampler:
         else:
             self.half = math.ceil(ZERO_CROSSINGS * max(1.0, self.down / self.up))
             self._phases = _design(self.up, self.down, self.half)
-        # What the next outputs still need of the input; how much came in and went out.
+        # The input that the next outputs need; the numbers of input and output samples.
         self.arrays: dict[str, NDArray[Any]] = {
             "history": np.zeros((leads, 2 * self.half), np.float32),
             "marks": np.zeros((marks, 2 * self.half), np.int32),
@@ -121,7 +121,7 @@ class Resampler:
     def push(
         self, samples: NDArray[np.float32], marks: NDArray[np.int32]
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Take the next input samples and give the outputs that they complete.
+        """Take the next input samples and return the outputs that they complete.
 
         Parameters
         ----------
@@ -161,5 +161,5 @@ class Resampler:
         return 0 if last < 0 else ((last + 1) * self.up - 1) // self.down + 1
 
     def nearest_input(self, j: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give the indices of the input samples nearest to outputs ``j``."""
+        """Return the indices of the input samples nearest to outputs ``j``."""
         return (2 * j * self.down + self.up) // (2 * self.up)

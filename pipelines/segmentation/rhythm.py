@@ -1,7 +1,7 @@
-"""What the RR intervals around a beat say: the interval after it, against the recent rhythm, and the local rate.
+"""Rhythm around a beat: the interval after it, its ratio to the recent rhythm, and the local rate.
 
-An item carries what is known when its beat is (:data:`ecgmon.pipelines.items.ITEM`: ``rr`` and ``rr_ratio``).  The
-interval after a beat is that before the next one, so it is added where beats are read, not where they are cut.
+An item holds the values that are known with its beat (:data:`ecgmon.pipelines.items.ITEM`: ``rr`` and ``rr_ratio``).
+The interval after a beat is the one before the next beat, so it is added when beats are read, not when they are cut.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 SAME_INTERVAL_SECONDS: Final = 0.1
-"""Most by which the distance of two beats may differ from the RR interval of the later one.
+"""Largest difference between the distance of two beats and the RR interval of the later one.
 
-Sample indices are rounded to the stream's own rate (at most 0.01 s); a beat that was dropped between the two makes at
-least the refractory time of the detector (0.23 s).
+Rounding of sample indices to the stream's own rate gives at most 0.01 s; a dropped beat between the two gives at least
+the refractory time of the detector (0.23 s).
 """
 
 RHYTHM: Final = np.dtype([("rr_after", "f4"), ("rr_after_ratio", "f4"), ("rate", "f4")])
@@ -25,22 +25,22 @@ RHYTHM: Final = np.dtype([("rr_after", "f4"), ("rr_after_ratio", "f4"), ("rate",
 
 ==============  =================================================================================
 rr_after        RR interval to the beat after, in seconds
-rr_after_ratio  ``rr_after`` over the mean of the (up to) eight RR intervals before the beat: what
-                ``rr_ratio`` is relative to, so that after a premature beat it shows the pause
+rr_after_ratio  ``rr_after`` over the mean of the (up to) eight RR intervals before the beat, as in
+                ``rr_ratio``; a value above 1 is the pause after a premature beat
 rate            local heart rate in beats/min: 60 over that mean
 ==============  =================================================================================
 """
 
 
 def around(seconds: ArrayLike, rr: ArrayLike, rr_ratio: ArrayLike) -> NDArray[np.void]:
-    """Add to successive beats of a stream what the beats around them say.
+    """Compute the rhythm around successive beats of a stream.
 
     Parameters
     ----------
     seconds : array_like of float, shape (n,)
         R peaks in stream time, in s, in order.
     rr : array_like of float, shape (n,)
-        RR interval to the beat before, in s; NaN where it is not known, as after a stretch without signal.
+        RR interval to the beat before, in s; NaN where it is not known, such as after a stretch without signal.
     rr_ratio : array_like of float, shape (n,)
         ``rr`` over the mean of the (up to) eight RR intervals before it; NaN where those are not known.
 

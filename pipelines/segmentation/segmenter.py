@@ -4,7 +4,7 @@ The stages: choose the leads, hold missing samples, bring everything to 360 Hz
 (:mod:`ecgmon.pipelines.segmentation.resampling`), find the beats (:mod:`ecgmon.pipelines.segmentation.qrs`), judge the signal
 (:mod:`ecgmon.pipelines.segmentation.quality`), cut and filter the windows (:mod:`ecgmon.models.windows`).
 
-Every stage depends on the samples alone, not on how they were cut into chunks: the items are the same, bit for
+Every stage depends only on the samples, not on the chunks in which they arrive: the items are the same, bit for
 bit, in chunks of one sample and of a million.
 """
 
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STREAMS_ALIKE: Final = 256
-"""Kinds of streams (sampling frequency, leads, settings) whose constants are at hand; a stream keeps its own in any case."""
+"""Kinds of streams (sampling frequency, leads, settings) whose constants are cached; a stream always keeps its own."""
 
 _MAGIC: Final = b"ecgmon segmenter 6\n"
-_CHECK: Final = struct.Struct("<II")  # CRC-32 of all that follows, length of the header
+_CHECK: Final = struct.Struct("<II")  # CRC-32 of everything after it, length of the header
 
 
 class SegmentationError(ValueError):
@@ -73,7 +73,7 @@ DEFAULT_SETTINGS: Final = SegmentSettings()
 
 
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a snapshot was taken of."""
+    """Header of a snapshot: the stream, the settings and the counters."""
 
     fs: float
     leads: list[str]
@@ -84,7 +84,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """What streams of one sampling frequency, leads and settings have in common."""
+    """Constants that streams with the same sampling frequency, leads and settings share."""
 
     fs: float
     names: tuple[str, ...]
@@ -94,7 +94,7 @@ class _Kind(msgspec.Struct, frozen=True):
     substituted: bool
     rate: Rate
     block: int
-    """Input samples that make at most a block at 360 Hz."""
+    """Input samples that give at most one block at 360 Hz."""
     constants: Constants
     nothing: Items
 
@@ -125,7 +125,7 @@ def chosen_leads(names: Sequence[str]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=STREAMS_ALIKE)
 def _kind(fs: float, names: tuple[str, ...], settings: SegmentSettings) -> _Kind:
-    """Choose leads and find out the rest.
+    """Choose the leads and compute the constants of a kind of stream.
 
     Raises
     ------
@@ -165,7 +165,7 @@ class Segmenter:
     leads : sequence of str
         Names of the stream's leads, in the order of its columns.
     settings : SegmentSettings
-        Figures of the methods.
+        Settings of the methods.
 
     Attributes
     ----------
@@ -183,15 +183,15 @@ class Segmenter:
 
     Notes
     -----
-    *When an item is there.*  ``ready`` names the last input sample that an item depends on.  A beat has to wait for
+    *Delay.*  ``ready`` names the last input sample that an item depends on.  A beat has to wait for
     its window, 0.8 s after its R peak with the filter's margin, and for its detection, about 0.7 s; beats found by
     searching back come later.  A second comes 1 s after its end.  Resampling adds its filter's half length.
 
-    *Missing samples.*  NaN, infinities and absurd values are replaced by the value before them; what they touch is
+    *Missing samples.*  NaN, infinities and absurd values are replaced by the value before them; what they affect is
     marked :attr:`~ecgmon.pipelines.items.Quality.MISSING`.
 
-    *The ends.*  Before its first sample the stream is taken to have had that sample's value, so that early beats have
-    windows too.  Where a stream ends within a window, its last value is held, and the beat's quality says that
+    *Start and end.*  The stream is treated as if it had its first value before its first sample, so that early beats
+    have windows too.  Where a stream ends within a window, its last value is held, and the beat's quality says that
     samples are missing.
     """
 
@@ -224,7 +224,7 @@ class Segmenter:
         return self._kind.substituted
 
     def push(self, samples: NDArray[np.float32]) -> Items:
-        """Take the next samples and give the items that they determine.
+        """Take the next samples and return the items that they determine.
 
         Parameters
         ----------
@@ -251,12 +251,12 @@ class Segmenter:
         return Items.concatenate(parts) if parts else self._kind.nothing
 
     def finish(self) -> Items:
-        """Say what can still be said, and that the stream has ended.
+        """End the stream: return the remaining items, then the end.
 
         Returns
         -------
         Items
-            The last one of kind END.
+            The last one is of kind END.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class Segmenter:
         return [self._fixed, self._recent, *resampler]
 
     def snapshot(self) -> bytes:
-        """All that is needed to go on from here, in another process.
+        """Save the state, from which another process can continue.
 
         Returns
         -------
@@ -323,7 +323,7 @@ class Segmenter:
 
     @classmethod
     def restore(cls, data: bytes) -> Self:
-        """Go on from a snapshot.
+        """Make a segmenter from a snapshot.
 
         Parameters
         ----------
@@ -333,7 +333,7 @@ class Segmenter:
         Returns
         -------
         Segmenter
-            Gives the items that the one the snapshot was taken of would give.
+            Returns the same items as the segmenter from which the snapshot was taken.
 
         Raises
         ------

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Boots systemd as process 1 over a copy of this machine that forgets all changes.
+# Boots systemd as process 1 on a temporary overlay of this machine's file system; all changes are discarded.
 # Run inside `unshare -m -p -f -C -u -i -n`; arguments: an empty folder, the checkout, site-packages.
 set -e
 root=$1 checkout=$2 packages=$3
@@ -17,7 +17,7 @@ for unit in systemd-networkd systemd-resolved systemd-timesyncd systemd-udevd ss
   ln -sf /dev/null "$new/etc/systemd/system/$unit.service"
 done
 rm -rf "$new/etc/systemd/system/multi-user.target.wants" # services of this machine that are not ours
-# under /opt, because ProtectHome hides checkouts in home folders; what is installed is installed inside
+# under /opt, because ProtectHome hides checkouts in home folders; installations go to the overlay
 mkdir -p "$new/opt/ecgmon" "$new/opt/packages" "$new/old"
 mount --bind -o ro "$checkout" "$new/opt/ecgmon"
 mount --bind "$packages" "$new/opt/packages"
@@ -25,7 +25,7 @@ rm -rf "$new/etc/ecgmon" "$new/var/lib/ecgmon" "$new/var/lib/private/ecgmon"
 cd "$new"
 pivot_root . old
 umount -l /old
-mount --make-rshared / # as a service manager expects it: credentials are mounted for a service from beside it
+mount --make-rshared / # as systemd expects it: it mounts the credentials of a service from another mount namespace
 ip link set lo up
 export container=ecgmon-test
 exec /lib/systemd/systemd --log-target=null --show-status=0 systemd.unit=multi-user.target

@@ -1,4 +1,4 @@
-"""Roles and daemons in real processes, as a user starts them."""
+"""Roles and daemons in real processes, started as a user starts them."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from ecgmon.monitor.core.status import Status
 
 RunEcgmon = Callable[..., subprocess.CompletedProcess[str]]
-"""Run ``ecgmon`` with some arguments to its end: the fixture ``ecgmon``."""
+"""The fixture ``ecgmon``: run ``ecgmon`` with some arguments to its end."""
 
-PATIENCE = 90.0  # seconds; generous, because two busy cores may be shared
+PATIENCE = 90.0  # seconds; long, because the tests may share two busy cores
 
 
 def wait_for(what: Callable[[], Any], why: str, patience: float = PATIENCE) -> Any:
-    """Wait until something is true, and give it."""
+    """Wait until a function returns a true value, and return it."""
     deadline = time.monotonic() + patience
     while not (value := what()):
-        assert time.monotonic() < deadline, f"waited {patience:g} s in vain for {why}"
+        assert time.monotonic() < deadline, f"waited {patience:g} s without success for {why}"
         time.sleep(0.05)
     return value
 
 
 def missing_tool(what: str) -> None:
-    """Skip for want of something, or fail where everything is demanded."""
+    """Skip a test that lacks a program; fail instead if ECGMON_REQUIRE_ALL is set."""
     if os.environ.get("ECGMON_REQUIRE_ALL"):
         pytest.fail(f"ECGMON_REQUIRE_ALL is set, but {what}")
     pytest.skip(what)
@@ -55,7 +55,7 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 
 def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The one JSON object on standard output."""
+    """Return the one JSON object on standard output."""
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     assert len(lines) == 1, process.stdout
@@ -97,7 +97,7 @@ class Daemon:
             client.close()
 
     def now(self) -> Status:
-        """Give the status of a daemon that has one."""
+        """Return the status of a running daemon."""
         status = self.status()
         assert status is not None, self.log.read_text()
         return status
@@ -116,7 +116,7 @@ class Daemon:
             return answer.read().decode()
 
     def pids(self, role: str) -> list[int]:
-        """Process ids of its children with a role."""
+        """Return the process ids of its children with a role."""
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):
@@ -134,7 +134,7 @@ class Daemon:
 
 @contextmanager
 def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A role in a process of its own, ended by SIGTERM."""
+    """Run a role in a process of its own, and end it with SIGTERM."""
     config = folder / f"{what}.toml"
     config.write_text(text)
     with (folder / f"{what}.log").open("ab") as log:
@@ -151,11 +151,11 @@ def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]
 
 
 StartDaemon = Callable[..., Daemon]
-"""Start ``ecgmon run`` with some sources: the fixture ``daemon``."""
+"""The fixture ``daemon``: start ``ecgmon run`` with some sources."""
 
 
 class Watched:
-    """A monitor's status, asked from outside."""
+    """Asks a monitor for its status through its socket."""
 
     def __init__(self, runtime: Path) -> None:
         self._runtime = runtime
@@ -170,14 +170,14 @@ class Watched:
             client.close()
 
     def now(self) -> Status:
-        """Give the status of a monitor that has one."""
+        """Return the status of a running monitor."""
         status = self()
         assert status is not None
         return status
 
 
 def stored(state: Path) -> dict[str, Any]:
-    """Everything in a store that a stream determines: beats with scores, alerts, quality, details."""
+    """Read the part of a store that depends on the streams only: beats with scores, alerts, quality, details."""
     with Reader(state) as reader:
         return {
             stream.name: {

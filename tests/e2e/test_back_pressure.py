@@ -1,4 +1,4 @@
-"""Where the daemon cannot follow, a replay waits and a live source keeps its newest beats; nothing grows."""
+"""A source faster than the daemon: a replay waits, a live source keeps its newest beats, memory does not grow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def configuration(tmp_path: Path, runtime: Path, sources: str) -> str:
     )
 
 
-def test_a_replay_without_a_worker_waits_with_flat_memory_and_loses_nothing(
+def test_a_replay_without_a_worker_waits_in_constant_memory_and_loses_nothing(
     tmp_path: Path, runtime: Path, daemon: StartDaemon
 ) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 0\nloop = 40\n'
@@ -70,7 +70,7 @@ def metric(status: Status, name: str) -> float:
         )
 
 
-def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(tmp_path: Path, runtime: Path) -> None:
+def test_a_live_source_keeps_the_newest_beats_and_reports_dropped_ones(tmp_path: Path, runtime: Path) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 60\nloop = 0\nlive = true\n'
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
@@ -94,7 +94,7 @@ def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(t
         alerts = [found.alert for found in reader.alerts(stream="toy") if found.alert.kind == AlertKind.BEATS_DROPPED]
     assert np.array_equal(beats["seq"], np.arange(len(beats)))
     assert (np.diff(beats["sample"]) > 0).all()
-    # one hole, as long as what was dropped, which the alert marks, and which does not last
+    # one gap; the alert marks its place and ends
     (alert,) = alerts
     assert alert.end is not None
     hole = np.diff(beats["sample"]).argmax()
@@ -102,7 +102,7 @@ def test_a_live_source_keeps_the_newest_beats_counts_what_it_drops_and_says_so(t
     assert alert.start * 360 <= beats["sample"][hole + 1] + 360
 
 
-def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends(tmp_path: Path, runtime: Path) -> None:
+def test_a_killed_live_source_continues_after_the_last_item_of_the_monitor(tmp_path: Path, runtime: Path) -> None:
     source = '[[source]]\nrecord = "toy"\nspeed = 30\nloop = 0\nlive = true\n'
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
@@ -121,10 +121,12 @@ def test_a_live_source_that_is_killed_goes_on_where_the_monitor_s_knowledge_ends
         beats = reader.beats("toy")
     assert np.array_equal(beats["seq"], np.arange(len(beats)))
     assert (np.diff(beats["sample"]) > 0).all()
-    assert np.diff(beats["sample"]).max() < 8 * 360  # the detector learns anew, and the source looped in between
+    assert (
+        np.diff(beats["sample"]).max() < 8 * 360
+    )  # the detector learns again, and the source started again in between
 
 
-def test_live_and_waiting_sources_do_not_share_a_producer(ecgmon: RunEcgmon, tmp_path: Path, runtime: Path) -> None:
+def test_live_and_waiting_sources_in_one_producer_are_refused(ecgmon: RunEcgmon, tmp_path: Path, runtime: Path) -> None:
     config = tmp_path / "c.toml"
     sources = '[[source]]\nrecord = "toy"\nlive = true\n[[source]]\nrecord = "toy"\nname = "other"\n'
     config.write_text(configuration(tmp_path, runtime, sources))

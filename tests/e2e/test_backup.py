@@ -1,4 +1,4 @@
-"""A copy of the store taken while it is written is whole, and the daemon goes on from it."""
+"""A copy of the store made while the daemon writes it is complete, and a daemon can continue from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(
+def test_a_backup_under_load_can_be_restored_and_the_stream_ends_the_same(
     tmp_path: Path, runtime: Path, ecgmon: RunEcgmon
 ) -> None:
     folder = tmp_path / "first"
@@ -48,7 +48,7 @@ def test_a_backup_under_load_restores_and_the_stream_goes_on_to_the_same_end(
     assert stored(second.state) == stored(first.state)
 
 
-def test_a_backup_that_can_not_be_made_says_why_and_leaves_nothing(tmp_path: Path, ecgmon: RunEcgmon) -> None:
+def test_a_failed_backup_reports_the_reason_and_leaves_no_file(tmp_path: Path, ecgmon: RunEcgmon) -> None:
     done = ecgmon("backup", "--state", tmp_path, tmp_path / "copy")
     assert done.returncode == 1
     assert "there is no store" in done.stderr

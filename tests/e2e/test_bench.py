@@ -1,4 +1,4 @@
-"""``ecgmon bench``: what it prints is whole, and came from real processes; no figure is judged here."""
+"""``ecgmon bench`` prints complete measurements of real processes; these tests do not judge the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ecgmon.pipelines.sources.wfdb_record import open_record
 from tests.conftest import CHECKOUT
 from tests.e2e.processes import RunEcgmon, clean_environment
 
-# the first test waits for all the measurements, which keep every core busy and are compared with each other
+# the first test waits for all measurements, which use every core
 pytestmark = [pytest.mark.timeout(900), pytest.mark.serial]
 
 Measured = tuple[dict[str, Any], Path]
@@ -38,7 +38,7 @@ sys.exit(main(["bench", "worker", "--repeats", "1", "--json"]))
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
-    """Measurements as small as they can be, by the names that the report looks for."""
+    """The smallest possible measurements, under the names that the report reads."""
     folder = tmp_path_factory.mktemp("bench")
     commands = {
         "pipeline": ("pipeline", "--loop", 1, "--repeats", 1),
@@ -64,13 +64,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         (folder / f"{name}.json").write_text(done.stdout)
         return json.loads(done.stdout)
 
-    # beside each other: what they come to is not looked at, and most of the time they wait
+    # in parallel: no test depends on the figures, and they mostly wait
     with ThreadPoolExecutor(3) as pool:
         found = dict(zip(started, pool.map(measure, started), strict=True))
     return found, folder
 
 
-def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured: Measured) -> None:
+def test_pipeline_stores_all_counted_beats_and_reports_the_time_of_each_stage(measured: Measured) -> None:
     found = measured[0]["pipeline"]
     assert found["records"] == 8
     assert 20_000 < found["beats"] < 30_000  # half an hour each
@@ -87,7 +87,7 @@ def test_pipeline_stores_what_it_counts_and_says_where_the_time_goes(measured: M
     assert found["cpu_seconds_per_beat"] > 0
 
 
-def test_live_drops_nothing_of_a_few_streams(measured: Measured) -> None:
+def test_live_drops_no_beat_of_a_few_streams(measured: Measured) -> None:
     found = measured[0]["live"]
     assert found["streams"] == 12
     assert found["command"] == ["live", "toy", "--streams", "12", "--seconds", "3.0"]
@@ -99,7 +99,7 @@ def test_live_drops_nothing_of_a_few_streams(measured: Measured) -> None:
     assert found["cpu_cores"] > 0
 
 
-def test_the_store_answers_every_question(measured: Measured) -> None:
+def test_the_store_benchmark_runs_every_query(measured: Measured) -> None:
     found = measured[0]["store"]
     assert found["queries"]["beats"] == 20_000
     assert all(seconds["median"] > 0 for seconds in found["queries"]["seconds"].values())
@@ -115,13 +115,13 @@ def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured:
     assert found["best"]["over_floor"] > 0
 
 
-def test_a_soak_has_a_slope_for_every_role(measured: Measured) -> None:
+def test_a_soak_reports_a_memory_slope_for_every_role(measured: Measured) -> None:
     found = measured[0]["soak"]
     assert set(found["roles"]) == {"monitor", "worker", "producer"}
     assert found["beats"] > 0
 
 
-def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
+def test_the_report_is_made_from_measurements_and_keeps_handwritten_text(
     measured: Measured, ecgmon: RunEcgmon, tmp_path: Path
 ) -> None:
     page = tmp_path / "performance.md"
@@ -139,7 +139,7 @@ def test_the_report_is_made_from_measurements_and_keeps_what_is_written_by_hand(
 
 
 @pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"machine": 3}'])
-def test_a_report_of_something_else_is_refused_and_the_page_left_alone(
+def test_files_that_are_no_measurements_are_refused_and_the_page_is_unchanged(
     ecgmon: RunEcgmon, tmp_path: Path, damaged: str
 ) -> None:
     (tmp_path / "pipeline.json").write_text(damaged)
@@ -151,9 +151,7 @@ def test_a_report_of_something_else_is_refused_and_the_page_left_alone(
     assert page.read_text() == "old\n"
 
 
-def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(
-    ecgmon: RunEcgmon, tmp_path: Path
-) -> None:
+def test_compare_repeats_a_measurement_and_prints_the_table_of_the_page(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     first = ecgmon("bench", "start", "--repeats", 1, "--json")
     assert first.returncode == 0, first.stderr
     old = tmp_path / "old.json"
@@ -170,7 +168,7 @@ def test_a_measurement_can_be_made_again_and_people_get_the_table_of_the_page(
     assert float(line.split()[1]) == pytest.approx(before, rel=1e-4)
 
 
-def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit() -> None:
+def test_the_default_records_hold_the_samples_of_the_built_in_one() -> None:
     toy = open_record(RecordRef("toy", None)).read(0, 108_000)
     with written() as refs:
         assert len(refs) == 8
@@ -182,7 +180,7 @@ def test_who_names_no_record_measures_the_built_in_one_to_the_last_bit() -> None
     assert not any(ref.path is None or ref.path.parent.exists() for ref in refs)
 
 
-def test_comparing_shows_old_and_new(measured: Measured) -> None:
+def test_compare_shows_old_and_new_values(measured: Measured) -> None:
     new = measured[0]["store"]
     old = json.loads(json.dumps(new))
     old["commits"]["10"]["microseconds_per_beat"] *= 2
@@ -208,7 +206,7 @@ def test_comparing_shows_old_and_new(measured: Measured) -> None:
         (("soak", "--minutes", "inf"), 2, "'inf' is not a number above 0"),
     ],
 )
-def test_what_can_not_be_measured_is_said(
+def test_a_measurement_that_cannot_be_made_reports_the_reason(
     ecgmon: RunEcgmon, arguments: tuple[object, ...], code: int, said: str
 ) -> None:
     done = ecgmon("bench", *arguments)

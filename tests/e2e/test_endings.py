@@ -1,4 +1,4 @@
-"""However and whenever it is asked to end, or is killed: it ends in time, leaves nobody behind, and can go on."""
+"""A process that is asked to end or is killed, at any moment, ends in time, leaves no process, and can start again."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ecgmon.monitor.core.status import Status
 
 DRAIN_SECONDS = 2.0
-MARGIN_SECONDS = 8.0  # what a role is importing when it is asked to end is imported to the end
+MARGIN_SECONDS = 8.0  # a role that is asked to end during an import completes the import first
 ENDLESS = {"record": "toy", "speed": 0, "loop": 0}
 STREAMS = [{"record": "toy", "speed": 0, "name": name, "start": start} for name, start in (("a", 0), ("b", 40))]
 
 
 class Place:
-    """A configuration with its folders, and the processes that were started on it."""
+    """A configuration with its folders, and the processes that were started with it."""
 
     def __init__(self, folder: Path, runtime: Path) -> None:
         self.folder = folder
@@ -73,11 +73,11 @@ class Place:
     def wait(self, condition: Callable[[Status], Any], why: str) -> Status:
         return wait_for(lambda: (status := self.status()) and condition(status) and status, f"{why}; see {self.log}")
 
-    def said(self, what: str) -> bool:
+    def logged(self, what: str) -> bool:
         return what in self.log.read_text()
 
     def left(self, role: str = "") -> list[int]:
-        """Process ids of whatever was started on these folders and still runs: a role, or all."""
+        """Return the process ids of a role, or of all roles, that still run with these folders."""
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError, IndexError):
@@ -102,64 +102,64 @@ def place(tmp_path: Path, runtime: Path) -> Iterator[Place]:
     made.close()
 
 
-def listens(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process handles SIGTERM by now."""
+def handles_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process has a handler for SIGTERM."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 def ends(process: subprocess.Popen[bytes], seconds: float = DRAIN_SECONDS + MARGIN_SECONDS) -> int:
-    """Ask a process to end; give its exit status."""
+    """Send SIGTERM to a process and return its exit status."""
     process.terminate()
     return process.wait(timeout=seconds)
 
 
 @pytest.mark.serial
 @pytest.mark.parametrize("role", ["run", "monitor", "worker", "producer"])
-def test_sigterm_while_starting_ends_it_with_0(place: Place, role: str) -> None:
+def test_sigterm_during_startup_ends_a_role_with_status_0(place: Place, role: str) -> None:
     process = place.start(role, [ENDLESS])
-    wait_for(lambda: listens(process), "a handler")
+    wait_for(lambda: handles_sigterm(process), "a handler")
     assert ends(process) == 0
     assert place.left() == []
 
 
-def test_sigterm_ends_a_daemon_with_nothing_to_do(place: Place) -> None:
+def test_sigterm_ends_an_idle_daemon(place: Place) -> None:
     process = place.start("run")
     place.wait(lambda status: status.workers, "a worker")
     assert ends(process) == 0
     assert place.left() == []
 
 
-def test_sigterm_ends_a_daemon_at_full_speed_and_then_each_beat_that_was_called_stored_is(place: Place) -> None:
+def test_sigterm_at_full_speed_loses_no_acknowledged_beat(place: Place) -> None:
     process = place.start("run", [ENDLESS])
-    told = place.wait(lambda status: status.stored > 500, "some beats").streams["toy"].beats
+    before = place.wait(lambda status: status.stored > 500, "some beats").streams["toy"].beats
     assert ends(process) == 0
     assert place.left() == []
     kept = stored(place.state)["toy"]
     assert not kept["ended"]
-    assert kept["position"] >= told
+    assert kept["position"] >= before
 
 
 def test_roles_without_a_monitor_end_at_once(place: Place) -> None:
     worker, producer = place.start("worker"), place.start("producer", [ENDLESS])
-    wait_for(lambda: place.said('"ready"'), "the model")
-    wait_for(lambda: listens(producer), "the producer")
+    wait_for(lambda: place.logged('"ready"'), "the model")
+    wait_for(lambda: handles_sigterm(producer), "the producer")
     for process in (worker, producer):
         assert ends(process) == 0
 
 
-def test_without_a_worker_the_producer_waits_for_the_drain_bound_and_the_monitor_for_nobody(place: Place) -> None:
+def test_without_a_worker_the_producer_waits_for_drain_seconds_and_the_monitor_does_not_wait(place: Place) -> None:
     monitor, producer = place.start("monitor"), place.start("producer", [ENDLESS])
     place.wait(lambda status: status.queued > 0, "beats that nobody scores")
     began = time.monotonic()
     assert ends(producer) == 0
-    assert time.monotonic() - began >= 0.9 * DRAIN_SECONDS, "it gave up before its time"
+    assert time.monotonic() - began >= 0.9 * DRAIN_SECONDS, "it ended before drain_seconds were over"
     assert ends(monitor, DRAIN_SECONDS) == 0
     assert sorted(left.name for left in place.runtime.iterdir()) == ["lock"]
 
 
-def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_the_same_end(
+def test_repeated_signals_during_a_drain_lose_nothing_and_a_restart_ends_the_same(
     place: Place, tmp_path: Path, runtime: Path
 ) -> None:
     calm = Place(tmp_path / "calm", runtime / "calm")
@@ -169,18 +169,18 @@ def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_t
     assert ends(done) == 0
 
     process = place.start("run", STREAMS)
-    told = place.wait(lambda status: status.stored > 50, "some beats")
+    before = place.wait(lambda status: status.stored > 50, "some beats")
     for _ in range(20):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         for pid in place.left("monitor"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        time.sleep(0.01)  # the signals are to be spread over the drain
+        time.sleep(0.01)  # spreads the signals over the drain
     assert process.wait(timeout=3 * DRAIN_SECONDS + MARGIN_SECONDS) == 0
     assert place.left() == []
     kept = stored(place.state)
-    for name, stream in told.streams.items():
+    for name, stream in before.streams.items():
         assert len(kept[name]["beats"]) >= stream.beats
     again = place.start("run", STREAMS)
     place.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
@@ -188,7 +188,7 @@ def test_signals_in_the_middle_of_a_drain_break_nothing_and_a_restart_comes_to_t
     assert stored(place.state) == stored(calm.state)
 
 
-def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(place: Place) -> None:
+def test_a_killed_supervisor_leaves_no_process_and_the_next_one_can_start(place: Place) -> None:
     process = place.start("run", [ENDLESS])
     before = place.wait(lambda status: status.stored > 100, "some beats").stored
     process.kill()
@@ -199,18 +199,18 @@ def test_a_killed_supervisor_leaves_nobody_and_nothing_that_hinders_the_next(pla
     assert ends(process) == 0
 
 
-def test_a_killed_monitor_leaves_no_socket_or_lock_that_hinders_the_next(place: Place) -> None:
+def test_a_killed_monitor_leaves_no_socket_or_lock_that_blocks_the_next_one(place: Place) -> None:
     first = place.start("monitor")
     place.wait(lambda _: True, "the monitor")
     first.kill()
     first.wait()
-    assert (place.runtime / "control").exists(), "a killed one cannot tidy up"
+    assert (place.runtime / "control").exists(), "a killed monitor cannot remove its socket"
     second = place.start("monitor")
     place.wait(lambda status: status.uptime >= 0, "the next monitor")
     assert ends(second) == 0
 
 
-def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place: Place) -> None:
+def test_a_role_killed_during_startup_is_restarted(place: Place) -> None:
     process = place.start("run")
     (victim,) = wait_for(lambda: place.left("worker"), "a worker")
     os.kill(victim, signal.SIGKILL)
@@ -218,7 +218,7 @@ def test_a_role_that_is_killed_while_the_daemon_starts_is_started_again(place: P
     assert ends(process) == 0
 
 
-def test_a_daemon_says_by_its_exit_status_that_it_can_not_run_so(place: Place) -> None:
+def test_a_daemon_that_cannot_run_exits_with_status_2_or_3(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert place.start("run", [], "--port", taken.getsockname()[1]).wait(timeout=60) == 3
     (place.folder / "file").write_text("")

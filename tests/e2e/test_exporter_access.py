@@ -1,4 +1,4 @@
-"""The metrics of a daemon leave the machine by TLS and password, or not at all."""
+"""Other hosts can read the metrics of a daemon only with TLS and a password."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PASSWORD = "correct horse"
 
 @pytest.mark.parametrize("command", ["run", "monitor"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_daemon_whose_metrics_anybody_could_read_does_not_start(
+def test_a_daemon_with_unprotected_metrics_on_the_network_does_not_start(
     ecgmon: RunEcgmon, tmp_path: Path, command: str, host: str
 ) -> None:
     done = ecgmon(command, "--set", f"exporter.host={host}", "--set", f"runtime.dir={tmp_path / 'r'}")
@@ -37,7 +37,7 @@ def test_a_daemon_whose_metrics_anybody_could_read_does_not_start(
 
 @pytest.fixture
 def keys(ecgmon: RunEcgmon, tmp_path: Path) -> Path:
-    """A certificate of 127.0.0.1, its key, and a password file as the command makes it."""
+    """A certificate for 127.0.0.1, its key, and a password file made by ``ecgmon password``."""
     if shutil.which("openssl") is None:
         missing("there is no openssl to make a certificate with")
     subprocess.run(
@@ -65,7 +65,7 @@ def ask(keys: Path, url: str, password: str = PASSWORD) -> str:
         return answer.read().decode()
 
 
-def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(daemon: StartDaemon, keys: Path) -> None:
+def test_metrics_on_every_address_need_tls_and_the_password(daemon: StartDaemon, keys: Path) -> None:
     running = daemon([{"record": "toy", "speed": 60}], exporter=configured(keys))
     status = running.wait(lambda status: status.stored > 10, "some beats")
     assert status.metrics.startswith("https://0.0.0.0:")
@@ -83,8 +83,8 @@ def test_a_daemon_on_every_address_shows_its_metrics_to_who_knows_the_password(d
 
 
 @pytest.mark.serial
-def test_slow_clients_of_the_metrics_delay_no_beat(daemon: StartDaemon, keys: Path) -> None:
-    """Two hundred half-open connections at the metrics; the beats go on as before."""
+def test_slow_metrics_clients_delay_no_beat(daemon: StartDaemon, keys: Path) -> None:
+    """Two hundred half-open connections to the metrics server do not delay beats."""
     running = daemon([{"record": "toy", "speed": 20}], exporter=configured(keys))
     status = running.wait(lambda status: status.stored > 50, "some beats")
     port = int(status.metrics.rpartition(":")[2].partition("/")[0])

@@ -1,4 +1,4 @@
-"""Disks, stores, clocks and workers fail in many ways; what is stored stays, and the rest comes when the fault is over."""
+"""Faults of disks, stores, clocks and workers: stored beats stay, and the others are stored after the fault."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SOURCES = [{"record": "toy", "speed": 30}]
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an undisturbed run stores."""
+    """The store of an undisturbed run."""
     with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
         running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{"record": "toy", "speed": 0}])
         running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
@@ -58,7 +58,7 @@ def finished(running: Daemon) -> None:
     assert running.stop() == 0
 
 
-def test_a_store_that_another_process_locks_is_written_when_it_lets_go(
+def test_a_store_locked_by_another_process_is_written_after_the_lock_is_released(
     daemon: StartDaemon, expected: dict[str, Any]
 ) -> None:
     running = daemon(SOURCES)
@@ -67,7 +67,7 @@ def test_a_store_that_another_process_locks_is_written_when_it_lets_go(
     other.execute("BEGIN IMMEDIATE")
     running.wait(lambda status: not status.store_ok, "the lock to be noticed")
     before = running.now().stored
-    assert running.now().stored == before  # nothing is said to be stored that is not
+    assert running.now().stored == before  # no beat is reported as stored that is not
     other.execute("ROLLBACK")
     other.close()
     finished(running)
@@ -120,7 +120,7 @@ def mounted(tmp_path: Path, runtime: Path) -> Iterator[Callable[[str], Mounted]]
             one.stop()
 
 
-def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(
+def test_a_full_disk_loses_nothing_and_storing_continues_when_there_is_space(
     mounted: Callable[[str], Mounted], expected: dict[str, Any], tmp_path: Path
 ) -> None:
     running = mounted(
@@ -135,14 +135,14 @@ def test_a_full_disk_stops_storing_loses_nothing_and_goes_on_when_there_is_room(
     assert (status.store_ok, status.dropped) == (True, 0)
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in (FILE, f"{FILE}-wal"):  # while nothing is written: the file system ends with its processes
+    for name in (FILE, f"{FILE}-wal"):  # now, while nothing is written: the file system disappears with its processes
         (copy / name).write_bytes(running.inside(running.state / name).read_bytes())
     assert running.stop() == 0
     assert stored(copy) == expected
     assert "the disk is full" in running.log.read_text()
 
 
-def test_a_state_folder_that_can_not_be_written_is_refused(mounted: Callable[[str], Mounted]) -> None:
+def test_a_state_folder_that_cannot_be_written_is_refused(mounted: Callable[[str], Mounted]) -> None:
     running = mounted("mount --bind {state} {state} && mount -o remount,ro,bind {state}")
     assert running.process.wait(timeout=60) == 3
     text = running.log.read_text()
@@ -151,7 +151,7 @@ def test_a_state_folder_that_can_not_be_written_is_refused(mounted: Callable[[st
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut", "overwritten", "newer"])
-def test_a_damaged_store_is_refused_and_left_as_it_is(daemon: StartDaemon, ecgmon: RunEcgmon, damage: str) -> None:
+def test_a_damaged_store_is_refused_and_not_changed(daemon: StartDaemon, ecgmon: RunEcgmon, damage: str) -> None:
     running = daemon([{"record": "toy", "speed": 0}])
     running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
     assert running.stop() == 0
@@ -196,7 +196,9 @@ def test_a_second_producer_of_a_stream_waits_for_the_first(
 ) -> None:
     running = daemon(SOURCES)
     running.wait(lambda status: status.stored > 20, "some beats")
-    done = ecgmon("producer", "--config", running.config)  # ends when the stream is stored, whoever sent it
+    done = ecgmon(
+        "producer", "--config", running.config
+    )  # ends when the stream is stored, no matter which producer sent it
     assert done.returncode == 0, done.stderr
     assert "being sent by another producer" in done.stderr
     finished(running)
@@ -217,7 +219,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_clock_that_jumps_an_hour_each_way_changes_nothing(
+def test_a_wall_clock_that_jumps_an_hour_each_way_changes_nothing(
     tmp_path: Path, runtime: Path, expected: dict[str, Any]
 ) -> None:
     jump, state = tmp_path / "jump", tmp_path / "jumping"
@@ -255,8 +257,8 @@ def has_stored(status: Watched, beats: int) -> bool:
     return found is not None and found.stored > beats
 
 
-class Sham:
-    """A worker that greets, answers pings, takes batches and never answers one."""
+class FakeWorker:
+    """A worker that joins, sends heartbeats, takes batches and never answers one."""
 
     def __init__(self, runtime: Path, degraded: str = "") -> None:
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -264,7 +266,7 @@ class Sham:
         self._socket.connect(f"ipc://{runtime}/workers")
         model = read_info(shipped("default")).fingerprint
         ready = wire.Ready(
-            protocol=wire.PROTOCOL, worker="sham", model=model, device="cpu", leads=1, credit=2, degraded=degraded
+            protocol=wire.PROTOCOL, worker="fake", model=model, device="cpu", leads=1, credit=2, degraded=degraded
         )
         self._socket.send(wire.encode(ready))
         self.epoch = self.taken = 0
@@ -284,37 +286,37 @@ class Sham:
         self._socket.close()
 
 
-def test_a_worker_whose_gpu_failed_raises_an_alert_until_it_is_gone(daemon: StartDaemon) -> None:
+def test_a_failed_gpu_is_an_alert_until_its_worker_leaves(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
-    sham = Sham(running.runtime, "AcceleratorError: CUDA error: an illegal memory access was encountered")
+    fake = FakeWorker(running.runtime, "AcceleratorError: CUDA error: an illegal memory access was encountered")
     name = 'ecgmon_alerts_active{kind="device_failed",priority="medium"}'
 
     def active() -> float | None:
-        sham.turn()
+        fake.turn()
         found = [line for line in running.get("/metrics").splitlines() if line.startswith(name)]
         return float(found[0].split()[1]) if found else None
 
     wait_for(lambda: active() == 1, "the alert")
     assert "ecgmon_workers_degraded 1.0" in running.get("/metrics")
-    sham.leave()
+    fake.leave()
     wait_for(lambda: active() == 0, "its end")
-    sham.close()
+    fake.close()
     log = running.log.read_text()
     assert log.count('"alert-raised"') == log.count('"alert-cleared"') == 1
     assert "illegal memory access" in log
     assert running.stop() == 0
 
 
-def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(
+def test_a_worker_that_hangs_but_answers_heartbeats_delays_beats_only_once(
     daemon: StartDaemon, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    running = daemon([], "batch_beats = 4\n")  # so small that both workers are asked
+    running = daemon([], "batch_beats = 4\n")  # small, so that both workers get a batch
     running.wait(lambda status: status.workers, "a worker")
-    sham = Sham(running.runtime)
+    fake = FakeWorker(running.runtime)
 
     def turned(condition: Callable[[Status], Any]) -> bool:
-        sham.turn()
+        fake.turn()
         status = running.status()
         return bool(status and condition(status))
 
@@ -323,8 +325,8 @@ def test_a_worker_that_hangs_but_answers_heartbeats_holds_beats_up_once(
     with role(tmp_path, "producer", source) as producer:
         wait_for(lambda: turned(lambda _: producer.poll() is not None), "the end")
         assert producer.wait() == 0
-    assert 1 <= sham.taken <= 2  # its credit, and nothing more
-    sham.close()
+    assert 1 <= fake.taken <= 2  # at most its credit
+    fake.close()
     finished(running)
     assert stored(running.state) == expected
 
@@ -342,7 +344,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_worker_ten_times_slower_than_the_others_takes_less_and_changes_nothing(
+def test_a_worker_ten_times_slower_gets_fewer_beats_and_changes_no_result(
     daemon: StartDaemon, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     running = daemon(SOURCES)

@@ -1,4 +1,4 @@
-"""Over a link that is cut, narrow or lossy everything arrives, once, without a restart."""
+"""Over a link that is cut, narrow or loses packets, every item arrives once, without a restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HUB, WARD = "10.77.0.1", "10.77.0.2"
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an undisturbed run on one host stores."""
+    """The store of an undisturbed run on one host."""
     with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
         running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{**SOURCE, "speed": 0}])
         running.wait(lambda status: status.streams and status.streams["ward/1"].ended, "the end")
@@ -37,7 +37,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 class Network:
-    """Two hosts, which are network namespaces, with one cable between them."""
+    """Two hosts, simulated by network namespaces, with one link between them."""
 
     def __init__(self) -> None:
         self._holders = [subprocess.Popen(["unshare", "--net", "sleep", "600"]) for _ in range(2)]
@@ -104,7 +104,7 @@ def apart(network: Network, tmp_path: Path, runtime: Path) -> Iterator[SimpleNam
         return (
             f'[runtime]\ndir = "{runtime}/r"\n[store]\npath = "{state}"\n[exporter]\nport = 0\n'
             f"[delivery]\nheartbeat_seconds = 0.5\ndead_after_seconds = 3.0\nlease_seconds = 4.0\n"
-            f"[alerts]\nstalled_seconds = 600.0\n{section}"  # the one alert that goes by the clock
+            f"[alerts]\nstalled_seconds = 600.0\n{section}"  # the only alert that uses the clock
         )
 
     def away(key: str) -> str:
@@ -146,14 +146,14 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 def everything_arrives(apart: SimpleNamespace, expected: dict[str, Any]) -> None:
     assert apart.producer.wait(timeout=150) == 0, (apart.folder / "producer.log").read_text()
-    assert all(process.poll() is None for process in apart.others)  # nobody was started again
+    assert all(process.poll() is None for process in apart.others)  # no process was restarted
     status = wait_for(apart.status, "the monitor")
     assert (status.stored, status.dropped) == (len(expected["ward/1"]["beats"]) and status.streams["ward/1"].beats, 0)
     assert stored(apart.state) == expected
 
 
 @pytest.mark.parametrize("seconds", [1, 10, pytest.param(60, marks=pytest.mark.long)])
-def test_a_cut_link_costs_time_and_nothing_else(
+def test_a_cut_link_delays_beats_but_loses_none(
     network: Network, apart: SimpleNamespace, expected: dict[str, Any], seconds: float
 ) -> None:
     wait_for(lambda: (s := apart.status()) and s.stored > 50, "some beats")
@@ -167,7 +167,7 @@ def test_a_cut_link_costs_time_and_nothing_else(
 
 
 def impairments() -> list[str]:
-    """A link so narrow that bursts are lost; and loss and reordering by chance where the kernel has netem."""
+    """List the impairments: a link so narrow that bursts are lost, and random loss and reordering if the kernel has netem."""
     narrow = ["tbf rate 4mbit burst 8kb limit 20kb"]
     probe = "ip link add ecgmon9 type dummy && tc qdisc add dev ecgmon9 root netem loss 1%"
     with suppress(OSError):
@@ -177,7 +177,7 @@ def impairments() -> list[str]:
 
 
 @pytest.mark.parametrize("how", impairments())
-def test_a_link_that_loses_and_reorders_packets_costs_time_and_nothing_else(
+def test_packet_loss_and_reordering_delay_beats_but_lose_none(
     network: Network, apart: SimpleNamespace, expected: dict[str, Any], how: str
 ) -> None:
     network.impair(how)

@@ -1,4 +1,4 @@
-"""The commands that measure answer in the form that is documented, with figures that can be true."""
+"""The measuring commands print the documented fields with plausible figures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def two_records(tmp_path: Path, mitdb: Path) -> Path:
     return folder
 
 
-def test_evaluate_stream_finds_the_beats_tells_the_odd_ones_and_counts_alerts(
-    ecgmon: RunEcgmon, two_records: Path
-) -> None:
+def test_evaluate_stream_reports_detection_separation_and_alerts(ecgmon: RunEcgmon, two_records: Path) -> None:
     found = result(ecgmon("evaluate", "stream", "--db", two_records, "--json"))
     assert set(found["records"]) == {"100", "119"}
     for part in ("qrs", "qrs_after_learning"):
@@ -51,7 +49,7 @@ def test_bench_segment_compares_with_its_references(ecgmon: RunEcgmon) -> None:
     assert found["live"]["streams"] == 10
 
 
-def test_a_folder_without_annotated_records_is_an_answer(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_a_folder_without_annotated_records_is_reported(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     run = ecgmon("evaluate", "stream", "--db", tmp_path, "--json")
     assert run.returncode == 1
     assert str(tmp_path) in run.stderr

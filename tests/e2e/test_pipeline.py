@@ -1,4 +1,4 @@
-"""Records in; scored beats, alerts and metrics out: what every user relies on, through real processes."""
+"""From records to scored beats, alerts and metrics, through real processes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TOY = {"record": "toy", "speed": 0}
 
 @pytest.fixture(scope="module")
 def watched() -> list[Watched]:
-    """The built-in record through the offline path, in chunks that no producer would make."""
+    """The built-in record through the offline path, in chunks of another length than a producer's."""
     source = open_source(resolve(["toy"])[0])
     return list(watch(source, Scorer(), AlertSettings(), chunk_seconds=7.0))
 
 
-def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(
+def test_a_replay_stores_the_same_bits_as_the_offline_path(
     ecgmon: RunEcgmon, tmp_path: Path, watched: list[Watched]
 ) -> None:
     summary = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
@@ -68,13 +68,13 @@ def test_a_replay_stores_what_the_offline_path_finds_to_the_last_bit(
     assert summary["beats_per_second"] == pytest.approx(beats / summary["seconds"], rel=1e-3)
 
 
-def test_speed_and_number_of_workers_change_nothing_that_is_stored(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_speed_and_number_of_workers_do_not_change_the_store(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "fast", "--json"))
     result(ecgmon("replay", "toy", "--state", tmp_path / "paced", "--json", "--speed", "60", "--workers", "2"))
     fast = stored(tmp_path / "fast")
     assert fast == stored(tmp_path / "paced")
     assert fast["toy"]["ended"]
-    assert fast["toy"]["details"], "an anomalous record has beats worth keeping whole"
+    assert fast["toy"]["details"], "beats of an anomalous record are stored with their windows"
 
 
 def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon: RunEcgmon, tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon: RunEcgmon, tmp
     assert stored(tmp_path / "s") == before
 
 
-def test_a_replay_at_a_pace_takes_the_time_that_it_says(ecgmon: RunEcgmon) -> None:
+def test_a_replay_takes_the_time_that_its_speed_implies(ecgmon: RunEcgmon) -> None:
     summary = result(ecgmon("replay", "toy", "--stop", "60", "--speed", "20", "--json"))
-    # 60 s of signal at 20 times its pace; the last beats leave the detector when the record ends
+    # 60 s of signal at 20 times real time; the last beats come when the record ends
     assert 2.5 <= summary["seconds"] <= 30
 
 
 @pytest.mark.parametrize("role", ["worker", "monitor", "producer"])
-def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
+def test_a_role_killed_during_a_replay_loses_and_duplicates_nothing(
     ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path, role: str
 ) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
@@ -105,14 +105,12 @@ def test_a_role_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(
     assert torn.stop() == 0
     calm, got = stored(tmp_path / "calm")["toy"], stored(torn.state)["toy"]
     stalled = [alert for alert in got["alerts"] if alert.kind == "stream_stalled"]
-    assert not stalled, "ten seconds did not pass"
+    assert not stalled, "the stream was silent for less than ten seconds"
     assert sequence(torn.state, "toy").tolist() == list(range(len(sequence(torn.state, "toy"))))
     assert got == calm
 
 
-def test_a_frozen_worker_that_wakes_up_again_changes_nothing(
-    ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path
-) -> None:
+def test_a_frozen_worker_that_resumes_changes_nothing(ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
     torn = daemon([{**TOY, "speed": 60}], "[worker]\ncount = 2")
     torn.wait(lambda status: status.stored > 30, "some beats")
@@ -157,7 +155,7 @@ def test_metrics_agree_with_the_store(daemon: StartDaemon) -> None:
         assert active == sum(alert.alert.end is None for alert in reader.alerts())
 
 
-def test_exemplars_lead_to_the_beat(daemon: StartDaemon) -> None:
+def test_exemplars_name_the_beat(daemon: StartDaemon) -> None:
     running = daemon([TOY])
     running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
     text = running.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
@@ -184,13 +182,13 @@ def test_healthy_and_ready_are_separate_from_metrics(daemon: StartDaemon) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon: StartDaemon, number: int) -> None:
+def test_a_daemon_drains_exits_with_0_and_leaves_no_process(daemon: StartDaemon, number: int) -> None:
     running = daemon([{**TOY, "speed": 20}])
     running.wait(lambda status: status.stored > 5, "some beats")
     children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
     assert len(children) == 3
     running.process.send_signal(number)
-    running.process.send_signal(number)  # a second one at once must not break the drain
+    running.process.send_signal(number)  # a second signal must not interrupt the drain
     assert running.stop(number) == 0
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert [left.name for left in running.runtime.iterdir()] == ["lock"]
@@ -198,7 +196,7 @@ def test_a_daemon_drains_and_exits_with_0_and_leaves_nothing_behind(daemon: Star
     assert beats.tolist() == list(range(len(beats)))
 
 
-def test_a_killed_supervisor_takes_its_children_along(daemon: StartDaemon) -> None:
+def test_children_of_a_killed_supervisor_end(daemon: StartDaemon) -> None:
     running = daemon([{**TOY, "speed": 20}])
     running.wait(lambda status: status.stored > 5, "some beats")
     children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
@@ -214,7 +212,7 @@ def test_a_killed_supervisor_takes_its_children_along(daemon: StartDaemon) -> No
     wait_for(lambda: not any(alive(pid) for pid in children), "the children to end")
 
 
-def test_status_and_alerts_speak_of_a_running_daemon_and_of_a_store_left_behind(
+def test_status_and_alerts_describe_a_running_daemon_and_the_store_of_a_stopped_one(
     ecgmon: RunEcgmon, daemon: StartDaemon
 ) -> None:
     running = daemon([TOY])
@@ -244,7 +242,9 @@ def test_one_bad_record_never_stops_the_others(ecgmon: RunEcgmon, tmp_path: Path
     assert set(summary["failed"]) == {"bad", "no-such-record"} or len(summary["failed"]) == 2
 
 
-def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon: RunEcgmon, tmp_path: Path, mitdb: Path) -> None:
+def test_a_truncated_record_delivers_its_samples_and_is_reported(
+    ecgmon: RunEcgmon, tmp_path: Path, mitdb: Path
+) -> None:
     (tmp_path / "100.hea").write_text((mitdb / "100.hea").read_text())
     (tmp_path / "100.dat").write_bytes((mitdb / "100.dat").read_bytes()[: 3 * 360 * 60])
     run = ecgmon("replay", tmp_path / "100", "toy", "--json")
@@ -255,7 +255,7 @@ def test_a_truncated_record_gives_what_it_has_and_says_so(ecgmon: RunEcgmon, tmp
     assert set(summary["failed"]) == {"100"}
 
 
-def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon: RunEcgmon) -> None:
+def test_the_error_for_a_port_in_use_names_the_key_to_change(ecgmon: RunEcgmon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = ecgmon("replay", "toy", "--port", port)
@@ -264,14 +264,14 @@ def test_a_port_in_use_is_said_with_the_key_that_changes_it(ecgmon: RunEcgmon) -
     assert "exporter" in run.stderr
 
 
-def test_a_state_folder_that_cannot_be_used_is_said(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_used_is_reported(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     run = ecgmon("replay", "toy", "--state", tmp_path / "file" / "state")
     assert run.returncode == 3
     assert "state folder" in run.stderr
 
 
-def test_a_wrong_configuration_is_an_answer_not_a_crash(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_reported_without_a_traceback(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[exporter]\nprot = 1\n")
     for command in ("run", "monitor", "worker", "producer", "check-config"):

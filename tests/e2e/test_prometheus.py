@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 DASHBOARD = json.loads((SYSTEMD / "grafana/ecgmon.json").read_text())
-PRIORITY = '[alerts.priorities]\nanomalous_episode = "high"\n'  # what the built-in record is sure to raise
+PRIORITY = '[alerts.priorities]\nanomalous_episode = "high"\n'  # the built-in record always raises this kind
 
 
 def free_port() -> int:
@@ -38,16 +38,16 @@ def free_port() -> int:
 
 
 class Webhook:
-    """Where Alertmanager delivers: keeps (path, status, labels) of every alert."""
+    """The receiver of Alertmanager: keeps (path, status, labels) of every alert."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, str, dict[str, str]]] = []
-        heard = self.heard
+        self.received: list[tuple[str, str, dict[str, str]]] = []
+        received = self.received
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                heard.extend((self.path, alert["status"], alert["labels"]) for alert in told["alerts"])
+                message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                received.extend((self.path, alert["status"], alert["labels"]) for alert in message["alerts"])
                 self.send_response(200)
                 self.end_headers()
 
@@ -59,8 +59,8 @@ class Webhook:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
-    def told(self, path: str, status: str, name: str) -> list[dict[str, str]]:
-        return [labels for at, how, labels in self.heard if (at, how, labels["alertname"]) == (path, status, name)]
+    def delivered(self, path: str, status: str, name: str) -> list[dict[str, str]]:
+        return [labels for at, how, labels in self.received if (at, how, labels["alertname"]) == (path, status, name)]
 
     def close(self) -> None:
         self._server.shutdown()
@@ -69,7 +69,7 @@ class Webhook:
 
 
 class Watchers:
-    """A Prometheus that scrapes every second with the shipped rules, made impatient, and an Alertmanager."""
+    """A Prometheus that scrapes every second, with the shipped rules at shorter times, and an Alertmanager."""
 
     def __init__(self, folder: Path, target: str, webhook: int) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -116,7 +116,7 @@ class Watchers:
             return False
 
     def alerts(self, post: list[dict[str, Any]] | None = None) -> Any:
-        """Alerts that Alertmanager knows; or tell it of some."""
+        """Return the alerts of Alertmanager, or send some to it."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.alertmanager}/api/v2/alerts", headers={"Content-Type": "application/json"},
             data=None if post is None else json.dumps(post).encode(),
@@ -140,7 +140,7 @@ def webhook() -> Iterator[Webhook]:
 
 
 def expressions(stream: str) -> list[tuple[str, str]]:
-    """Every query of the dashboard, as Grafana would send it."""
+    """Return every query of the dashboard, as Grafana would send it."""
     variables = {"$__rate_interval": "10s", "$instance": ".+", "$stream": stream}
     found = []
     for panel in DASHBOARD["panels"]:
@@ -153,7 +153,7 @@ def expressions(stream: str) -> list[tuple[str, str]]:
     return found
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_the_dashboard_has_complete_panels_that_do_not_overlap() -> None:
     panels = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     places = [
@@ -171,7 +171,7 @@ def test_the_dashboard_is_whole() -> None:
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
 
 
-def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_panel_has_data(
+def test_alerts_reach_the_webhook_and_resolve_exemplars_name_beats_and_every_panel_has_data(
     tmp_path: Path, runtime: Path, webhook: Webhook
 ) -> None:
     for tool in ("prometheus", "prometheus-alertmanager"):
@@ -187,22 +187,22 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
         wait_for(watchers.up, "Prometheus to scrape", 60)
 
         # a patient's alert reaches the ward, and ends there
-        raised = wait_for(lambda: webhook.told("/ward", "firing", "EcgmonHighPriorityAlert"), "the ward", 90)
+        raised = wait_for(lambda: webhook.delivered("/ward", "firing", "EcgmonHighPriorityAlert"), "the ward", 90)
         assert raised[0]["kind"] == "anomalous_episode"
         assert raised[0]["instance"] == target
-        wait_for(lambda: webhook.told("/ward", "resolved", "EcgmonHighPriorityAlert"), "the end of an episode", 90)
+        wait_for(lambda: webhook.delivered("/ward", "resolved", "EcgmonHighPriorityAlert"), "the end of an episode", 90)
 
-        # a worker that hangs, and goes on
+        # a worker that hangs, and continues
         (worker,) = daemon.pids("worker")
         os.kill(worker, signal.SIGSTOP)
         try:
-            wait_for(lambda: webhook.told("/on-call", "firing", "EcgmonNoWorker"), "the news of no worker", 60)
+            wait_for(lambda: webhook.delivered("/on-call", "firing", "EcgmonNoWorker"), "the alert for no worker", 60)
         finally:
             os.kill(worker, signal.SIGCONT)
-        wait_for(lambda: webhook.told("/on-call", "resolved", "EcgmonNoWorker"), "the worker's return", 60)
+        wait_for(lambda: webhook.delivered("/on-call", "resolved", "EcgmonNoWorker"), "the worker's return", 60)
         daemon.wait(lambda status: status.workers, "the worker")
 
-        # every query of the dashboard has an answer, when the rates have filled again
+        # every query of the dashboard has an answer when the rates have enough samples again
         time.sleep(12.0)
         for title, expression in expressions("bed-1"):
             found = watchers.query(expression)
@@ -229,9 +229,9 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
             assert beat["seq"] == int(one["labels"]["seq"])
             assert float(one["value"]) == pytest.approx(beat["score"], rel=1e-5)
 
-        # a daemon that is gone; what else is wrong with it is not said
+        # a daemon that is down; its other alerts are inhibited
         assert daemon.stop() == 0
-        wait_for(lambda: webhook.told("/on-call", "firing", "EcgmonDown"), "the news of the end", 60)
+        wait_for(lambda: webhook.delivered("/on-call", "firing", "EcgmonDown"), "the alert of the end", 60)
         labels = {"alertname": "EcgmonStreamStalled", "instance": target, "job": "ecgmon", "severity": "warning"}
         elsewhere = {**labels, "instance": "elsewhere:9464"}
         watchers.alerts([{"labels": labels}, {"labels": elsewhere}])
@@ -244,8 +244,12 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
             }
 
         wait_for(lambda: silenced() == {target: True, "elsewhere:9464": False}, "one to be silenced, not the other", 30)
-        wait_for(lambda: webhook.told("/engineers", "firing", "EcgmonStreamStalled"), "the other's news", 30)
-        assert {one["instance"] for one in webhook.told("/engineers", "firing", "EcgmonStreamStalled")} == {
+        wait_for(
+            lambda: webhook.delivered("/engineers", "firing", "EcgmonStreamStalled"),
+            "the alert of the other instance",
+            30,
+        )
+        assert {one["instance"] for one in webhook.delivered("/engineers", "firing", "EcgmonStreamStalled")} == {
             "elsewhere:9464"
         }
     finally:
@@ -253,7 +257,7 @@ def test_events_reach_the_webhook_and_resolve_exemplars_lead_to_beats_and_every_
         daemon.stop()
 
 
-def test_promtool_has_nothing_against_the_metrics(daemon: StartDaemon) -> None:
+def test_promtool_accepts_the_metrics(daemon: StartDaemon) -> None:
     if shutil.which("promtool") is None:
         missing_tool("promtool (Debian's prometheus) is not installed")
     one = daemon([{"record": "toy", "speed": 0}])

@@ -1,4 +1,4 @@
-"""What Python's functions find is what a daemon stores, and a program can follow a daemon."""
+"""The Python functions return what a daemon stores, and a program can follow a daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_scoring_an_array_gives_what_a_daemon_stores_to_the_last_bit(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_scoring_an_array_gives_the_same_bits_as_a_daemon_stores(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     made = synthetic_ecg(120, 250, ectopic=[30, 60, 62, 64, 65], gaps=[(90, 100)], noise=0.03)
     path = made.write(tmp_path, "made")
     result(ecgmon("replay", path, "--state", tmp_path / "s", "--speed", "max", "--json"))

@@ -1,4 +1,4 @@
-"""Every shipped rule fires when it should, keeps quiet when it should, and resolves; every alert has its runbook entry."""
+"""Every shipped rule fires only when it should and resolves; every alert has an entry in the runbook."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ STEP = 15  # seconds between two samples
 
 @dataclass
 class Case:
-    """Samples every 15 s, five of them quiet; then what makes the alert fire, and quiet again."""
+    """Samples every 15 s: five normal ones, then some that make the alert fire, then normal ones again."""
 
     alert: str
     series: dict[str, str]
     fires: int
-    """When it must fire, in seconds."""
+    """Time in s at which it must fire."""
     resolved: int
     silent_until: int = 60
     also_silent: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ def counter(name: str, labels: str, *parts: str) -> dict[str, str]:
 
 
 def slow(bad: int) -> dict[str, str]:
-    """100 beats in time each step, and for 20 steps some more that are late."""
+    """Make 100 beats in time in each step, and for 20 steps some more that are late."""
     late = 20 * bad
     return counter("ecgmon_stage_duration_seconds_bucket", ',stage="total",le="1.0"', "0+100x900") | counter(
         "ecgmon_stage_duration_seconds_count",
@@ -57,7 +57,7 @@ def slow(bad: int) -> dict[str, str]:
 
 
 def scores(over_half: tuple[int, int], over_one: tuple[int, int]) -> dict[str, str]:
-    """100 beats each step; so many over a score, for 400 steps and for 48 more."""
+    """Make 100 beats in each step; the arguments say how many are over a score, for 400 steps and then for 48 more."""
 
     def bucket(le: str, over: tuple[int, int]) -> dict[str, str]:
         first, then = 100 - over[0], 100 - over[1]
@@ -140,7 +140,7 @@ def test_every_alert_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
-def test_a_rule_fires_when_it_should_and_only_then(promtool: Callable[..., str], tmp_path: Path, case: Case) -> None:
+def test_a_rule_fires_only_when_it_should(promtool: Callable[..., str], tmp_path: Path, case: Case) -> None:
     def firing(alert: str, at: int, count: int) -> str:
         samples = f"[{{labels: '{{}}', value: {count}}}]" if count else "[]"
         return (
@@ -161,7 +161,7 @@ def test_a_rule_fires_when_it_should_and_only_then(promtool: Callable[..., str],
     assert "SUCCESS" in promtool("test", "rules", file)
 
 
-def test_prometheus_has_nothing_against_the_files(promtool: Callable[..., str], tmp_path: Path) -> None:
+def test_promtool_accepts_the_rules_and_the_configuration(promtool: Callable[..., str], tmp_path: Path) -> None:
     shutil.copy(RULES, tmp_path)
     shutil.copy(RULES.with_name("prometheus.yml"), tmp_path)
     said = promtool("check", "config", "--lint-fatal", tmp_path / "prometheus.yml")
@@ -169,7 +169,7 @@ def test_prometheus_has_nothing_against_the_files(promtool: Callable[..., str], 
     assert "SUCCESS" in promtool("check", "rules", "--lint-fatal", RULES)
 
 
-def test_alertmanager_has_nothing_against_its_file_and_sends_each_alert_where_it_belongs() -> None:
+def test_amtool_accepts_the_configuration_and_each_alert_has_the_right_receiver() -> None:
     if shutil.which("amtool") is None:
         missing_tool("amtool (Debian's prometheus-alertmanager) is not installed")
 

@@ -1,4 +1,4 @@
-"""SIGHUP: other thresholds, another model, more workers, other sources, while beats flow; and what is wrong is refused."""
+"""SIGHUP applies thresholds, a model, workers and sources while beats flow, and refuses errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def events(log: Path, name: str) -> list[dict[str, Any]]:
 
 
 def models(state: Path, stream: str) -> list[str]:
-    """Fingerprint of the model of every beat, in order."""
+    """Return the fingerprint of the model of every beat, in order."""
     with sqlite3.connect(f"file:{state}/ecgmon.sqlite?mode=ro", uri=True) as db:
         rows = db.execute(
             "SELECT fingerprint FROM beats JOIN streams ON streams.id = beats.stream JOIN models ON models.id = beats.model"
@@ -50,24 +50,24 @@ def models(state: Path, stream: str) -> list[str]:
     return [row[0] for row in rows]
 
 
-def test_a_daemon_takes_thresholds_weights_workers_and_sources_and_refuses_what_is_wrong(daemon: StartDaemon) -> None:
+def test_a_daemon_reloads_thresholds_weights_workers_and_sources_and_refuses_errors(daemon: StartDaemon) -> None:
     one = daemon([PACED], extra="[worker]\ncount = 1\n[alerts]\nscore_threshold = 2.0\n")
     one.wait(lambda status: status.streams and status.streams["toy"].beats > 40, "some beats")
     pids = {name: one.pids(name) for name in ("monitor", "worker", "producer")}
 
-    # a threshold and a worker more
+    # another threshold and one more worker
     change(one.config, "score_threshold = 2.0", "score_threshold = 90.0")
     change(one.config, "count = 1", "count = 2")
     one.process.send_signal(signal.SIGHUP)
     wait_for(lambda: any("alerts" in e["changed"] for e in events(one.log, "reloaded") if e["role"] == "monitor"), "it")
     one.wait(lambda status: len(status.workers) == 2, "the second worker")
 
-    # other weights: both sides change, in whatever order
+    # other weights: monitor and workers change, in any order
     change(one.config, "[worker]\n", f'[worker]\nweights = "{OTHER}"\n')
     one.process.send_signal(signal.SIGHUP)
     one.wait(lambda status: status.model == read_info(OTHER).name and len(status.workers) == 2, "the other model")
 
-    # a mistake changes nothing, wherever it is found
+    # an error changes nothing, whichever process finds it
     change(one.config, "score_threshold = 90.0", "score_threshold = -1.0")
     one.process.send_signal(signal.SIGHUP)
     refused = wait_for(lambda: events(one.log, "reload-refused"), "the refusal")
@@ -107,7 +107,7 @@ def test_a_daemon_takes_thresholds_weights_workers_and_sources_and_refuses_what_
     assert "anomalous_episode" not in late  # the threshold of 90 is in force
 
 
-def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp_path: Path, runtime: Path) -> None:
+def test_separate_roles_reload_in_any_order_and_name_keys_that_need_a_restart(tmp_path: Path, runtime: Path) -> None:
     common = (
         f'[runtime]\ndir = "{runtime}"\n[delivery]\nheartbeat_seconds = 0.2\ndead_after_seconds = 2.0\n'
         f'[store]\npath = "{tmp_path}/state"\n[exporter]\nport = 0\n'
@@ -140,7 +140,7 @@ def test_roles_of_their_own_reload_in_any_order_and_say_what_needs_a_restart(tmp
     assert np.array_equal(seq, np.arange(len(seq)))
 
 
-def test_systemd_is_told_of_a_reload(tmp_path: Path, runtime: Path) -> None:
+def test_systemd_is_notified_of_a_reload(tmp_path: Path, runtime: Path) -> None:
     import socket
 
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""Others may speak the protocol, well or badly; the daemon goes on."""
+"""Correct and incorrect foreign implementations of the protocol: the daemon continues."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rejected(daemon: Daemon, role: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
-def test_a_producer_written_after_the_protocol_page_is_served(daemon: StartDaemon) -> None:
+def test_a_producer_written_from_the_protocol_page_works(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     process = subprocess.run(
@@ -41,14 +41,14 @@ def test_a_producer_written_after_the_protocol_page_is_served(daemon: StartDaemo
     assert sequence(running.state, "elsewhere/1").tolist() == list(range(5000))
 
 
-def test_the_example_uses_nothing_of_ours() -> None:
+def test_the_example_producer_imports_nothing_from_ecgmon() -> None:
     source = EXAMPLE.read_text()
     assert not any(
         f"import {package}" in source or f"from {package}" in source for package in ("monitor", "models", "pipelines")
     )
 
 
-def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(daemon: StartDaemon) -> None:
+def test_garbage_on_every_socket_is_counted_and_does_not_disturb_other_streams(daemon: StartDaemon) -> None:
     running = daemon([{"record": "toy", "speed": 60}])
     running.wait(lambda status: status.stored > 10, "some beats")
     context = zmq.Context()
@@ -91,7 +91,7 @@ def test_garbage_on_every_socket_is_counted_and_honest_streams_do_not_notice(dae
 
 
 def speak(socket: zmq.Socket[bytes], header: dict[str, object], *frames: bytes) -> dict[str, object]:
-    """Send a message; give the header of the next one that is no acknowledgement."""
+    """Send a message; return the header of the next message other than ``stored``."""
     socket.send_multipart([msgspec.msgpack.encode(header), *frames])
     while True:
         assert socket.poll(20_000), f"no answer to {header['type']}"
@@ -100,7 +100,7 @@ def speak(socket: zmq.Socket[bytes], header: dict[str, object], *frames: bytes) 
             return answer
 
 
-def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daemon: StartDaemon) -> None:
+def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_continues(daemon: StartDaemon) -> None:
     running = daemon([])
     running.wait(lambda status: status.workers, "a worker")
     ends = np.zeros(2, ITEM)
@@ -132,7 +132,7 @@ def test_items_after_the_end_of_a_stream_are_refused_and_the_daemon_goes_on(daem
 
 
 @pytest.mark.serial
-def test_a_flood_of_messages_is_thrown_away_and_honest_streams_do_not_notice(daemon: StartDaemon) -> None:
+def test_a_flood_of_messages_is_discarded_and_does_not_disturb_other_streams(daemon: StartDaemon) -> None:
     running = daemon([{"record": "toy", "speed": 60}], "max_messages_per_second = 200\n")
     running.wait(lambda status: status.stored > 10, "some beats")
     ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": 1, "resent": 0})

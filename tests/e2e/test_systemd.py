@@ -1,4 +1,4 @@
-"""The units do on a real systemd, as process 1, what they say."""
+"""The units work on a real systemd that runs as process 1."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def analyze() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.parametrize("unit", [*MOST_EXPOSED, "ecgmon.target"])
-def test_systemd_has_nothing_to_say_about_a_unit(
+def test_systemd_analyze_verify_accepts_a_unit(
     analyze: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, unit: str
 ) -> None:
     for path in UNITS.glob("ecgmon*"):
@@ -55,17 +55,19 @@ def test_systemd_has_nothing_to_say_about_a_unit(
 
 
 @pytest.mark.parametrize("unit", MOST_EXPOSED)
-def test_a_unit_is_hardly_exposed(analyze: Callable[..., subprocess.CompletedProcess[str]], unit: str) -> None:
+def test_the_exposure_level_of_a_unit_is_low(
+    analyze: Callable[..., subprocess.CompletedProcess[str]], unit: str
+) -> None:
     done = analyze("security", "--offline=yes", "--no-pager", str(UNITS / unit))
     found = re.search(r"Overall exposure level.*: ([0-9.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= MOST_EXPOSED[unit]
 
 
-def test_the_example_explains_every_key_and_is_the_defaults() -> None:
+def test_the_example_configuration_explains_every_key_and_holds_the_defaults() -> None:
     head, _, rest = (UNITS / "ecgmon.toml").read_text().partition("\n\n")
     assert head.startswith("#")
-    assert rest == dump_toml(Config()), "write it anew from ecgmon.monitor.config.documentation.dump_toml(Config())"
+    assert rest == dump_toml(Config()), "write it again from ecgmon.monitor.config.documentation.dump_toml(Config())"
 
 
 class Machine:
@@ -181,7 +183,7 @@ def stopped(machine: Machine, unit: str) -> bool:
 
 
 def contents(machine: Machine, folder: Path) -> dict[str, object]:
-    """What the store inside holds."""
+    """Read the store inside the machine."""
     folder.mkdir()
     for name in ("ecgmon.sqlite", "ecgmon.sqlite-wal"):
         source = machine.path(f"/var/lib/ecgmon/{name}")
@@ -190,14 +192,14 @@ def contents(machine: Machine, folder: Path) -> dict[str, object]:
     return stored(folder)
 
 
-def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machine, tmp_path: Path) -> None:
+def test_the_target_starts_and_survives_failures_of_its_services(machine: Machine, tmp_path: Path) -> None:
     machine.done("systemctl", "start", "ecgmon.target")
     wait_for(
         lambda: machine("systemctl", "is-active", "ecgmon-monitor", "ecgmon-worker@1").stdout.split() == ["active"] * 2,
         "both",
     )
 
-    # what is in effect
+    # the restrictions in effect
     monitor = machine.main("ecgmon-monitor")
     status = machine.path(f"/proc/{monitor}/status").read_text()
     assert re.search(r"^Uid:\s+(?!0\s)", status, re.MULTILINE)
@@ -210,14 +212,14 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machi
         lambda: re.search(r"\d+ streams, .* 1 workers", machine.show("ecgmon-monitor", "StatusText")), "the worker"
     )
 
-    # what an operator and Prometheus see
+    # the status for an operator and for Prometheus
     assert re.search(
         r'Status: ".* streams, .* 1 workers', machine.done("systemctl", "status", "--no-pager", "ecgmon-monitor")
     )
     scrape = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
     assert "\necgmon_ready 1.0\n" in machine.done("python3", "-c", scrape)
 
-    # a killed worker is started again, a monitor that stands still is ended by the watchdog
+    # a killed worker is restarted; the watchdog ends a stopped monitor
     machine.done("systemctl", "start", "ecgmon-producer@toy")
     wait_for(lambda: "0 streams" not in machine.show("ecgmon-monitor", "StatusText"), "the stream")
     machine.done("kill", "-9", str(machine.main("ecgmon-worker@1")))
@@ -227,7 +229,7 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machi
     wait_for(lambda: machine.show("ecgmon-producer@toy", "ActiveState") == "inactive", "the stream to be stored")
     assert machine.show("ecgmon-producer@toy", "Result") == "success"
 
-    # stopped: drained, and clean
+    # stopped: everything is drained and the result is success
     machine.done("systemctl", "stop", "ecgmon.target")
     for unit in ("ecgmon-monitor", "ecgmon-worker@1"):
         wait_for(partial(stopped, machine, unit), f"{unit} to stop")
@@ -249,7 +251,7 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machi
     assert names["producer-joined"] == 6
     assert names["stopped"] == 6
 
-    # and it goes on where it stood
+    # after a start it continues where it stopped
     machine.done("systemctl", "start", "ecgmon.target")
     wait_for(lambda: machine.show("ecgmon-monitor", "ActiveState") == "active", "the monitor")
     machine.done("systemctl", "start", "ecgmon-producer@toy")
@@ -260,7 +262,7 @@ def test_the_target_starts_and_survives_what_befalls_its_services(machine: Machi
     machine.done("systemctl", "stop", "ecgmon.target")
 
 
-def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine: Machine) -> None:
+def test_a_reload_applies_thresholds_and_weights_and_refuses_errors(machine: Machine) -> None:
     machine.write("/etc/ecgmon/again.toml", CONFIG + TOY.replace("toy", "toy").replace("12", '6\nname = "again"'))
     machine.done("systemctl", "start", "ecgmon.target", "ecgmon-producer@again")
     units = ("ecgmon-monitor", "ecgmon-worker@1")
@@ -274,7 +276,7 @@ def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine
     other = "/etc/ecgmon/other.safetensors"
     machine.done("install", "-m", "644", "/opt/ecgmon/models/weights/ds1.safetensors", other)
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= 3.5") + f'[worker]\nweights = "{other}"\n')
-    machine.done("systemctl", "reload", "ecgmon-monitor")  # and with it the workers
+    machine.done("systemctl", "reload", "ecgmon-monitor")  # also reloads the workers
     wait_for(lambda: machine.events("ecgmon-monitor", "reloaded"), "the reload")
     stood = beats()
     wait_for(lambda: beats() > stood + 20, "beats by the other model")
@@ -282,7 +284,7 @@ def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine
 
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG.replace("= 2.0", "= -3.5"))
     assert machine("systemctl", "reload", "ecgmon-monitor").returncode != 0
-    machine.done("kill", "-HUP", str(machine.main("ecgmon-monitor")))  # past the check: the daemon refuses it, too
+    machine.done("kill", "-HUP", str(machine.main("ecgmon-monitor")))  # without the check: the daemon refuses it too
     wait_for(lambda: machine.events("ecgmon-monitor", "reload-refused"), "the refusal")
     assert "refused" in wait_for(
         lambda: (text := machine.show("ecgmon-monitor", "StatusText")) and "refused" in text and text, "the status"
@@ -300,16 +302,16 @@ def test_a_reload_takes_thresholds_and_weights_and_refuses_what_is_wrong(machine
     )
 
 
-def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_nothing(machine: Machine) -> None:
+def test_an_upgrade_keeps_configuration_and_state_and_a_failed_one_changes_nothing(machine: Machine) -> None:
     machine.done("systemctl", "start", "ecgmon.target")
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
     pid, release = machine.main("ecgmon-monitor"), machine.release()
 
-    # it cannot be made, or does not take the configuration: nothing has changed
+    # it cannot be installed, or refuses the configuration: nothing has changed
     for wrong in (lambda: machine.install(packages="/nowhere"), lambda: machine.install(packages="/tmp")):
         failed = wrong()
         assert failed.returncode != 0
-        assert "what was there is as it was" in failed.stderr
+        assert "nothing was changed" in failed.stderr
         assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
     machine.write("/etc/ecgmon/ecgmon.toml", CONFIG + "[nonsense]\n")
     assert "cannot use /etc/ecgmon/ecgmon.toml" in machine.install().stderr
@@ -317,7 +319,7 @@ def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_not
     assert (machine.main("ecgmon-monitor"), machine.release()) == (pid, release)
     assert len(machine.done("ls", "/usr/local/lib/ecgmon/releases").split()) == 1
 
-    # it can be made and does not run: back to the old one
+    # it can be installed but does not run: the old release is restored
     machine.done(
         "sh",
         "-c",
@@ -335,7 +337,7 @@ def test_an_upgrade_keeps_configuration_and_state_and_one_that_fails_changes_not
     assert machine.release() == release
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
 
-    # a good one
+    # a working release
     done = machine.install()
     assert done.returncode == 0, done.stdout + done.stderr
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
@@ -374,9 +376,9 @@ print(*(tried(what) for what in (
 """
 
 
-def test_a_role_can_not_reach_what_it_does_not_need(machine: Machine) -> None:
+def test_a_role_cannot_reach_files_and_networks_that_it_does_not_need(machine: Machine) -> None:
     machine.write("/opt/probe.py", PROBE)
-    machine.done("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")  # it would refuse at once
+    machine.done("ip", "addr", "add", "192.0.2.1/32", "dev", "lo")  # an address that would refuse a connection at once
     for role in ("monitor", "worker@"):
         text = (UNITS / f"ecgmon-{role}.service").read_text()
         text = re.sub(r"ExecStart=.*", f"ExecStart=/usr/bin/python3 /opt/probe.py {role}", text)
@@ -398,7 +400,7 @@ def test_a_role_can_not_reach_what_it_does_not_need(machine: Machine) -> None:
         assert far in (("EPERM", "TimeoutError") if role == "monitor" else ("done",)), found
 
 
-def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(machine: Machine) -> None:
+def test_a_worker_connects_over_tcp_with_a_key_from_a_systemd_credential(machine: Machine) -> None:
     machine.done(
         "sh", "-c", "cd /etc/ecgmon && for who in monitor worker stranger; do ecgmon keygen $who.key > $who.said; done"
     )
@@ -436,7 +438,7 @@ def test_a_key_is_a_credential_and_a_worker_of_another_unit_comes_in_with_it(mac
     machine.done("systemctl", "stop", "ecgmon.target", "ecgmon-worker@2", "ecgmon-worker@3")
 
 
-def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machine: Machine) -> None:
+def test_a_service_with_an_invalid_configuration_is_not_restarted(machine: Machine) -> None:
     machine.path("/etc/ecgmon/broken.toml").write_text("[[source]]\nrecord = 7\n")
     assert machine("systemctl", "start", "ecgmon-producer@broken").returncode != 0
     assert machine.show("ecgmon-producer@broken", "ActiveState") == "failed"
@@ -444,7 +446,7 @@ def test_a_configuration_that_can_not_be_used_is_not_tried_again_and_again(machi
     assert machine.show("ecgmon-producer@broken", "NRestarts") == "0"
 
 
-def test_uninstalling_leaves_the_store_and_the_configuration(machine: Machine) -> None:
+def test_uninstalling_keeps_the_store_and_the_configuration(machine: Machine) -> None:
     machine.done("systemctl", "enable", "--now", "ecgmon.target")
     machine.wait_active("ecgmon-monitor", "ecgmon-worker@1")
     done = machine("make", "--no-print-directory", "-C", "/opt/ecgmon", "uninstall")

@@ -1,4 +1,4 @@
-"""Over tcp nobody gets in without a key that is on the list, and those who do may do what the list says."""
+"""Over tcp only clients with a key on the list are admitted, with the rights that the list gives them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SOURCES = "".join(
 )
 
 
-def test_roles_on_other_hosts_give_what_roles_on_one_host_give(
+def test_roles_on_several_hosts_store_the_same_as_on_one_host(
     tmp_path: Path, network: SimpleNamespace, runtime: Path, daemon: StartDaemon
 ) -> None:
     alone = daemon(
@@ -78,7 +78,7 @@ def test_roles_on_other_hosts_give_what_roles_on_one_host_give(
 
 
 def attack(network: SimpleNamespace, how: str, listener: str = "producers") -> zmq.Socket[bytes]:
-    """A socket that tries to get through to the monitor in some way."""
+    """Connect a socket that tries to reach the monitor without the right keys."""
     dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
     stranger, known = (
@@ -129,7 +129,7 @@ def guarded(daemon: StartDaemon, network: SimpleNamespace) -> Daemon:
     return running
 
 
-def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_not_notice(
+def test_no_message_gets_through_without_the_right_keys_and_other_streams_continue(
     guarded: Daemon, network: SimpleNamespace
 ) -> None:
     counted = {"producer": 0.0, "worker": 0.0}
@@ -151,26 +151,26 @@ def test_no_message_gets_through_without_the_right_keys_and_honest_streams_do_no
     assert len(status.workers) == 1
     assert (status.redelivered, status.dropped) == (0, 0)
     assert "mallory" not in guarded.log.read_text()
-    assert rejected(guarded, "producer") == handshakes(guarded, "producer")  # nothing of theirs was even looked at
+    assert rejected(guarded, "producer") == handshakes(guarded, "producer")  # none of their messages was processed
 
 
-def test_a_flood_of_strangers_does_not_keep_honest_ones_out(guarded: Daemon, network: SimpleNamespace) -> None:
+def test_a_flood_of_strangers_does_not_keep_listed_clients_out(guarded: Daemon, network: SimpleNamespace) -> None:
     sockets = [attack(network, how) for how in ("null", "unknown key", "wrong server key") for _ in range(30)]
     try:
-        honest = attack_free(network, "ward")
-        with honest:
-            honest.send(HELLO)
-            assert honest.poll(20_000)
-            assert msgspec.msgpack.decode(honest.recv())["type"] == "welcome"
+        listed = listed_client(network, "ward")
+        with listed:
+            listed.send(HELLO)
+            assert listed.poll(20_000)
+            assert msgspec.msgpack.decode(listed.recv())["type"] == "welcome"
     finally:
         for one in sockets:
             one.close()
     log = guarded.log.read_text()
-    assert log.count("handshake-failed") <= 6  # a line in ten seconds, with a count of the others
+    assert log.count("handshake-failed") <= 6  # one line in ten seconds, with a count of the others
 
 
-def attack_free(network: SimpleNamespace, name: str, listener: str = "producers") -> zmq.Socket[bytes]:
-    """A socket with a key that is on the list."""
+def listed_client(network: SimpleNamespace, name: str, listener: str = "producers") -> zmq.Socket[bytes]:
+    """Connect a socket with a key that is on the list."""
     dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.linger = 0
     keys.ConnectionKeys(keys.read(network.folder / name), network.public["monitor"].encode()).secure(dealer)
@@ -185,7 +185,7 @@ def asked(dealer: zmq.Socket[bytes], *frames: bytes) -> dict[str, object]:
 
 
 def test_a_producer_may_write_its_own_streams_only(guarded: Daemon, network: SimpleNamespace) -> None:
-    with attack_free(network, "ward") as dealer:
+    with listed_client(network, "ward") as dealer:
         refused = asked(dealer, HELLO.replace(b"ward/1", b"icus/1"))
         assert refused["type"] == "refused"
         assert refused["retry"] is False
@@ -193,7 +193,7 @@ def test_a_producer_may_write_its_own_streams_only(guarded: Daemon, network: Sim
         assert "icus/1" not in guarded.now().streams
         welcome = asked(dealer, HELLO)
         assert welcome["type"] == "welcome"
-        # nor may it say of another's stream that it is in trouble
+        # it may not report trouble of another client's stream either
         trouble = {"type": "trouble", "epoch": welcome["epoch"], "stream": "icus/1", "reason": "x"}
         dealer.send(msgspec.msgpack.encode(trouble))
         assert (
@@ -207,18 +207,18 @@ def test_a_producer_may_write_its_own_streams_only(guarded: Daemon, network: Sim
     assert found == ["2.0"]
 
 
-def test_a_stream_that_somebody_else_sends_can_not_be_taken_over_with_another_key(
+def test_a_stream_that_somebody_else_sends_cannot_be_taken_over_with_another_key(
     guarded: Daemon, network: SimpleNamespace
 ) -> None:
-    with attack_free(network, "ward") as dealer:
+    with listed_client(network, "ward") as dealer:
         refused = asked(dealer, HELLO.replace(b"ward/1", b"ward/9"))
     assert refused["type"] == "refused"
     assert guarded.wait(lambda status: status.streams["ward/9"].ended, "the end").redelivered == 0
 
 
 @pytest.mark.usefixtures("guarded")
-def test_a_key_that_is_taken_off_the_list_ends_its_owner_s_word(network: SimpleNamespace) -> None:
-    with attack_free(network, "ward") as dealer:
+def test_a_client_whose_key_was_taken_off_the_list_is_refused(network: SimpleNamespace) -> None:
+    with listed_client(network, "ward") as dealer:
         epoch = asked(dealer, HELLO)["epoch"]
         ping = msgspec.msgpack.encode({"type": "producer-ping", "epoch": epoch, "resent": 0})
         assert asked(dealer, ping)["type"] == "pong"
@@ -257,7 +257,9 @@ def test_tcp_without_proper_keys_is_refused_at_start(
             assert probe.connect_ex(("127.0.0.1", int(port.rpartition(":")[2]))) != 0
 
 
-def test_secrets_are_nowhere_to_be_seen(daemon: StartDaemon, network: SimpleNamespace, ecgmon: RunEcgmon) -> None:
+def test_secrets_are_not_in_output_logs_metrics_or_proc(
+    daemon: StartDaemon, network: SimpleNamespace, ecgmon: RunEcgmon
+) -> None:
     running = daemon([{"record": "toy", "name": "ward/9", "speed": 20}], network.bind + '[log]\nlevel = "debug"\n')
     running.wait(lambda status: status.stored > 5, "some beats")
     secret = keys.read(network.folder / "monitor").secret
@@ -272,7 +274,7 @@ def test_secrets_are_nowhere_to_be_seen(daemon: StartDaemon, network: SimpleName
             assert secret not in path.read_bytes()
 
 
-def test_keygen_makes_a_key_tells_the_public_half_and_keeps_what_is_there(ecgmon: RunEcgmon, tmp_path: Path) -> None:
+def test_keygen_writes_a_key_prints_the_public_one_and_overwrites_nothing(ecgmon: RunEcgmon, tmp_path: Path) -> None:
     path = tmp_path / "own.key"
     made = ecgmon("keygen", path)
     assert (made.returncode, len(made.stdout.strip())) == (0, 40)

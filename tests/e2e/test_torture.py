@@ -1,4 +1,4 @@
-"""The short form of `make torture`, and what it would notice."""
+"""The short form of `make torture`, and tests that it finds faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.torture.streams import TOY
 KILLS = 12
 
 
-def test_nothing_is_lost_doubled_or_changed_while_every_role_is_killed_and_frozen() -> None:
+def test_no_row_is_lost_duplicated_or_changed_while_roles_are_killed_and_frozen() -> None:
     report = torture(TOY, kills=KILLS, seed=4, pause=0.3)
     assert report.problems == []
     assert (report.lost, report.duplicate, report.differing) == (0, 0, 0)
@@ -35,7 +35,7 @@ def test_nothing_is_lost_doubled_or_changed_while_every_role_is_killed_and_froze
     assert report.ok
 
 
-def test_a_seed_repeats_every_fault_and_faults_are_of_every_kind() -> None:
+def test_a_seed_repeats_every_fault_and_all_kinds_of_faults_occur() -> None:
     drawn = list(islice(faults(np.random.default_rng(5), 1.0), 2000))
     assert drawn == list(islice(faults(np.random.default_rng(5), 1.0), 2000))
     assert drawn != list(islice(faults(np.random.default_rng(6), 1.0), 2000))
@@ -77,7 +77,7 @@ def small_store(tmp_path: Path) -> Path:
         ("UPDATE beats SET stored = 77", (0, 0, 0)),
     ],
 )
-def test_one_row_that_is_missing_too_many_or_other_is_noticed(
+def test_one_missing_extra_or_changed_row_is_found(
     small_store: Path, change: str, expected: tuple[int, int, int]
 ) -> None:
     before = contents(small_store)
@@ -90,7 +90,7 @@ def test_one_row_that_is_missing_too_many_or_other_is_noticed(
     assert bool(numbered(after)) == (" beats SELECT" in change or "DELETE FROM beats" in change)
 
 
-def test_half_a_commit_in_the_log_is_told_from_a_whole_one_and_is_no_part_of_the_store(small_store: Path) -> None:
+def test_a_half_written_commit_is_recognised_and_not_read(small_store: Path) -> None:
     with closing(sqlite3.connect(small_store / FILE, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA cache_size = 5")  # pages: a transaction spills into the log before it is committed
@@ -118,14 +118,14 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def test_ctrl_c_ends_the_torture_and_all_that_it_started() -> None:
+def test_ctrl_c_ends_the_torture_test_and_all_its_processes() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.torture", "--kills", "1000"],
         cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
         started = wait_for(lambda: len(pids := children(process.pid)) == len(VICTIMS) and pids, "the roles")
-        os.kill(started[0], signal.SIGSTOP)  # a frozen one must end as well
+        os.kill(started[0], signal.SIGSTOP)  # a frozen process must end as well
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     finally:

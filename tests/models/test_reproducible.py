@@ -1,4 +1,4 @@
-"""What is stored must not depend on the kernels that a process happened to take: a batch may go to any worker of any host."""
+"""Stored values must not depend on the kernels that a process chooses: any worker of any host may get a batch."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def expected() -> list[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_stored_value_is_the_same_whatever_kernels_a_process_takes(way: str, expected: list[str]) -> None:
+def test_every_stored_value_is_the_same_with_every_choice_of_kernels(way: str, expected: list[str]) -> None:
     assert digests(**WAYS[way]) == expected

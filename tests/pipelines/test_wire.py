@@ -1,4 +1,4 @@
-"""Nothing that arrives can crash a process, and nothing malformed gets in."""
+"""The wire format: no message can crash a process, and malformed messages are refused."""
 
 from __future__ import annotations
 
@@ -157,13 +157,13 @@ def test_a_batch_with_values_that_are_not_finite_is_refused(value: float) -> Non
         (wire.to_worker, {"type": "accepted", "epoch": 1, "heartbeat": 1.0}),
     ],
 )
-def test_a_time_that_is_none_is_refused(decoder: Decoder[Any], message: dict[str, float | str], value: float) -> None:
+def test_an_invalid_time_is_refused(decoder: Decoder[Any], message: dict[str, float | str], value: float) -> None:
     timed = {key: value if isinstance(old, float) else old for key, old in message.items()}
     with pytest.raises(wire.WireError, match="header"):
         wire.decode(decoder, [msgspec.msgpack.encode(timed), b"", b""])
 
 
-def test_a_lie_about_the_number_of_beats_is_found() -> None:
+def test_a_wrong_number_of_beats_in_a_header_is_refused() -> None:
     header = wire.Deliver(epoch=7, parts=[wire.Part(0, 0, 3, 1)], segment_seconds=0.0)
     frames = [wire.encode(header), *deliver(some_items())[1:]]
     frames[2] = frames[2][: LENGTH * 4]
@@ -179,7 +179,7 @@ def test_a_lie_about_the_number_of_beats_is_found() -> None:
         [b"h", bytes(8), bytes(640)],
     ],
 )
-def test_an_answer_that_cannot_be_one_is_refused(frames: list[bytes]) -> None:
+def test_an_invalid_answer_is_refused(frames: list[bytes]) -> None:
     with pytest.raises(wire.WireError):
         wire.unpack_scores(frames, 1)
 

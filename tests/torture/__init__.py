@@ -1,1 +1,1 @@
-"""Kills and freezes the running roles at random moments, and compares what is stored with an undisturbed run."""
+"""Kills and freezes the running roles at random moments, and compares the store with that of an undisturbed run."""

@@ -16,7 +16,7 @@ from tests.torture.roles import FailedError
 from tests.torture.run import Report, torture
 from tests.torture.streams import TOY
 
-_LINE_SECONDS: Final = 10.0  # between two lines of progress where they are not written over
+_LINE_SECONDS: Final = 10.0  # between two lines of progress if standard error is not a terminal
 _INTERRUPTED: Final = 130
 
 
@@ -25,19 +25,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.torture",
         description="Kill and freeze monitor, workers and producer at random moments while records are played at "
-        "full speed, and compare what is stored with an undisturbed run. Exits with 1 if anything differs.",
+        "full speed, and compare the store with that of an undisturbed run. Exits with 1 if anything differs.",
     )
     parser.add_argument("--kills", type=int, default=60, help="processes to kill (default: 60)")
-    parser.add_argument("--seed", type=int, default=1, help="of victims, moments and durations (default: 1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of victims, moments and durations (default: 1)")
     parser.add_argument(
-        "--records", nargs="+", default=["toy"], help="WFDB records, or toy: the built-in one (default)"
+        "--records", nargs="+", default=["toy"], help="WFDB records, or toy: the built-in record (default)"
     )
     parser.add_argument("--stop", type=float, default=0.0, metavar="S", help="end of the records in s (default: all)")
     parser.add_argument("--pause", type=float, default=1.0, metavar="S", help="mean time between two faults")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report: JSON if it ends so, else Markdown")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the folder of a round that went wrong")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write a report: JSON if the name ends in .json, else Markdown"
+    )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the folders of rounds with problems here")
     args = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGINT):  # a shell that puts us into the background has SIGINT ignored
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell ignores SIGINT in background jobs
         signal.signal(number, signal.default_int_handler)
     if args.records == ["toy"]:
         sources = [_cut(source, args.stop) for source in TOY]
@@ -53,7 +55,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         progress.end()
-        print("torture: interrupted; everything that was started has ended", file=sys.stderr)
+        print("torture: interrupted; all processes have ended", file=sys.stderr)
         return _INTERRUPTED
     progress.end()
     for name, value in report.rows().items():
@@ -71,7 +73,7 @@ def _cut(source: SourceSettings, stop: float) -> SourceSettings:
 
 
 def _without_report(arguments: list[str]) -> list[str]:
-    """Leave out where the report went: it is no part of what repeats it."""
+    """Leave out ``--report``: it is not needed to repeat the run."""
     if "--report" not in arguments:
         return arguments
     at = arguments.index("--report")
@@ -91,18 +93,18 @@ def _markdown(report: Report, command: str) -> str:
 
 
 class _Progress:
-    """Says on standard error how far it is: on a terminal a line that is written over, else one now and then."""
+    """Writes progress to standard error: one line that is overwritten on a terminal, else a line every 10 s."""
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
         self._terminal = sys.stderr.isatty()
-        self._said = 0.0
+        self._written = 0.0
 
     def __call__(self, report: Report, what: str) -> None:
         now = time.monotonic()
-        if not self._terminal and now < self._said + _LINE_SECONDS:
+        if not self._terminal and now < self._written + _LINE_SECONDS:
             return
-        self._said = now
+        self._written = now
         line = (
             f"{report.seconds:4.0f} s  {report.kills.total()} of {self._wanted} kills, {report.freezes.total()} freezes,"
             f" {report.lost} lost, {report.duplicate} duplicate, {report.differing} differing; {what}"
@@ -111,7 +113,7 @@ class _Progress:
         sys.stderr.flush()
 
     def end(self) -> None:
-        """Leave the last line as it is."""
+        """End the last line on a terminal."""
         if self._terminal:
             print(file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""What a store holds, row by row, and how two stores differ; read from SQLite without our own reader."""
+"""Reads the rows of a store with SQLite, not with our own reader, and compares two stores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ecgmon.monitor.store import FILE, VERSION
 Key = tuple[Any, ...]
 Rows = dict[Key, tuple[Any, ...]]
 
-# Left out: ids and time stamps, and `change`, which numbers the alerts of all streams in the order of their commits.
-# The first number is that of the columns that name a row.
+# Without ids, time stamps and `change`, which numbers the alerts of all streams in the order of their commits.
+# The number is how many of the first columns identify a row.
 _TABLES: Final = {
     "streams": (1, "SELECT name, fs, leads, position, beats, seconds, ended, rules FROM streams s"),
     "beats": (
@@ -41,12 +41,12 @@ _FRAME_HEADER: Final = 24
 
 
 def contents(state: Path) -> dict[str, Rows]:
-    """Read every row that the streams determine.
+    """Read every row, without the columns that depend on the run.
 
     Returns
     -------
     dict of str to dict
-        By table: the rest of each row by the columns that name it, the stream's name first.
+        By table: the other columns of each row, by the columns that identify it, the stream's name first.
 
     Raises
     ------
@@ -70,11 +70,11 @@ class Difference:
     Attributes
     ----------
     lost : int
-        Beats that are not there.
+        Missing beats.
     duplicate : int
-        Beats that are there besides, or whose R peak is there twice.
+        Extra beats, and beats whose R peak is stored twice.
     differing : int
-        Rows of any table that are there with other values, and rows of the other tables that are missing or too many.
+        Rows of any table with other values, and missing or extra rows of the tables other than ``beats``.
     examples : list of str
         The first of each kind, in words.
     """
@@ -85,7 +85,7 @@ class Difference:
     examples: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether the stores differ."""
         return bool(self.lost or self.duplicate or self.differing)
 
 
@@ -112,7 +112,7 @@ def compare(got: dict[str, Rows], expected: dict[str, Rows]) -> Difference:
 
 
 def numbered(got: dict[str, Rows]) -> list[str]:
-    """Streams whose beats are not numbered 0..n-1, each once, with n the stream's own count."""
+    """Report streams whose beats are not numbered 0..n-1, each once, where n is the stream's own count."""
     seqs: dict[str, list[int]] = {name: [] for (name,) in got["streams"]}
     for name, seq in got["beats"]:
         seqs[name].append(seq)
@@ -124,7 +124,7 @@ def numbered(got: dict[str, Rows]) -> list[str]:
 
 
 def left_behind(state: Path) -> dict[str, Rows]:
-    """Read what a killed monitor left, from a copy: the next monitor shall recover the file, not we."""
+    """Read a copy of the store of a killed monitor: the next monitor must recover the file itself."""
     with tempfile.TemporaryDirectory() as folder:
         for name in (FILE, f"{FILE}-wal"):
             if (state / name).exists():
@@ -132,12 +132,12 @@ def left_behind(state: Path) -> dict[str, Rows]:
         with closing(sqlite3.connect(Path(folder) / FILE)) as db:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # recovers the copy
             if db.execute("PRAGMA user_version").fetchone()[0] < VERSION:
-                return {table: {} for table in _TABLES}  # killed before the schema was there
+                return {table: {} for table in _TABLES}  # killed before the schema was created
         return contents(Path(folder))
 
 
 def half_written(state: Path) -> bool:
-    """Whether a killed monitor left the frames of a commit in the log that was not committed."""
+    """Whether the log ends with frames of a commit that the killed monitor did not complete."""
     try:
         log = (state / f"{FILE}-wal").read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What is done to whom, and when: drawn from a seed."""
+"""The plan of faults, drawn from a seed: which process is killed or frozen, and when."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ VICTIMS: Final = {"monitor": 0.36, "producer": 0.28, "worker 1": 0.18, "worker 2
 """Processes of a round, and how often each is hit."""
 
 DEAD_AFTER: Final = 1.0
-"""Time in s after which a silent peer is taken to be dead, in every run."""
+"""Time in s after which a silent peer counts as dead, in every run."""
 LEASE: Final = 1.5
 """Time in s after which an unanswered batch goes to another worker, in every run."""
 
-_KILLS: Final = 0.8  # share of the faults; the others freeze
-_LONG: Final = 0.4  # share of the freezes that outlast every patience
+_KILLS: Final = 0.8  # share of kills among the faults; the others are freezes
+_LONG: Final = 0.4  # share of the freezes that are longer than every time-out
 _START_SECONDS: Final = 3.0  # a role takes 1 to 4 s to start
 _COMMIT_SECONDS: Final = 0.03  # a commit takes some ms, and its acknowledgement follows
 
@@ -28,16 +28,16 @@ Moment = Literal["any", "commit", "start"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing to do to one process.
+    """One fault of one process.
 
     Attributes
     ----------
     wait : float
-        Time in s since the fault before.
+        Time in s since the previous fault.
     kill : bool
-        With SIGKILL; otherwise SIGSTOP, and SIGCONT after ``frozen`` seconds.
+        True: SIGKILL; False: SIGSTOP, and SIGCONT after ``frozen`` seconds.
     moment : str
-        ``any``: at once; ``commit``: as soon as the store is written to, and ``delay`` s later; ``start``:
+        ``any``: at once; ``commit``: ``delay`` s after the store's log changes; ``start``:
         ``late`` s after the process's next start.
     """
 
@@ -51,7 +51,7 @@ class Fault:
 
 
 def is_long(frozen: float) -> bool:
-    """Whether a freeze is longer than the others wait for a sign of life, or for an answer."""
+    """Whether a freeze is longer than ``DEAD_AFTER`` and ``LEASE``."""
     return frozen > max(DEAD_AFTER, LEASE)
 
 
@@ -67,7 +67,7 @@ def faults(random: np.random.Generator, pause: float) -> Iterator[Fault]:
     names, weights = list(VICTIMS), list(VICTIMS.values())
     moments: tuple[Moment, ...] = ("any", "commit", "start")
     while True:
-        # every fault draws the same numbers, so that one that is changed leaves the others as they were
+        # every fault draws the same number of values, so that changing one kind does not change later faults
         victim = names[int(random.choice(len(names), p=weights))]
         kill = bool(random.random() < _KILLS)
         moment = moments[int(random.choice(3, p=(0.35, 0.4, 0.25)))]
@@ -79,7 +79,7 @@ def faults(random: np.random.Generator, pause: float) -> Iterator[Fault]:
             victim=victim,
             kill=kill,
             moment=moment,
-            delay=_COMMIT_SECONDS * float(random.random()) ** 2,  # most of them while it is written
+            delay=_COMMIT_SECONDS * float(random.random()) ** 2,  # most of them during the write
             late=float(random.uniform(0, _START_SECONDS)),
             frozen=long_seconds if long else short_seconds,
         )

@@ -1,4 +1,4 @@
-"""The roles of one round as processes of our own, which are killed, frozen, released and started again."""
+"""The processes of one round: starts, kills, freezes and releases them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _RESTART_SECONDS: Final = 0.1  # between the end of a process and its next start
 _END_SECONDS: Final = 10.0  # beyond the drain bound
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
-_ASK_SECONDS: Final = 0.1  # longest wait for the monitor's word on itself
-_LOG_TAIL: Final = 2000  # characters of a log that are shown
+_ASK_SECONDS: Final = 0.1  # longest wait for the monitor's status
+_LOG_TAIL: Final = 2000  # characters shown of a log
 
 
 class FailedError(Exception):
-    """Something that must not happen did; the message says what."""
+    """Something happened that must not happen; the message says what."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,7 @@ class Process:
     Attributes
     ----------
     ended : int or None
-        Exit status with which it came to an end of its own.
+        Exit status of a process that was not killed here.
     """
 
     name: str
@@ -60,17 +60,17 @@ class Process:
 
     @property
     def joined(self) -> bool:
-        """Whether it got so far, since its last start, as to speak with another role."""
+        """Whether it has joined, or another role has joined it, since its last start."""
         return b'joined"' in self.log.read_bytes()
 
     def tail(self) -> str:
-        """Give the end of its log."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-_LOG_TAIL:]
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait: a process that is forked and not yet noted would be left behind."""
+    """Delay Ctrl-C and SIGTERM: between its start and its registration a process would be left behind."""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
     try:
@@ -89,9 +89,9 @@ class Roles:
     Parameters
     ----------
     config : Config
-        With its folders.
+        Configuration, with the folders of the round.
     folder : Path
-        For their logs and the configuration that they read.
+        Folder for their logs and the configuration file.
     """
 
     config: Config
@@ -118,12 +118,12 @@ class Roles:
         process.frozen = False
 
     def look(self) -> list[Process]:
-        """Start what is due; give the processes that were started.
+        """Start the processes that are due and return them.
 
         Raises
         ------
         FailedError
-            If a process ended that nobody killed, except a producer that has come to its end.
+            If a process ended that was not killed, except a producer with exit status 0.
         """
         now, started = time.monotonic(), []
         for process in self.processes.values():
@@ -142,33 +142,33 @@ class Roles:
 
     @property
     def done(self) -> bool:
-        """Whether the producer has said that everything is stored."""
+        """Whether the producer has ended because everything is stored."""
         return self.processes["producer"].ended == 0
 
     def kill(self, process: Process) -> bool:
-        """Kill a process; False if it had ended by itself just before."""
+        """Kill a process; return False if it had already ended by itself."""
         assert process.running is not None
         process.running.kill()
         if process.running.wait() != -signal.SIGKILL:
-            return False  # look() will see to it
+            return False  # look() handles it
         process.running = None
         process.due = time.monotonic() + _RESTART_SECONDS
         return True
 
     def freeze(self, process: Process) -> None:
-        """Stop a process where it stands."""
+        """Stop a process with SIGSTOP."""
         assert process.running is not None
         process.running.send_signal(signal.SIGSTOP)
         process.frozen = True
 
     def release(self, process: Process) -> None:
-        """Have a frozen process go on."""
+        """Continue a frozen process."""
         if process.running is not None and process.frozen:
             process.running.send_signal(signal.SIGCONT)
         process.frozen = False
 
     def status(self) -> Status | None:
-        """How the monitor stands, if it answers at once."""
+        """Return the monitor's status, if it answers at once."""
         monitor = self.processes["monitor"]
         if monitor.running is None or monitor.frozen:
             return None
@@ -183,7 +183,7 @@ class Roles:
         Raises
         ------
         FailedError
-            If one does not end in time, or with another exit status than 0.
+            If a process does not end in time, or ends with another exit status than 0.
         """
         for role in ("producer", "monitor", "worker"):
             ending = [p for p in self.processes.values() if p.role == role and p.running is not None]
@@ -196,11 +196,11 @@ class Roles:
                 except subprocess.TimeoutExpired:
                     raise FailedError(f"the {process.name} does not end; its log:\n{process.tail()}") from None
                 process.running = None
-                if status != 0 and joined:  # one that is still starting may know nothing of signals yet
+                if status != 0 and joined:  # a process that is still starting may have no signal handler yet
                     raise FailedError(f"the {process.name} ended with exit status {status}; its log:\n{process.tail()}")
 
     def close(self) -> None:
-        """Kill what still runs: only what was started here, by its id."""
+        """Kill the processes that still run: only those started here, by their ids."""
         for process in self.processes.values():
             if process.running is not None:
                 process.running.kill()

@@ -1,4 +1,4 @@
-"""The torture: a reference run, then rounds of the same under faults, until there were enough kills."""
+"""The torture test: a reference run, then rounds of the same records under faults, until there were enough kills."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
     from ecgmon.monitor.core.status import Status
 
-_CALM_SECONDS: Final = 120.0  # longest time that a run without faults may take to its end
-_AIM_SECONDS: Final = 8.0  # longest wait for a commit to strike at
+_CALM_SECONDS: Final = 120.0  # longest time of a run without faults
+_AIM_SECONDS: Final = 8.0  # longest wait for a commit at which a fault is aimed
 _TICK_SECONDS: Final = 0.005
 _AIMING_TICK_SECONDS: Final = 0.0003
 _ASK_EVERY_SECONDS: Final = 0.2
-_MOST_PER_ROUND: Final = 25  # kills; then a round is let come to its end
-_EXAMPLES: Final = 20  # problems that are told in words
+_MOST_PER_ROUND: Final = 25  # kills in a round; then it finishes without faults
+_EXAMPLES: Final = 20  # problems that are kept as text
 
-# Few items under way, in small batches, make a round of many commits, of which none is over in no time.
+# Few items in transit, in small batches, give many commits in a round, each long enough to be hit.
 _DELIVERY: Final = DeliverySettings(
     window_items=512, batch_beats=16, lease_seconds=LEASE, heartbeat_seconds=0.2, dead_after_seconds=DEAD_AFTER
 )
@@ -51,24 +51,24 @@ _DELIVERY: Final = DeliverySettings(
 
 @dataclass(slots=True)
 class Report:
-    """What came of it.
+    """The result of a torture test.
 
     Attributes
     ----------
     kills, freezes : Counter
         By role.
     starting : int
-        Kills of a role that had not yet spoken with another.
+        Kills of a role that had not joined yet.
     committing : int
-        Kills within 30 ms from the first sign of a commit.
+        Kills within 30 ms after the first sign of a commit.
     half_written : int
-        Kills of the monitor that left half of a commit in the store's log.
+        Kills of the monitor that left an incomplete commit in the store's log.
     long : int
-        Freezes longer than anybody waits.
+        Freezes longer than every time-out.
     redelivered : int
-        Beats handed out or sent again, as far as the monitors lived to tell.
+        Beats sent again, as far as the monitors reported them before they were killed.
     problems : list of str
-        Everything that was not as it should be, in words.
+        Everything that was wrong, as text.
     """
 
     seed: int
@@ -90,11 +90,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was lost, doubled or changed, and nothing else went wrong."""
+        """Whether nothing was lost, duplicated or changed, and there were no other problems."""
         return not (self.lost or self.duplicate or self.differing or self.problems)
 
     def rows(self) -> dict[str, str | int | float]:
-        """Give names and values, in the order in which they are told."""
+        """Return names and values, in the order of the report."""
         roles = sorted({name.partition(" ")[0] for name in VICTIMS})
         return {
             "kills": self.kills.total(),
@@ -118,7 +118,7 @@ class Report:
         }
 
     def note(self, problem: str) -> None:
-        """Keep a problem."""
+        """Add a problem, up to a limit."""
         if len(self.problems) < _EXAMPLES:
             self.problems.append(problem)
 
@@ -138,20 +138,20 @@ def torture(
     ----------
     sources : sequence of SourceSettings
     kills : int
-        Rounds are played until so many processes were killed.
+        Number of kills after which no new round starts.
     seed : int
-        Of all that is random: victims, moments and durations.
+        Seed of victims, moments and durations.
     pause : float
         Mean time between two faults in s.
     keep : Path, optional
-        Where the folder of a round that went wrong is copied.
+        Where the folders of rounds with problems are copied.
     say : callable
-        Gets the report as it stands and what is going on, several times a second.
+        Called several times a second with the current report and the current activity.
 
     Raises
     ------
     FailedError
-        If already the undisturbed run goes wrong.
+        If the undisturbed run fails.
     """
     report = Report(seed=seed, streams=len(sources))
     began = time.monotonic()
@@ -183,7 +183,7 @@ def torture(
 
 
 def configured(folder: Path, sources: Sequence[SourceSettings]) -> Config:
-    """Give the configuration of a run: everything is stored whole, and no alert depends on the clock."""
+    """Make the configuration of a run: every window is stored, and no alert depends on the clock."""
     return Config(
         runtime=RuntimeSettings(dir=str(folder / "runtime")),
         store=StoreSettings(path=str(folder / "state"), detail="all", commit_interval_seconds=0.03),
@@ -209,7 +209,7 @@ def _reference(
     report.beats = len(found["beats"])
     wrong = numbered(found)
     if wrong or not report.beats:
-        raise FailedError(f"the undisturbed run is wrong already: {'; '.join(wrong) or 'it has no beats'}")
+        raise FailedError(f"the undisturbed run is wrong: {'; '.join(wrong) or 'it has no beats'}")
     unended = [name for (name,), row in found["streams"].items() if not row[5]]
     if unended or len(found["streams"]) != len(sources):
         raise FailedError(f"the undisturbed run is not complete: {len(found['streams'])} streams, unended: {unended}")
@@ -217,7 +217,7 @@ def _reference(
 
 
 def _finish(roles: Roles, meanwhile: Callable[[], None]) -> None:
-    """Play to the end without faults, and end all processes."""
+    """Run to the end without faults, and end all processes."""
     deadline = time.monotonic() + _CALM_SECONDS
     for process in roles.processes.values():
         roles.release(process)
@@ -233,13 +233,13 @@ def _finish(roles: Roles, meanwhile: Callable[[], None]) -> None:
 
 @dataclass(slots=True)
 class _Round:
-    """One state folder, from nothing to everything stored."""
+    """One round: a state folder that is filled from empty until everything is stored."""
 
     folder: Path
     sources: Sequence[SourceSettings]
     plan: Iterator[Fault]
     armed: dict[str, list[Fault]]
-    """Faults that wait for the next start of their victim."""
+    """Faults to be applied at the next start of their victim."""
     report: Report
     reference: dict[str, Rows]
     wanted: int
@@ -247,10 +247,10 @@ class _Round:
     say: Callable[[Report, str], None]
     roles: Roles = field(init=False)
     _pending: list[tuple[float, Process, int, Fault]] = field(init=False, default_factory=list)
-    """Faults that strike at a time, if their victim has not been started again since."""
+    """Faults with a time; each applies only if its victim was not restarted in between."""
     _thaws: dict[str, float] = field(init=False, default_factory=dict)
-    _told: dict[str, int] = field(init=False, default_factory=dict)
-    """Beats of each stream that a monitor called stored."""
+    _reported: dict[str, int] = field(init=False, default_factory=dict)
+    """Beats of each stream that a monitor reported as stored."""
     _redelivered: int = field(init=False, default=0)
     _asked: float = field(init=False, default=0.0)
     _kills: int = field(init=False, default=0)
@@ -260,10 +260,10 @@ class _Round:
         self.roles = Roles(configured(self.folder, self.sources), self.folder)
 
     def play(self) -> None:
-        """Strike until everything is stored or there were enough kills, then finish in peace."""
+        """Apply faults until everything is stored or there were enough kills, then finish without faults."""
         fault = next(self.plan)
         strike_at = time.monotonic() + fault.wait
-        log: tuple[int, int] | None = None  # of the store, while a fault is aimed at a commit
+        log: tuple[int, int] | None = None  # state of the store's log, while a fault is aimed at a commit
         while not self.roles.done and self._kills < _MOST_PER_ROUND and self.report.kills.total() < self.wanted:
             self._tend()
             now = time.monotonic()
@@ -290,7 +290,7 @@ class _Round:
         self._ask()
 
     def _tend(self) -> None:
-        """Do what is due: starts, releases, faults that were meant for a start-up."""
+        """Do what is due: starts, releases, and faults aimed at a start-up."""
         for process in self.roles.look():
             if self.armed[process.name]:
                 fault = self.armed[process.name].pop(0)
@@ -311,7 +311,7 @@ class _Round:
 
     def _say(self, what: str) -> None:
         self.report.seconds = time.monotonic() - self.began
-        self.say(self.report, f"round {self.report.rounds + 1} {what}, {sum(self._told.values())} beats stored")
+        self.say(self.report, f"round {self.report.rounds + 1} {what}, {sum(self._reported.values())} beats stored")
 
     def _log_seen(self) -> tuple[int, int] | None:
         try:
@@ -327,7 +327,7 @@ class _Round:
         self.report.redelivered += max(0, status.redelivered - self._redelivered)
         self._redelivered = status.redelivered
         for name, stream in status.streams.items():
-            self._told[name] = max(self._told.get(name, 0), stream.beats)
+            self._reported[name] = max(self._reported.get(name, 0), stream.beats)
 
     def _strike(self, fault: Fault, *, at_commit: bool = False) -> None:
         report, process = self.report, self.roles.processes[fault.victim]
@@ -354,7 +354,7 @@ class _Round:
             self._inspect()
 
     def _inspect(self) -> None:
-        """Check what a killed monitor left: a beginning of the reference, and all that was ever called stored."""
+        """Check the store of a killed monitor: rows equal the reference, and no beat reported as stored is missing."""
         if not (self.folder / "state" / FILE).exists():
             return
         left, name = left_behind(self.folder / "state"), f"round {self.report.rounds + 1}"
@@ -365,17 +365,17 @@ class _Round:
             if wrong:
                 self.report.differing += len(wrong)
                 self.report.note(f"{name}: after a kill of the monitor {len(wrong)} {table} differ: {wrong[0]}")
-        for stream, told in self._told.items():
+        for stream, reported in self._reported.items():
             stored = left["streams"].get((stream,), (0, "", 0, 0))[3]
-            if stored < told:
-                self.report.lost += told - stored
-                self.report.note(f"{name}: {stream}: {told} beats were called stored, {stored} are")
+            if stored < reported:
+                self.report.lost += reported - stored
+                self.report.note(f"{name}: {stream}: {reported} beats were reported as stored, {stored} are")
 
     def judge(self, name: str) -> None:
-        """Compare what is stored with the reference."""
+        """Compare the store with the reference."""
         try:
             got = contents(self.folder / "state")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+        except Exception as error:  # noqa: BLE001 - any exception is a finding
             self.report.note(f"{name}: the store cannot be read: {error}")
             return
         found = compare(got, self.reference)

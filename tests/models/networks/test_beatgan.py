@@ -1,4 +1,4 @@
-"""The networks are those of the paper, and gradients go where they should."""
+"""The networks are those of the paper, and the right weights get gradients."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def seeded(network: Network, seed: int = 0) -> Network:
     return network
 
 
-def test_the_full_generator_is_the_published_one() -> None:
+def test_the_full_generator_has_the_published_number_of_parameters() -> None:
     assert sum(p.numel() for p in Generator(PAPER).parameters()) == PAPER.parameters == 1_908_800
 
 
-def test_the_cost_of_the_full_generator_is_the_published_one() -> None:
+def test_the_full_generator_needs_the_published_multiply_adds() -> None:
     assert PAPER.multiply_adds == pytest.approx(20e6, rel=0.02)
 
 
-def test_the_cost_is_what_the_layers_do() -> None:
+def test_the_multiply_adds_are_the_sum_over_the_layers() -> None:
     spent = 0
 
     def count(layer: Conv1d | ConvTranspose1d, _: tuple[torch.Tensor], out: torch.Tensor) -> None:
@@ -56,7 +56,7 @@ def test_the_cost_is_what_the_layers_do() -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(leads=st.integers(1, 3), width=st.integers(1, 6), latent=st.integers(1, 9))
-def test_checkpoints_are_checked_against_the_tensors_that_networks_have(leads: int, width: int, latent: int) -> None:
+def test_the_expected_tensors_of_a_checkpoint_are_those_of_the_networks(leads: int, width: int, latent: int) -> None:
     shape = BeatGanShape(leads, width, latent)
     generator = Generator(shape)
     state = {k: tuple(v.shape) for k, v in generator.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -88,13 +88,13 @@ def test_initial_weights_are_those_of_dcgan() -> None:
     assert scale.std() == pytest.approx(0.02, rel=0.2)
 
 
-def test_a_seed_decides_the_initial_weights() -> None:
+def test_a_seed_determines_the_initial_weights() -> None:
     first, same, other = (seeded(Generator(SMALL), seed).encoder.last.weight for seed in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
 
 
-def test_starting_the_discriminator_again_forgets_what_it_had_seen() -> None:
+def test_initialising_the_discriminator_again_resets_its_batch_norm_statistics() -> None:
     discriminator = seeded(Discriminator(SMALL))
     batch_norm = discriminator.encoder.stages[3]
     assert isinstance(batch_norm, nn.BatchNorm1d)
@@ -106,29 +106,29 @@ def test_starting_the_discriminator_again_forgets_what_it_had_seen() -> None:
 
 
 @pytest.mark.parametrize("field", ["leads", "width", "latent"])
-def test_a_network_of_nothing_is_refused(field: str) -> None:
+def test_a_shape_with_a_zero_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
         BeatGanShape(**{field: 0})
 
 
-def test_every_weight_of_the_generator_learns_from_reconstruction() -> None:
+def test_every_weight_of_the_generator_gets_a_gradient_from_reconstruction() -> None:
     generator = seeded(Generator(SMALL))
     x = torch.rand(4, 2, 320)
     losses.reconstruction(x, generator(x)[0]).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
 
 
-def test_feature_matching_teaches_the_generator_through_the_discriminator() -> None:
+def test_feature_matching_gives_the_generator_gradients_through_the_discriminator() -> None:
     generator, discriminator = seeded(Generator(SMALL)), seeded(Discriminator(SMALL))
     x = torch.rand(4, 2, 320)
     real = discriminator.features(x)
     real.retain_grad()
     losses.feature_matching(real, discriminator.features(generator(x)[0])).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
-    assert real.grad is None  # the real features are a target, not something to move
+    assert real.grad is None  # the real features are a target and get no gradient
 
 
-def test_losses_agree_with_hand_worked_cases() -> None:
+def test_losses_agree_with_values_worked_out_by_hand() -> None:
     assert losses.reconstruction(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).item() == 2.5
     assert losses.feature_matching(torch.tensor([1.0]), torch.tensor([3.0])).item() == 4.0
     undecided = losses.discrimination(torch.zeros(3), torch.zeros(3))

@@ -1,4 +1,4 @@
-"""The student is what its shape says, and scores as its layers do."""
+"""The student: its size, its principal axes, and its scores."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 def seeded(shape: DenseShape) -> DenseGenerator:
     generator = DenseGenerator(shape)
     initialise(generator, torch.Generator().manual_seed(0))
-    generator(torch.randn(16, shape.leads, 320))  # moves the batch-norm statistics off their start
+    generator(torch.randn(16, shape.leads, 320))  # changes the batch-norm statistics from their initial values
     return generator.eval()
 
 
 @settings(deadline=None, max_examples=10)
 @given(leads=st.integers(1, 3), width=st.integers(1, 6), latent=st.integers(1, 9))
-def test_checkpoints_are_checked_against_the_tensors_that_students_have(leads: int, width: int, latent: int) -> None:
+def test_the_expected_tensors_of_a_checkpoint_are_those_of_the_students(leads: int, width: int, latent: int) -> None:
     shape = DenseShape(leads, width, latent)
     generator = DenseGenerator(shape)
     state = {k: tuple(v.shape) for k, v in generator.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -42,12 +42,12 @@ def test_checkpoints_are_checked_against_the_tensors_that_students_have(leads: i
     assert sum(matrices) == shape.multiply_adds
 
 
-def test_a_student_takes_a_small_part_of_the_published_generator() -> None:
+def test_a_student_needs_a_small_share_of_the_published_multiply_adds() -> None:
     assert BeatGanShape().multiply_adds > 80 * DenseShape().multiply_adds
 
 
 def windows_of_a_plane(n: int, leads: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Windows (n, leads, 320) that have two directions only, one much larger than the other."""
+    """Make windows (n, leads, 320) that vary in two directions only, in one much more than in the other."""
     random = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(320 * leads, 2, generator=random))[0]
     sizes = torch.randn(n, 2, generator=random) * torch.tensor([5.0, 1.0])
@@ -55,7 +55,7 @@ def windows_of_a_plane(n: int, leads: int = 1) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("leads", [1, 2])
-def test_principal_axes_are_those_that_windows_lie_along(leads: int) -> None:
+def test_principal_axes_are_the_directions_of_the_windows(leads: int) -> None:
     windows, directions = windows_of_a_plane(500, leads)
     axes = principal_axes(windows.split(64))
     assert axes.shape == (leads * AXES, leads * 320)
@@ -67,12 +67,12 @@ def test_principal_axes_are_those_that_windows_lie_along(leads: int) -> None:
     assert (axes.gather(1, largest) > 0).all()
 
 
-def test_there_are_no_axes_of_no_window() -> None:
+def test_principal_axes_need_a_window() -> None:
     with pytest.raises(ValueError, match="no window"):
         principal_axes([])
 
 
-def test_what_is_outside_the_axes_is_error_whatever_the_layers_have_learnt() -> None:
+def test_the_part_of_a_window_outside_the_axes_always_counts_as_error() -> None:
     generator = seeded(DenseShape(width=2, latent=3))
     generator.axes.weight.data.copy_(principal_axes([windows_of_a_plane(500)[0]]))
     beat = torch.randn(1, 320, generator=torch.Generator().manual_seed(1))
@@ -84,19 +84,19 @@ def test_what_is_outside_the_axes_is_error_whatever_the_layers_have_learnt() -> 
     assert torch.allclose(error, of_what_is_along + outside.square().sum(), rtol=1e-4)
 
 
-def test_axes_are_no_matter_of_gradients() -> None:
+def test_axes_get_no_gradient() -> None:
     generator = DenseGenerator(DenseShape(width=2, latent=3)).train()
     generator(torch.randn(16, 1, 320))[0].square().sum().backward()
     assert generator.axes.weight.grad is None
     assert all(p.grad is not None for name, p in generator.named_parameters() if name != "axes.weight")
 
 
-def test_teacher_and_student_show_the_same_stages() -> None:
+def test_teacher_and_student_have_stages_of_the_same_lengths() -> None:
     ticks = [feature.shape[-1] for feature in seeded(DenseShape(width=3, latent=2)).observed(torch.zeros(1, 1, 320))[2]]
     assert ticks == [20, 10, 10, 20]
 
 
-def test_a_stored_student_scores_as_it_did_before(made_up_score: Score, tmp_path: Path) -> None:
+def test_a_stored_student_gives_the_same_scores(made_up_score: Score, tmp_path: Path) -> None:
     generator = seeded(DenseShape(leads=2, width=2, latent=3))
     path = tmp_path / "student.safetensors"
     checkpoint.save(

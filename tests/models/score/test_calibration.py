@@ -1,4 +1,4 @@
-"""A score has its meaning, whatever was measured: 2 is one normal beat in a hundred."""
+"""The calibration: a score of 2 is one normal beat in a hundred, for any measured quantity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def normal_beats(n: int, seed: int) -> NDArray[np.float64]:
-    """Oddness of made-up normal beats: skewed."""
+    """Make skewed values of normal beats."""
     return 0.003 * np.exp(0.9 * np.random.default_rng(seed).standard_normal(n))
 
 
@@ -27,7 +27,7 @@ def table() -> Table:
 
 
 @pytest.mark.parametrize("level", [0.5, 1, 1.5, 2, 2.5, 3])
-def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(table: Table, level: float) -> None:
+def test_the_share_of_normal_beats_over_a_score_s_is_ten_to_the_minus_s(table: Table, level: float) -> None:
     score = table(np.log(normal_beats(400_000, seed=2)))
     assert np.mean(score > level) == pytest.approx(10**-level, rel=0.25)
 
@@ -43,13 +43,13 @@ def test_an_unknown_value_has_no_score(table: Table) -> None:
     assert np.isnan(table(np.array([np.nan]))).all()
 
 
-def test_a_table_survives_being_stored(table: Table) -> None:
+def test_a_stored_table_is_restored_unchanged(table: Table) -> None:
     restored = Table.from_dict(json.loads(json.dumps(table.to_dict())))
     values = np.log(normal_beats(1000, seed=5))
     assert np.array_equal(restored(values), table(values))
 
 
-def test_too_few_beats_are_not_taken_for_a_table() -> None:
+def test_a_table_of_too_few_beats_is_refused() -> None:
     with pytest.raises(CalibrationError, match=r"999 normal beats .* too few"):
         Table.measure(normal_beats(999, seed=6))
 
@@ -80,12 +80,12 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
         ("abc", [0, 1, 2], "list of numbers"),
     ],
 )
-def test_a_table_that_has_no_meaning_is_refused(values: list[float] | str, surprise: list[float], message: str) -> None:
+def test_an_inconsistent_table_is_refused(values: list[float] | str, surprise: list[float], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
         Table.from_dict({"values": values, "surprise": surprise})  # type: ignore[dict-item]
 
 
-def test_a_missing_list_is_said(table: Table) -> None:
+def test_a_missing_list_is_reported(table: Table) -> None:
     plain = table.to_dict()
     del plain["surprise"]
     with pytest.raises(CalibrationError, match="surprise"):

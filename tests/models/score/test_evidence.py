@@ -1,4 +1,4 @@
-"""What is known of a beat depends on its stream alone: not on batches, restarts, or how long it has run."""
+"""The evidence of a beat depends only on its stream, not on batches, restarts or the time that it has run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Beats = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDA
 
 
 def made_up_beats(n: int, seed: int, leads: int = 2) -> Beats:
-    """Beats of one stream: windows in mV, A(x), squared error per tick, RR, rr_ratio."""
+    """Make beats of one stream: windows in mV, A(x), squared error per tick, RR, rr_ratio."""
     random = np.random.default_rng(seed)
     rr = (0.8 + 0.04 * random.standard_normal(n)).astype(np.float32)
     rr_ratio = (rr / 0.8).astype(np.float32)
@@ -47,7 +47,7 @@ def part_of(
 
 
 def signatures(kernel: Any) -> int:
-    """For how many types of arguments a kernel was compiled."""
+    """Return for how many types of arguments a kernel was compiled."""
     return len(kernel.signatures)
 
 
@@ -66,7 +66,7 @@ def test_the_evidence_has_a_column_for_every_name() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(leads=st.sampled_from([1, 2]), cuts=st.lists(st.integers(0, 150), max_size=6))
-def test_a_beat_is_judged_the_same_however_many_come_at_a_time(leads: int, cuts: list[int]) -> None:
+def test_evidence_does_not_depend_on_the_number_of_beats_at_a_time(leads: int, cuts: list[int]) -> None:
     beats = made_up_beats(150, seed=1, leads=leads)
     whole, whole_rows = History(leads).observe(*beats)
     history, parts, rows = History(leads), [], []
@@ -83,7 +83,7 @@ def test_a_beat_is_judged_the_same_however_many_come_at_a_time(leads: int, cuts:
 
 @settings(deadline=None, max_examples=20)
 @given(stop=st.integers(0, 140))
-def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop: int) -> None:
+def test_a_restored_history_gives_the_same_evidence(stop: int) -> None:
     beats = made_up_beats(140, seed=2)
     history = History(2)
     _, rows = history.observe(*part_of(beats, slice(stop)))
@@ -97,7 +97,7 @@ def test_a_stream_goes_on_after_a_restart_as_if_nothing_had_happened(stop: int) 
 
 @settings(deadline=None, max_examples=20)
 @given(before=st.integers(0, 140), lost=st.integers(1, 140))
-def test_beats_that_could_not_be_stored_leave_no_trace(before: int, lost: int) -> None:
+def test_beats_that_could_not_be_stored_do_not_change_the_history(before: int, lost: int) -> None:
     history = History(2)
     history.observe(*made_up_beats(before, seed=9)) if before else None
     history.keep()
@@ -114,15 +114,15 @@ def test_beats_that_could_not_be_stored_leave_no_trace(before: int, lost: int) -
     assert history.snapshot() == stored != stood
 
 
-def test_a_stream_that_runs_for_days_takes_no_more_memory() -> None:
+def test_the_history_of_a_long_stream_does_not_grow() -> None:
     history = History(2)
     for seed in range(5):
         history.observe(*made_up_beats(100, seed))
     assert len(history.snapshot()) == BEATS * row_type(2).itemsize == 64 * 224
-    assert all(array.base is None for array in history._memory)  # nothing longer is kept alive behind it
+    assert all(array.base is None for array in history._memory)  # it is no view of a larger array
 
 
-def test_what_came_more_than_64_beats_ago_is_forgotten() -> None:
+def test_only_the_last_64_beats_are_remembered() -> None:
     late = made_up_beats(10, seed=3)
     answers = []
     for before in (made_up_beats(70, seed=4), made_up_beats(200, seed=5)):
@@ -133,7 +133,7 @@ def test_what_came_more_than_64_beats_ago_is_forgotten() -> None:
     assert np.array_equal(answers[0], answers[1], equal_nan=True)
 
 
-def test_a_beat_unlike_those_of_its_stream_stands_out_where_it_differs() -> None:
+def test_a_beat_unlike_those_of_its_stream_has_a_large_distance_where_it_differs() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(100, seed=7)
     windows[80, :, 118:172:1] *= -1  # an inverted QRS complex
     windows[90, :, 60:110] = 0  # no P wave
@@ -145,7 +145,7 @@ def test_a_beat_unlike_those_of_its_stream_stands_out_where_it_differs() -> None
     assert column(evidence, "own_qrs")[90] < column(evidence, "own_qrs")[80]
 
 
-def test_an_early_beat_stands_out_in_the_rhythm() -> None:
+def test_an_early_beat_has_a_high_rhythm_feature() -> None:
     windows, error, squared_error, rr, rr_ratio = made_up_beats(100, seed=8)
     rr[80] *= 0.6
     rr_ratio[80] *= 0.6
@@ -154,14 +154,14 @@ def test_an_early_beat_stands_out_in_the_rhythm() -> None:
         assert column(evidence, name)[80] > column(evidence, name)[40:80].max()
 
 
-def test_amplitude_in_mv_does_not_matter_to_the_distance_from_own_beats() -> None:
+def test_the_distance_from_own_beats_does_not_depend_on_the_amplitude() -> None:
     beats = made_up_beats(100, seed=9)
     halved = (beats[0] * np.float32(0.5), *beats[1:])
     usual, half = (History(2).observe(*b)[0].features[LEAST_BEATS:, 7:] for b in (beats, halved))
     assert usual == pytest.approx(half, abs=0.02)
 
 
-def test_what_is_not_known_yet_is_not_made_up() -> None:
+def test_features_that_are_not_known_yet_are_nan() -> None:
     evidence, _ = History(1).observe(*made_up_beats(30, seed=10, leads=1))
     assert np.isnan(column(evidence, "own_qrs")[:LEAST_BEATS]).all()
     assert np.isfinite(column(evidence, "own_qrs")[LEAST_BEATS:]).all()
@@ -170,7 +170,7 @@ def test_what_is_not_known_yet_is_not_made_up() -> None:
     assert np.isfinite(column(evidence, "log_ax")).all()
 
 
-def test_a_stretch_without_rhythm_is_passed_over() -> None:
+def test_beats_without_an_rr_interval_are_skipped_in_the_rhythm() -> None:
     beats = made_up_beats(60, seed=11)
     beats[3][30], beats[4][30:35] = np.nan, np.nan
     evidence, _ = History(2).observe(*beats)
@@ -180,7 +180,7 @@ def test_a_stretch_without_rhythm_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf, 3e38])
-def test_a_broken_window_spoils_no_other_beat(broken: float) -> None:
+def test_a_window_that_is_not_finite_affects_no_other_beat(broken: float) -> None:
     beats = made_up_beats(80, seed=12)
     beats[0][40, 0, 130:150] = broken
     evidence, _ = History(2).observe(*beats)
@@ -188,7 +188,7 @@ def test_a_broken_window_spoils_no_other_beat(broken: float) -> None:
     assert np.isfinite(evidence.features[others]).all()
 
 
-def test_a_flat_lead_has_no_distances_rather_than_infinite_ones() -> None:
+def test_distances_of_a_flat_lead_are_nan_and_not_infinite() -> None:
     beats = made_up_beats(40, seed=13)
     beats[0][:, 1] = 0
     evidence, _ = History(2).observe(*beats)
@@ -196,7 +196,7 @@ def test_a_flat_lead_has_no_distances_rather_than_infinite_ones() -> None:
     assert np.isfinite(evidence.features[LEAST_BEATS:, :9]).all()
 
 
-def test_a_third_lead_is_not_looked_at() -> None:
+def test_a_third_lead_is_ignored() -> None:
     windows, *rest = made_up_beats(30, seed=14)
     three = np.concatenate([windows, windows[:, :1]], axis=1)
     assert np.array_equal(
@@ -216,7 +216,7 @@ def test_beats_that_do_not_fit_the_stream_are_refused() -> None:
         History(0)
 
 
-def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit() -> None:
+def test_the_compiled_reading_of_a_window_equals_numpy_bit_for_bit() -> None:
     random = np.random.default_rng(1)
     windows = np.cumsum(random.standard_normal((40, 2, LENGTH)), axis=-1).astype(np.float32) / np.float32(10)
     windows[0] = 0
@@ -237,7 +237,7 @@ def test_what_is_seen_of_a_window_is_what_numpy_sees_to_the_last_bit() -> None:
     assert np.array_equal(seen["shape"], shapes.astype(np.float16), equal_nan=True)
 
 
-def test_beats_in_any_number_are_compared_by_what_was_compiled_at_the_start() -> None:
+def test_no_number_of_beats_compiles_a_comparison_kernel_again() -> None:
     history.warm_up()
     random = np.random.default_rng(0)
     for leads in (1, 2):

@@ -1,4 +1,4 @@
-"""The monitor has no torch: what a loop evaluates must be the density that torch fitted, and a proper one."""
+"""The monitor evaluates without torch: the compiled loop must give the density that torch fitted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def made_up_beats(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Three numbers, the second of which goes with the first, and the third with the shape."""
+    """Make three numbers, the second of which depends on the first and the third on the shape."""
     random = np.random.default_rng(seed)
     shapes = np.sin(np.arange(1, 21)[:, None] * np.linspace(0, 3, OUTLINE)) / np.arange(1, 21)[:, None]
     weights = random.standard_normal((n, 20))
@@ -34,7 +34,7 @@ def fitted() -> Density:
     return Density.fit(*made_up_beats(3000, seed=1), blur=0.1)
 
 
-def test_the_loop_evaluates_what_torch_fitted(fitted: Density) -> None:
+def test_the_compiled_loop_evaluates_the_density_that_torch_fitted(fitted: Density) -> None:
     torch = pytest.importorskip("torch")
     numbers, outline = made_up_beats(200, seed=2)
     networks = [density._network(3).eval() for _ in fitted.order]
@@ -48,9 +48,9 @@ def test_the_loop_evaluates_what_torch_fitted(fitted: Density) -> None:
     assert fitted.surprisal(numbers, outline) == pytest.approx(expected, rel=1e-4, abs=1e-3)
 
 
-def test_the_density_of_all_there_is_adds_up_to_one(fitted: Density) -> None:
+def test_the_density_integrates_to_one(fitted: Density) -> None:
     _, outline = made_up_beats(1, seed=3)
-    side = np.linspace(-3.9, 3.9, 60)  # standard scores, inside what numbers are limited to
+    side = np.linspace(-3.9, 3.9, 60)  # standard scores, within the limits of the numbers
     grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
     numbers = (grid * fitted.scale + fitted.mean).astype(np.float32)
     surprisal = fitted.surprisal(numbers, np.repeat(outline, len(numbers), axis=0)).astype(np.float64)
@@ -58,15 +58,15 @@ def test_the_density_of_all_there_is_adds_up_to_one(fitted: Density) -> None:
     assert total == pytest.approx(1, abs=0.1)
 
 
-def test_numbers_that_do_not_go_together_are_improbable(fitted: Density) -> None:
+def test_an_unusual_combination_of_numbers_is_improbable(fitted: Density) -> None:
     numbers, outline = made_up_beats(500, seed=4)
     usual = fitted.surprisal(numbers, outline)
     swapped = numbers.copy()
-    swapped[:, 1] *= -1  # each number as usual as before
+    swapped[:, 1] *= -1  # each number alone is as usual as before
     assert np.median(fitted.surprisal(swapped, outline)) > np.median(usual) + 1
 
 
-def test_numbers_that_do_not_go_with_the_shape_are_improbable(fitted: Density) -> None:
+def test_numbers_that_do_not_fit_the_shape_are_improbable(fitted: Density) -> None:
     numbers, outline = made_up_beats(500, seed=5)
     usual = fitted.surprisal(numbers, outline)
     assert np.median(fitted.surprisal(numbers, -outline)) > np.median(usual) + 2
@@ -74,27 +74,27 @@ def test_numbers_that_do_not_go_with_the_shape_are_improbable(fitted: Density) -
 
 @settings(deadline=None, max_examples=30)
 @given(start=st.integers(0, 99), count=st.integers(1, 100))
-def test_a_beat_is_judged_the_same_whatever_beats_are_beside_it(fitted: Density, start: int, count: int) -> None:
+def test_surprisal_does_not_depend_on_the_other_beats(fitted: Density, start: int, count: int) -> None:
     numbers, outline = made_up_beats(200, seed=6)
     part = slice(start, start + count)
     alone = fitted.surprisal(numbers[part], outline[part])
     assert alone.tobytes() == fitted.surprisal(numbers, outline)[part].tobytes()
 
 
-def test_no_number_however_wild_has_an_infinite_surprisal(fitted: Density) -> None:
+def test_extreme_numbers_have_a_finite_surprisal(fitted: Density) -> None:
     _, outline = made_up_beats(2, seed=7)
     wild = np.array([[1e30, -1e30, 0], [3e38, 3e38, -3e38]], np.float32)
     assert np.isfinite(fitted.surprisal(wild, outline)).all()
 
 
-def test_what_is_not_known_has_no_surprisal(fitted: Density) -> None:
+def test_a_beat_with_unknown_values_has_no_surprisal(fitted: Density) -> None:
     numbers, outline = made_up_beats(3, seed=8)
     numbers[1, 2] = np.nan
     outline[2, 5] = np.nan
     assert np.isnan(fitted.surprisal(numbers, outline)).tolist() == [False, True, True]
 
 
-def test_a_fit_can_be_repeated() -> None:
+def test_the_same_seed_gives_the_same_fit() -> None:
     beats = made_up_beats(1000, seed=9)
     first, second, other = (Density.fit(*beats, blur=0.5, seed=seed) for seed in (3, 3, 4))
     assert all(
@@ -103,7 +103,7 @@ def test_a_fit_can_be_repeated() -> None:
     assert not np.array_equal(first.out, other.out)
 
 
-def test_fitting_leaves_the_random_numbers_of_others_alone() -> None:
+def test_fitting_does_not_change_the_global_random_state() -> None:
     torch = pytest.importorskip("torch")
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -112,13 +112,13 @@ def test_fitting_leaves_the_random_numbers_of_others_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_density_survives_being_stored(fitted: Density) -> None:
+def test_a_stored_density_is_restored_unchanged(fitted: Density) -> None:
     restored = Density.from_arrays(fitted.to_arrays())
     beats = made_up_beats(50, seed=11)
     assert np.array_equal(restored.surprisal(*beats), fitted.surprisal(*beats))
 
 
-def test_fitted_and_stored_densities_run_what_was_compiled_at_the_start(fitted: Density) -> None:
+def test_fitted_and_restored_densities_compile_nothing_again(fitted: Density) -> None:
     density.warm_up()
     for each in (fitted, Density.from_arrays(fitted.to_arrays())):
         for n in (0, 1, 40):
@@ -139,19 +139,19 @@ def test_fitted_and_stored_densities_run_what_was_compiled_at_the_start(fitted: 
         ("out", np.zeros((4, 96, 4), np.float64)),
     ],
 )
-def test_arrays_that_are_no_density_are_refused(fitted: Density, name: str, spoilt: NDArray[Any]) -> None:
+def test_arrays_that_are_not_a_density_are_refused(fitted: Density, name: str, spoilt: NDArray[Any]) -> None:
     with pytest.raises(DensityError):
         Density.from_arrays(fitted.to_arrays() | {name: spoilt})
 
 
-def test_a_missing_array_is_said(fitted: Density) -> None:
+def test_a_missing_array_is_reported(fitted: Density) -> None:
     arrays = fitted.to_arrays()
     del arrays["within"]
     with pytest.raises(DensityError, match="within"):
         Density.from_arrays(arrays)
 
 
-def test_beats_that_no_density_can_be_fitted_to_are_refused() -> None:
+def test_beats_to_which_no_density_can_be_fitted_are_refused() -> None:
     numbers, outline = made_up_beats(1000, seed=12)
     with pytest.raises(DensityError, match="999 beats are too few"):
         Density.fit(numbers[:999], outline[:999], blur=0.1)

@@ -1,4 +1,4 @@
-"""The score means what it says, with much known of a beat or little, and however it was stored."""
+"""The score has the same meaning for every set of known features, and after it was stored."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def score() -> Score:
 
 @pytest.mark.parametrize("level", [0.5, 1, 2])
 @pytest.mark.parametrize("known", LESS)
-def test_the_share_of_normal_beats_over_a_score_is_what_the_score_says(score: Score, known: str, level: float) -> None:
+def test_the_share_of_normal_beats_over_a_score_s_is_ten_to_the_minus_s(score: Score, known: str, level: float) -> None:
     scores = score.score(normal_beats(40_000, seed=3).without(LESS[known]))
     assert np.mean(scores > level) == pytest.approx(10**-level, rel=0.25 if level == 2 else 0.1)
 
 
-def test_every_set_of_features_is_tried_above() -> None:
+def test_the_test_above_covers_every_set_of_features() -> None:
     assert set(LESS) == {known.name for known in FEATURE_SETS}
 
 
-def test_a_beat_of_which_less_is_known_is_scored_by_less(score: Score) -> None:
+def test_each_set_of_known_features_has_its_own_score(score: Score) -> None:
     beats = normal_beats(100, seed=4)
     scores = [score.score(beats.without(less)) for less in LESS.values()]
     assert all(np.isfinite(s).all() for s in scores)
@@ -55,7 +55,7 @@ def test_a_beat_of_which_less_is_known_is_scored_by_less(score: Score) -> None:
         assert not any(np.array_equal(one, other) for other in scores[:k])
 
 
-def test_a_beat_whose_window_has_gaps_is_scored_all_the_same(score: Score) -> None:
+def test_a_beat_whose_window_has_gaps_has_a_score(score: Score) -> None:
     beats = normal_beats(10, seed=5)
     beats.outline[3, 7] = np.nan
     assert np.isfinite(score.score(beats)).all()
@@ -81,7 +81,7 @@ def test_a_worse_reconstruction_never_scores_lower_where_there_is_no_density(
     assert (score.score(worse) >= score.score(beats)).all()
 
 
-def test_a_beat_that_is_odd_in_everything_scores_high(score: Score) -> None:
+def test_a_beat_that_is_unusual_in_every_feature_scores_high(score: Score) -> None:
     abnormal = normal_beats(50, seed=8)
     abnormal.features[:] += 8
     scores = score.score(abnormal)
@@ -89,7 +89,7 @@ def test_a_beat_that_is_odd_in_everything_scores_high(score: Score) -> None:
     assert scores.max() <= CAP
 
 
-def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(score: Score) -> None:
+def test_an_unusual_combination_of_usual_features_scores_higher(score: Score) -> None:
     beats = normal_beats(4000, seed=9)
     shuffled = Evidence(beats.features.copy(), beats.outline)
     random = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_what_does_not_go_together_scores_higher_than_its_parts_alone_would_say(
 
 @settings(deadline=None, max_examples=30)
 @given(start=st.integers(0, 99), count=st.integers(1, 100))
-def test_a_score_does_not_depend_on_the_beats_beside_it(score: Score, start: int, count: int) -> None:
+def test_a_score_does_not_depend_on_the_other_beats(score: Score, start: int, count: int) -> None:
     beats = normal_beats(200, seed=10)
     beats.features[::3, 9:] = np.nan
     beats.features[::7, 2:7] = np.nan
@@ -108,7 +108,7 @@ def test_a_score_does_not_depend_on_the_beats_beside_it(score: Score, start: int
     assert score.score(beats[part]).tobytes() == score.score(beats)[part].tobytes()
 
 
-def test_a_score_survives_being_stored(score: Score) -> None:
+def test_a_stored_score_is_restored_unchanged(score: Score) -> None:
     plain = json.loads(json.dumps(score.to_dict()))
     restored = Score.restore(plain, score.to_arrays())
     beats = normal_beats(300, seed=11)
@@ -123,15 +123,15 @@ def test_a_score_fitted_to_other_features_is_refused(score: Score) -> None:
         Score.restore(plain, score.to_arrays())
 
 
-def test_a_missing_part_is_said(score: Score) -> None:
+def test_a_missing_part_is_reported(score: Score) -> None:
     plain = score.to_dict()
     plain["parts"] = {name: part for name, part in plain["parts"].items() if name != "no rhythm"}
     with pytest.raises(ScoreError, match="no rhythm"):
         Score.restore(plain, score.to_arrays())
 
 
-def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
-    """Each patient has a shape and a level of its own; only patients left out tell what those of a new one mean."""
+def test_leaving_patients_out_calibrates_the_score_for_new_patients() -> None:
+    """Each patient has its own shape and level, so only patients left out show how new patients score."""
 
     def of(patients: range, beats_each: int, seed: int) -> tuple[Evidence, NDArray[np.int64]]:
         random = np.random.default_rng(seed)
@@ -147,7 +147,7 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
     train, whose = of(range(20), 60, seed=1)
     held_out, whose_held_out = of(range(20), 55, seed=2)
     new, _ = of(range(100, 160), 60, seed=3)
-    unseen = np.exp(np.concatenate([train.features[:, 0], held_out.features[:, 0]]))  # no generator took part
+    unseen = np.exp(np.concatenate([train.features[:, 0], held_out.features[:, 0]]))  # no generator is used here
     apart = fit_score(train, held_out, patients=np.concatenate([whose, whose_held_out]), unseen=unseen)
     together = fit_score(train, held_out)
     false_alarms = [np.mean(score.score(new) > 2) for score in (apart, together)]
@@ -156,7 +156,7 @@ def test_new_patients_are_calibrated_for_by_leaving_patients_out() -> None:
 
 
 @pytest.mark.parametrize("patients", [None, np.arange(2600) % 10])
-def test_records_of_one_lead_have_a_score_that_does_without_a_second_one(patients: NDArray[np.int64] | None) -> None:
+def test_a_score_fitted_to_one_lead_needs_no_second_lead(patients: NDArray[np.int64] | None) -> None:
     beats = normal_beats(2600, seed=19).without(LESS["one lead"])
     unseen = None if patients is None else np.exp(beats.features[:, 0])
     fitted = fit_score(beats[:1300], beats[1300:], patients=patients, unseen=unseen)
@@ -168,7 +168,7 @@ def test_records_of_one_lead_have_a_score_that_does_without_a_second_one(patient
     assert np.mean(scores > 1) == pytest.approx(0.1, rel=0.25)
 
 
-def test_a_part_that_needs_no_second_lead_has_to_be_stored(score: Score) -> None:
+def test_a_stored_score_without_its_one_lead_part_is_refused(score: Score) -> None:
     plain = score.to_dict()
     del plain["parts"]["one lead"]
     with pytest.raises(ScoreError, match="lacks something"):
@@ -176,7 +176,7 @@ def test_a_part_that_needs_no_second_lead_has_to_be_stored(score: Score) -> None
 
 
 @pytest.mark.parametrize("known", [known.name for known in FEATURE_SETS if known.compares])
-def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_own(known: str) -> None:
+def test_a_shape_of_no_patient_scores_high_in_a_stream_full_of_it(known: str) -> None:
     beats = normal_beats(2000, seed=18)
     score = fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
     paced = normal_beats(200, seed=14)
@@ -188,7 +188,7 @@ def test_what_no_patient_s_beats_look_like_stays_odd_where_it_is_the_stream_s_ow
     assert np.median(deaf.score(paced)) < 2
 
 
-def test_errors_of_patients_not_seen_decide_what_an_error_alone_means() -> None:
+def test_the_table_of_ax_alone_is_measured_on_unseen_patients() -> None:
     beats, patients = normal_beats(2000, seed=15), np.arange(2000) % 10
     seen = np.exp(beats.features[:, 0])
     fitted = [fit_score(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
@@ -198,7 +198,7 @@ def test_errors_of_patients_not_seen_decide_what_an_error_alone_means() -> None:
     assert lenient.mean() < strict.mean() - 0.3
 
 
-def test_patients_without_ax_by_generators_that_have_not_seen_them_are_refused() -> None:
+def test_patients_without_ax_of_unseen_patients_are_refused() -> None:
     beats = normal_beats(2000, seed=17)
     with pytest.raises(ScoreError, match="expected both or neither"):
         fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10)
@@ -212,7 +212,7 @@ def test_too_few_beats_are_refused() -> None:
         fit_score(normal_beats(1000, seed=13), few)
 
 
-def test_patients_that_do_not_fit_the_beats_are_refused() -> None:
+def test_a_wrong_number_of_patients_is_refused() -> None:
     beats = normal_beats(1000, seed=14)
     with pytest.raises(ScoreError, match=r"3 patients and 2000 values of A\(x\) were given for 2000 beats"):
         fit_score(beats, beats, patients=np.arange(3), unseen=np.ones(2000))

@@ -1,4 +1,4 @@
-"""Each term of the unified loss says what it claims, and moves the student and nobody else."""
+"""Each term of the unified loss has the documented value, and only the student gets its gradients."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def moved(network: Generator | DenseGenerator | FeaturePyramid) -> list[str]:
     return [name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
 
 
-def test_softened_outputs_agree_with_a_hand_worked_case() -> None:
+def test_softened_outputs_agree_with_a_value_worked_out_by_hand() -> None:
     # Two ticks, T = 1: student 1/2, 1/2; teacher 3/4, 1/4.  KL = 1/2 ln(2/3) + 1/2 ln 2 = 1/2 ln(4/3).
     student = torch.zeros(1, 1, 2)
     teacher = torch.tensor([[[math.log(3.0), 0.0]]])
     assert losses.softened_outputs(student, teacher, 1.0).item() == pytest.approx(0.5 * math.log(4 / 3))
-    # At T = 2 the teacher says sqrt(3) to 1, and the square of T comes before.
+    # At T = 2 the teacher's ratio is sqrt(3) to 1, and the square of T is a factor.
     q = math.sqrt(3) / (1 + math.sqrt(3))
     expected = 4 * 0.5 * (math.log(0.5 / q) + math.log(0.5 / (1 - q)))
     assert losses.softened_outputs(student, teacher, 2.0).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_softened_outputs_of_one_mind_cost_nothing(x: torch.Tensor) -> None:
+def test_equal_softened_outputs_have_zero_loss(x: torch.Tensor) -> None:
     assert losses.softened_outputs(x, x, 4.0).item() == pytest.approx(0, abs=1e-7)
 
 
-def test_a_softmax_over_one_lead_would_have_taught_nothing(x: torch.Tensor) -> None:
-    """The trap that L_KD over ticks avoids: over the leads of a one-lead model everything is 1."""
+def test_a_softmax_over_one_lead_has_no_gradient(x: torch.Tensor) -> None:
+    """L_KD is over ticks, because a softmax over the leads of a one-lead model is always 1."""
     student = x.clone().requires_grad_(True)
     over_leads = torch.log_softmax(student / 4, dim=1)
     degenerate = (over_leads.exp() * (over_leads - torch.log_softmax(-x / 4, dim=1))).sum(dim=1).mean()
@@ -72,14 +72,14 @@ def test_a_softmax_over_one_lead_would_have_taught_nothing(x: torch.Tensor) -> N
     assert again.grad.abs().max() > 0
 
 
-def test_an_attention_map_agrees_with_a_hand_worked_case() -> None:
+def test_an_attention_map_agrees_with_a_value_worked_out_by_hand() -> None:
     features = torch.tensor([[[3.0, 0.0], [3.0, 4.0]]])  # two channels, two ticks: means of squares 9 and 8
     expected = torch.tensor([[9.0, 8.0]]) / math.sqrt(145)
     assert torch.allclose(losses.attention_map(features), expected)
     assert losses.attention_map(torch.zeros(1, 2, 5)).abs().sum() == 0
 
 
-def test_attention_transfer_agrees_with_a_hand_worked_case() -> None:
+def test_attention_transfer_agrees_with_a_value_worked_out_by_hand() -> None:
     student = [torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 2.0]]])]
     teacher = [torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]).sqrt()]
     # First stage: maps (1, 0) and (0, 1) differ by 2; second: both at 45 degrees.
@@ -93,10 +93,10 @@ def test_stages_that_do_not_match_are_refused() -> None:
         losses.attention_transfer([], [])
 
 
-def test_every_term_reaches_the_student_and_not_the_teacher(
+def test_every_term_has_gradients_for_the_student_and_none_for_the_teacher(
     x: torch.Tensor, student: DenseGenerator, teacher: Generator
 ) -> None:
-    taught_hat, _, theirs = teacher.eval().observed(x)  # with a graph to the teacher, which the terms must cut
+    taught_hat, _, theirs = teacher.eval().observed(x)  # with a graph to the teacher, which the terms must detach
     maps = [losses.attention_map(feature) for feature in theirs]
     for name, term in {
         "l_kd": lambda: losses.softened_outputs(student.observed(x)[0], taught_hat, 4.0),
@@ -112,7 +112,9 @@ def test_every_term_reaches_the_student_and_not_the_teacher(
     assert moved(student) == [name for name, p in student.named_parameters() if p.requires_grad]
 
 
-def test_a_lesson_is_what_the_finished_teacher_says(x: torch.Tensor, teacher: Generator) -> None:
+def test_the_teacher_output_is_computed_in_evaluation_mode_without_gradients(
+    x: torch.Tensor, teacher: Generator
+) -> None:
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     taught = teacher_output(teacher.train(), x)
     assert torch.equal(taught.reconstruction, teacher.eval()(x)[0])
@@ -121,9 +123,7 @@ def test_a_lesson_is_what_the_finished_teacher_says(x: torch.Tensor, teacher: Ge
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
-def test_the_self_teacher_learns_without_moving_its_student_and_teaches_without_being_moved(
-    x: torch.Tensor, student: DenseGenerator
-) -> None:
+def test_the_self_teacher_and_its_student_have_separate_gradients(x: torch.Tensor, student: DenseGenerator) -> None:
     _, _, features = student.observed(x)
     pyramid = FeaturePyramid([feature.shape[1] for feature in features], leads=1)
     refined_hat, refined = pyramid(features)
@@ -139,7 +139,7 @@ def test_the_self_teacher_learns_without_moving_its_student_and_teaches_without_
     assert "encoder.stages.0.0.weight" in moved(student)
 
 
-def test_the_pyramid_of_two_leads_keeps_them_apart() -> None:
+def test_the_feature_pyramid_gives_an_output_for_each_lead() -> None:
     features = [torch.rand(2, 3, ticks) for ticks in (20, 10, 10, 20)]
     refined_hat, _ = FeaturePyramid([3, 3, 3, 3], leads=2)(features)
     assert refined_hat.shape == (2, 2, 320)

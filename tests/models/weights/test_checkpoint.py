@@ -1,4 +1,4 @@
-"""A model that is damaged, or was made for something else, is refused before it scores a single beat."""
+"""A checkpoint that is damaged or made for another purpose is refused before it scores a beat."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def about(made_up_score: Score) -> dict[str, Any]:
 def generator() -> Generator:
     generator = Generator(SHAPE)
     initialise(generator, torch.Generator().manual_seed(0))
-    generator(torch.randn(8, 2, 320))  # moves the batch-norm statistics off their start
+    generator(torch.randn(8, 2, 320))  # changes the batch-norm statistics from their initial values
     return generator.eval()
 
 
@@ -59,7 +59,7 @@ def rewritten(
     metadata: dict[str, Any] | tuple[()] = (),
     tensors: dict[str, NDArray[Any] | None] | tuple[()] = (),
 ) -> Path:
-    """A checkpoint with changed contents and a checksum that agrees with them."""
+    """Write a checkpoint with changed contents and a matching checksum."""
     data = good.read_bytes()
     length = int.from_bytes(data[:8], "little")
     about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["ecgmon"]) | dict(metadata)
@@ -71,7 +71,7 @@ def rewritten(
     return path
 
 
-def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good: Path, generator: Generator) -> None:
+def test_a_checkpoint_restores_the_generator_bit_for_bit(good: Path, generator: Generator) -> None:
     loaded, info = load_generator(good)
     x = torch.randn(3, 2, 320)
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_checkpoint_gives_back_the_generator_bit_for_bit(good: Path, generator
     assert (info.fs, info.length, info.before, info.band) == (360, 320, 140, (3.0, 45.0))
 
 
-def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(
+def test_rounded_weights_take_half_the_space_and_are_restored_bit_for_bit(
     good: Path, generator: Generator, about: dict[str, Any], tmp_path: Path
 ) -> None:
     rounded = Generator(SHAPE).eval()
@@ -99,7 +99,7 @@ def test_rounded_weights_are_stored_in_half_the_room_and_come_back_bit_for_bit(
     assert good.stat().st_size - path.stat().st_size == pytest.approx(2 * matrices, rel=0.1)
 
 
-def test_what_the_rewriting_helper_leaves_alone_is_accepted(good: Path, tmp_path: Path) -> None:
+def test_a_rewritten_checkpoint_without_changes_is_accepted(good: Path, tmp_path: Path) -> None:
     assert read_info(rewritten(good, tmp_path)).name == "small"
 
 
@@ -127,14 +127,14 @@ def test_a_truncated_file_is_refused(good: Path, tmp_path: Path, data: st.DataOb
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=st.binary(max_size=300))
-def test_a_file_of_something_else_is_refused(tmp_path: Path, contents: bytes) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "something.safetensors"
     path.write_bytes(contents)
     with pytest.raises(CheckpointError):
         read_info(path)
 
 
-def test_a_missing_file_and_a_folder_are_said_to_be_that(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported_as_such(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere"):
         read_info(tmp_path / "nowhere.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -171,7 +171,7 @@ def test_a_model_for_other_windows_is_refused(
     "metadata",
     [{"leads": 0}, {"leads": "2"}, {"width": 1.5}, {"name": None}, {"surplus": 1}, {"score": {}}, {"data": [1]}],
 )
-def test_metadata_that_make_no_sense_are_refused(good: Path, tmp_path: Path, metadata: dict[str, Any]) -> None:
+def test_invalid_metadata_are_refused(good: Path, tmp_path: Path, metadata: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="metadata that do not fit"):
         read_info(rewritten(good, tmp_path, metadata=metadata))
 
@@ -194,9 +194,7 @@ def test_a_score_whose_arrays_do_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("usual", [None, np.ones(319, np.float32), np.ones(320), USUAL - 0.001, USUAL * np.nan])
-def test_usual_errors_that_nothing_can_be_divided_by_are_refused(
-    good: Path, tmp_path: Path, usual: NDArray[Any] | None
-) -> None:
+def test_invalid_usual_errors_are_refused(good: Path, tmp_path: Path, usual: NDArray[Any] | None) -> None:
     with pytest.raises(CheckpointError, match="usual error"):
         read_info(rewritten(good, tmp_path, tensors={"usual": usual}))
 
@@ -239,7 +237,7 @@ def test_a_diverged_generator_does_not_replace_a_good_one(
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_the_shipped_weights_are_accepted_and_say_where_they_come_from() -> None:
+def test_the_shipped_weights_are_accepted_and_name_their_origin() -> None:
     info = read_info(default_weights())
     assert info.command.startswith("ecgmon train ")
     assert set(info.data) == {"files", "beats", "signal"}
@@ -247,7 +245,7 @@ def test_the_shipped_weights_are_accepted_and_say_where_they_come_from() -> None
     assert info.score.beats > 8_000
 
 
-def test_reading_what_a_checkpoint_says_does_not_load_torch() -> None:
+def test_reading_checkpoint_metadata_does_not_load_torch() -> None:
     code = "import sys; from ecgmon.models.weights.checkpoint import *; read_info(default_weights()); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

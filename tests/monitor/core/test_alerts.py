@@ -41,7 +41,7 @@ NORMAL = 1.999
 
 
 class Stream:
-    """A stream that is fed item by item and keeps every change of an alert."""
+    """The rules of a stream: takes items one by one and keeps every change of an alert."""
 
     def __init__(self, **changed: PrioritySettings | float) -> None:
         self.engine = AlertEngine(msgspec.structs.replace(AlertSettings(), **changed))
@@ -63,7 +63,7 @@ class Stream:
         return changes
 
     def beats(self, count: int, interval: float, **rest: Any) -> list[Alert]:
-        """Beats at a steady rate, the first one interval after the last."""
+        """Add beats at a steady rate; the first comes one interval after the last beat."""
         first = 0.0 if self.last != self.last else self.last + interval
         return [change for k in range(count) for change in self.beat(first + k * interval, **rest)]
 
@@ -71,7 +71,7 @@ class Stream:
         return [change for score in scores for change in self.beats(1, 0.8, score=score)]
 
     def seconds(self, first_end: int, last_end: int, quality: Quality = USABLE) -> list[Alert]:
-        """Whole seconds of one quality, by the stream time at which they end."""
+        """Add whole seconds of one quality; the numbers are the stream times at which they end."""
         return [change for k in range(first_end, last_end + 1) for change in self.feed(SecondPassed(float(k), quality))]
 
     @property
@@ -146,7 +146,7 @@ def test_beats_five_seconds_apart_are_one_asystole_that_does_not_flap() -> None:
     assert stream.active == [AlertKind.ASYSTOLE]
 
 
-def test_a_stream_without_any_beat_is_asystole_after_the_detector_has_had_time_to_learn() -> None:
+def test_a_stream_without_any_beat_is_asystole_after_the_learning_time() -> None:
     stream = Stream()
     assert stream.seconds(1, 9) == []
     alert = only(stream.feed(SecondPassed(10.0, USABLE)))
@@ -202,7 +202,7 @@ def test_beat_found_after_asystole_was_raised_clears_it_at_once() -> None:
     alert = only(stream.beat(2.9))
     assert (alert.number, alert.end, alert.raised) == (0, 2.9, 5.0)
     assert alert.end is not None
-    assert alert.end < alert.raised  # how a reader of the store knows that it was taken back
+    assert alert.end < alert.raised  # shows a reader of the store that the alert was withdrawn
     assert stream.seconds(6, 6) == []
     assert only(stream.feed(SecondPassed(7.0, USABLE))).number == 1
 
@@ -430,7 +430,7 @@ def test_anomalous_beats_from_before_a_long_break_do_not_make_an_episode() -> No
     assert AlertKind.ANOMALOUS_EPISODE not in stream.active
 
 
-def test_anomalous_beats_ten_seconds_apart_still_belong_together() -> None:
+def test_anomalous_beats_ten_seconds_apart_are_one_episode() -> None:
     stream = Stream()
     stream.beats(3, 10.0, score=5.0)
     assert AlertKind.ANOMALOUS_EPISODE in stream.active
@@ -602,7 +602,7 @@ CHAOS = st.lists(
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[Item]:
-    """Items as a segmenter makes them: in order, in stretches of one rate, score and quality, some beats late."""
+    """Draw items like those of a segmenter: in order, in stretches of one rate, score and quality, some beats late."""
     items: list[tuple[float, Item]] = []
     now, seq, last = 0.3, 0, nan
     stretches = st.tuples(st.integers(1, 20), INTERVALS, SCORES, QUALITIES)
@@ -754,7 +754,7 @@ FROM_BEFORE = b64decode(
     "dF9zY29yZWTLQDMzMzMzMzWpYW5vbWFsb3Vzk5MUy0AwzMzMzMzOFJMVy0AxmZmZmZmbFZMWy0AyZmZmZmZoFqlxdWFsaXRpZXOW"
     "AwMDAwMDqGxhc3RfZ2Fwy0AzMzMzMzM1"
 )
-"""A snapshot that version 0.1.0 wrote, when the rules were one module: four alerts are active."""
+"""A snapshot written by version 0.1.0, when the rules were one module; four alerts are active."""
 
 
 def test_a_snapshot_of_an_earlier_release_is_read_and_written_back_byte_for_byte() -> None:
@@ -790,7 +790,7 @@ BEAT_SYMBOLS = frozenset("NLRBAaJSVrFejnE/fQ?")  # of WFDB annotations that mark
 
 
 def annotated_items(record: Path) -> list[Item]:
-    """The items of a record whose beats are those of its annotators, each second known one second after its end."""
+    """Make the items of a record from its annotated beats; each second is known one second after its end."""
     import wfdb
 
     header, annotation = wfdb.rdheader(str(record)), wfdb.rdann(str(record), "atr")
@@ -811,7 +811,7 @@ def annotated_items(record: Path) -> list[Item]:
 
 
 def streamed_items(record: Path) -> list[Item]:
-    """The items of a record as the segmenter makes them, without scores."""
+    """Make the items of a record with the segmenter, without scores."""
     import numpy as np
     import wfdb
 
@@ -834,7 +834,7 @@ def streamed_items(record: Path) -> list[Item]:
 
 
 def rhythm_alerts(items: list[Item]) -> list[Alert]:
-    """Alerts on the rhythm, each with its end."""
+    """Return the alerts about the rhythm, each with its end."""
     engine = AlertEngine(AlertSettings())
     changes = [change for item in items for change in engine.feed(item)]
     return [change for change in changes if change.kind in RHYTHM and change.end is not None]
@@ -870,8 +870,8 @@ def test_streamed_records_raise_the_alerts_of_their_annotated_rhythms_and_few_ot
 
         missed += [(record.name, alert) for alert in reference if not has(alert, streamed)]
         extra += [(record.name, alert) for alert in streamed if not has(alert, reference)]
-    # The flutter of 207 has waves that a detector takes for beats now and then: no asystole, but a rate of
-    # which the alert says that it was counted in noise
+    # The detector takes some waves of the flutter in 207 for beats: no asystole, but an alert about the rate,
+    # whose message mentions noise
     flutter = [alert for name, alert in extra if name == "207"]
     assert all(alert.kind != AlertKind.ASYSTOLE and "in noise" in alert.message for alert in flutter)
     assert [entry for entry in missed if entry[0] != "207"] == []

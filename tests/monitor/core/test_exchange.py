@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def make_items(kinds: list[int], start: int = 0) -> Items:
-    """Items whose samples are their positions, and whose windows hold their positions."""
+    """Make items whose samples are their positions and whose windows hold their positions."""
     table = np.zeros(len(kinds), ITEM)
     table["kind"] = kinds
     table["sample"] = np.arange(start, start + len(kinds))
@@ -37,7 +37,7 @@ def make_lot(first: int, kinds: list[int], stream: str = "a") -> Lot:
 
 
 def answer_of(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A 'score' that identifies the scored beat."""
+    """Make a 'score' that identifies the scored beat."""
     return windows[:, 0, 0] + np.float32(0.5), np.zeros((len(windows), LENGTH), np.float16)
 
 
@@ -159,7 +159,7 @@ def test_a_stream_waits_for_its_own_oldest_beat_but_not_for_other_streams() -> N
     assert [(lot.stream, lot.first) for lot in exchange.completed()] == [("a", 0), ("a", 1)]
 
 
-def test_one_beat_that_no_worker_can_score_is_given_up_alone() -> None:
+def test_one_beat_that_no_worker_can_score_is_stored_alone_without_a_score() -> None:
     exchange = Exchange(batch_beats=8, max_failures=3)
     exchange.open("a", 0)
     exchange.join("w", 1)
@@ -286,7 +286,7 @@ class Delivery(RuleBasedStateMachine):
         self.welcomed = False
 
     @rule()
-    def producer_greets(self) -> None:
+    def producer_sends_hello(self) -> None:
         self.to_monitor.clear()
         self.to_producer.clear()
         for number, stream in enumerate(STREAMS):
@@ -310,7 +310,7 @@ class Delivery(RuleBasedStateMachine):
     def producer_sends(self, most: int, lost: bool) -> None:
         if self.welcomed:
             for part in self.outbox.take(most):
-                if not lost:  # a link that breaks loses what is on it
+                if not lost:  # a broken link loses the messages in transit
                     self.to_monitor.append(part)
 
     @rule()
@@ -319,7 +319,7 @@ class Delivery(RuleBasedStateMachine):
             number, first, items, arrivals = self.to_monitor.popleft()
             lot = self.exchange.accept(Lot(STREAMS[number], first, items, arrivals, self.now))
             if lot is None and first > self.exchange.open(STREAMS[number], 0):
-                self.welcomed = False  # it answers Unknown; the producer greets
+                self.welcomed = False  # it answers Unknown, and the producer sends a hello
 
     @rule(credit=st.integers(1, 3))
     def worker_joins(self, credit: int) -> None:
@@ -356,7 +356,7 @@ class Delivery(RuleBasedStateMachine):
     def monitor_changes_its_model(self) -> None:
         lots = list(self.exchange.completed())
         self.exchange.put_back(lots)
-        if not lots:  # what is complete is stored first
+        if not lots:  # complete lots are stored first
             self.exchange.reset()
             self.held.clear()
 
@@ -381,7 +381,7 @@ class Delivery(RuleBasedStateMachine):
             self.to_producer.append((STREAMS.index(lot.stream), len(self.store[lot.stream])))
 
     @rule()
-    def producer_hears(self) -> None:
+    def producer_receives(self) -> None:
         if self.to_producer and self.welcomed:
             self.outbox.confirm(*self.to_producer.popleft())
 
@@ -405,7 +405,7 @@ class Delivery(RuleBasedStateMachine):
     @invariant()
     def nothing_grows_beyond_its_limit(self) -> None:
         if hasattr(self, "outbox"):
-            assert self.outbox.held <= self.limit + 4  # one offer may come on top, then it is full
+            assert self.outbox.held <= self.limit + 4  # one offer may exceed the limit; then it is full
             assert self.outbox.under_way >= 0
             assert self.exchange.queued >= 0
             assert self.exchange.leased >= 0
@@ -419,7 +419,7 @@ class Delivery(RuleBasedStateMachine):
         self.exchange.expire(self.now)
         for _ in range(200):
             if not self.welcomed:
-                self.producer_greets()
+                self.producer_sends_hello()
             for number in range(len(STREAMS)):
                 self.producer_cuts(number, 4)
             self.producer_sends(6, lost=False)
@@ -434,11 +434,11 @@ class Delivery(RuleBasedStateMachine):
                         self.exchange.answer(lease, *answer_of(windows))
             self.monitor_commits(disk_full=False)
             while self.to_producer and self.welcomed:
-                self.producer_hears()
+                self.producer_receives()
             self.now += 11.0
             self.exchange.expire(self.now)
             if self.outbox.under_way and not self.to_monitor:
-                self.welcomed = False  # pings go unanswered or items were lost: it greets again
+                self.welcomed = False  # pings got no answer or items were lost: it sends a hello again
         assert {stream: len(rows) for stream, rows in self.store.items()} == {s: len(k) for s, k in KINDS.items()}
         assert (self.outbox.held, self.outbox.under_way) == (0, 0)
 

@@ -27,7 +27,7 @@ Detail = Literal["none", "anomalous", "all"]
 def stream_items(
     anomalous: AbstractSet[int] = frozenset(), seconds: int = 30, quality: Quality = Quality.USABLE
 ) -> Items:
-    """A beat every second, some of which are to score high, then the end."""
+    """Make a beat every second, some with a high score, then the end."""
     rows: list[tuple[float, ...]] = []
     for second in range(seconds):
         rows.append((Kind.BEAT, quality, 0, second, int(second * FS) + 50, int(second * FS) + 130, 1.0, 1.0))

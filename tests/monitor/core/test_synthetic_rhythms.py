@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 RATES = (250.0, 360.0)
 RHYTHM_KINDS = {AlertKind.ASYSTOLE, AlertKind.EXTREME_BRADYCARDIA, AlertKind.EXTREME_TACHYCARDIA}
 AT = 0.02
-"""Seconds by which an R peak may be off; an alert that a beat raises or clears bears the time of its R peak."""
+"""Tolerance of an R peak in s; an alert that a beat raises or clears has the time of the R peak."""
 
 
 def synthetic_samples(
     fs: float, r_peaks: NDArray[np.float64] | list[np.float64], seconds: int, *, noise: float = 0.02
 ) -> NDArray[np.float32]:
-    """Two leads with beats at these times, in s: samples (n, 2) in mV."""
+    """Make two leads with beats at these times, in s: samples (n, 2) in mV."""
     return synthetic_ecg(seconds, fs, r_peaks=r_peaks, noise=noise).signal
 
 
@@ -34,7 +34,7 @@ def at_rate(start: float | np.float64, until: int, per_minute: float) -> NDArray
 
 
 def rhythm_alerts(samples: NDArray[np.float32], fs: float) -> list[Alert]:
-    """Alerts on the rhythm that a stream of these samples raises, each as it was when it was last heard of."""
+    """Return the last state of each alert about the rhythm that a stream of these samples raises."""
     segmenter = Segmenter(fs, ["MLII", "V1"])
     step = round(0.7 * fs)
     tables = [segmenter.push(samples[at : at + step]).table for at in range(0, len(samples), step)]
@@ -96,10 +96,10 @@ def test_extreme_bradycardia_is_raised_at_its_fifth_beat_and_cleared_when_the_ra
     after = at_rate(slow[-1] + 60 / 70, 75, 70)
     alerts = rhythm_alerts(synthetic_samples(fs, [*before, *slow, *after], 75), fs)
     assert [alert.kind for alert in alerts] == [AlertKind.EXTREME_BRADYCARDIA]
-    # The mean of four intervals is above 1.5 s with the third of 2 s: 3 * 2 + 0.86 = 6.86 s for four
+    # With the third interval of 2 s, the mean of four is above 1.5 s: 3 * 2 + 0.86 = 6.86 s
     assert alerts[0].raised == pytest.approx(slow[2], abs=AT)
     assert alerts[0].start == pytest.approx(before[-2], abs=AT)
-    # and at 45/min or above, 5.33 s for four, with the second quick interval: 2 * 2 + 2 * 0.86 is too long, 2 + 3 * 0.86 is not
+    # The rate is 45/min or above if four intervals take at most 5.33 s: 2 * 2 + 2 * 0.86 s is too long, 2 + 3 * 0.86 s is not
     assert alerts[0].end == pytest.approx(after[2], abs=AT)
 
 

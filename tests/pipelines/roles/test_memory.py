@@ -1,4 +1,4 @@
-"""Memory given back to the system: what a burst took is not kept for good."""
+"""Memory that a burst used is returned to the system."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def rss() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_what_was_freed_among_what_is_kept_goes_back_to_the_system_when_it_is_time() -> None:
+def test_freed_memory_between_live_blocks_is_returned_to_the_system() -> None:
     now = 0.0
     freed = Freed(10.0, clock=lambda: now)
     if freed._trim is None:

@@ -1,4 +1,4 @@
-"""A producer in front of a monitor that answers as slowly, and as often, as a frozen one that goes on again."""
+"""A producer with a monitor that answers late and twice, like one that was frozen and continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PATIENCE_MS = 60_000
 
 
-def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path: Path) -> None:
+def test_a_hello_that_is_answered_twice_sends_no_item_twice(tmp_path: Path) -> None:
     feed = Feed(open_source(resolve(["toy"])[0], stop=60.0), 0.0, 0.25)
     address = f"ipc://{tmp_path}/m"
     with zmq.Context() as context, context.socket(zmq.ROUTER) as monitor:
@@ -30,7 +30,7 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path: Path) -
         thread.start()
         expected = deliveries = 0
         while thread.is_alive():
-            assert monitor.poll(PATIENCE_MS), "the producer says nothing any more"
+            assert monitor.poll(PATIENCE_MS), "the producer sends no more messages"
             peer, header, *_ = monitor.recv_multipart()
             message = msgspec.msgpack.decode(header)
             if message["type"] == "hello":
@@ -48,7 +48,7 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path: Path) -
                 monitor.send_multipart([peer, welcome])
             elif message["type"] == "deliver":
                 if not deliveries:
-                    monitor.send_multipart([peer, welcome])  # to the same greeting, said again meanwhile
+                    monitor.send_multipart([peer, welcome])  # the answer to a repeated hello
                 deliveries += 1
                 for _, first, items, _ in message["parts"]:
                     assert first == expected
@@ -62,7 +62,7 @@ def test_a_greeting_that_is_answered_twice_sends_nothing_twice(tmp_path: Path) -
     assert expected == feed.position
 
 
-def test_of_thousands_of_streams_without_a_pace_none_waits_long_for_its_turn() -> None:
+def test_no_stream_of_thousands_at_full_speed_waits_long_for_its_turn() -> None:
     assert unpaced_chunk(1) == unpaced_chunk(500) == UNPACED_CHUNK_SECONDS
     assert unpaced_chunk(1000) == 30
     assert unpaced_chunk(10_000) == 10

@@ -1,4 +1,4 @@
-"""A worker whose device fails goes on with the CPU, answers the batch in hand, and says so."""
+"""A worker whose device fails continues on the CPU, answers the current batch, and reports the failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EPOCH = 7
 
 
 class Broken:
-    """A scorer on a device that fails from its second batch on, as CUDA does: for good."""
+    """A scorer on a device that fails permanently from its second batch on, like CUDA."""
 
     def __init__(self) -> None:
         self._good = Scorer()
@@ -40,7 +40,7 @@ class Broken:
 
 
 class Monitor:
-    """The other side, message by message."""
+    """A monitor that receives and sends single messages."""
 
     def __init__(self, address: str) -> None:
         self._context = zmq.Context()
@@ -49,7 +49,7 @@ class Monitor:
         self.batch = 0
 
     def receive(self) -> tuple[Failed | Ready | Scores, list[bytes]]:
-        assert self._socket.poll(20_000), "nothing came from the worker"
+        assert self._socket.poll(20_000), "no message came from the worker"
         self._peer, *frames = self._socket.recv_multipart()
         return wire.decode(wire.from_worker, frames), frames
 
@@ -72,7 +72,7 @@ def monitor(tmp_path: Path) -> Iterator[Monitor]:
 
 
 @pytest.fixture
-def working(monitor: Monitor, tmp_path: Path) -> Iterator[Callable[..., Any]]:  # noqa: ARG001  # it outlives the worker
+def working(monitor: Monitor, tmp_path: Path) -> Iterator[Callable[..., Any]]:  # noqa: ARG001  # it must close after the worker
     """Run a worker in a thread until the test is over."""
     running: list[tuple[threading.Thread, threading.Event]] = []
 
@@ -105,7 +105,7 @@ def greeted(monitor: Monitor) -> wire.Ready:
     return message
 
 
-def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor: Monitor, working: Callable[..., Any]) -> None:
+def test_a_device_that_fails_during_a_batch_loses_no_beat(monitor: Monitor, working: Callable[..., Any]) -> None:
     working(Broken(), Scorer)
     ready = greeted(monitor)
     assert (ready.device, ready.degraded) == ("cuda", "")
@@ -125,8 +125,10 @@ def test_a_device_that_fails_in_the_middle_costs_no_beat(monitor: Monitor, worki
     assert isinstance(monitor.receive()[0], wire.Scores)
 
 
-def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor: Monitor, working: Callable[..., Any]) -> None:
-    working(Broken(), Broken)  # the spare scores one batch, then fails, too
+def test_a_batch_that_the_fallback_cannot_score_either_is_reported(
+    monitor: Monitor, working: Callable[..., Any]
+) -> None:
+    working(Broken(), Broken)  # the fallback scores one batch, then fails too
     greeted(monitor)
     monitor.ask(beats(1))
     assert isinstance(monitor.receive()[0], wire.Scores)
@@ -139,7 +141,7 @@ def test_a_batch_that_the_spare_can_not_score_either_is_reported(monitor: Monito
     assert "illegal memory access" in message.reason
 
 
-def test_without_a_spare_a_failure_is_reported_and_the_worker_lives(
+def test_without_a_fallback_a_failure_is_reported_and_the_worker_continues(
     monitor: Monitor, working: Callable[..., Any]
 ) -> None:
     working(Broken(), None)

@@ -1,4 +1,4 @@
-"""The scoring chain: what a beat scores depends on its own stream alone, however its items come."""
+"""The scoring chain: the score of a beat depends only on its own stream, not on how its items are grouped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGE = Path(ecgmon.__file__).parent
 
 
 def made_up(beats: int, seed: int, leads: int = 2) -> Reconstructed:
-    """Items of a stream, a beat and a second by turns, with answers to the beats."""
+    """Make items of a stream, beats and seconds in turn, with answers for the beats."""
     rng = np.random.default_rng(seed)
     table = np.zeros(2 * beats, ITEM)
     table["kind"][1::2] = Kind.SECOND
@@ -63,7 +63,7 @@ def same(one: Evidence, other: Evidence) -> bool:
     streams=st.lists(st.tuples(st.integers(1, 2), st.integers(1, 80)), min_size=1, max_size=5),
     cuts=st.lists(st.integers(1, 159), unique=True, max_size=4).map(sorted),
 )
-def test_streams_taken_together_score_as_each_of_them_alone(
+def test_streams_scored_together_score_as_each_one_alone(
     model: Score, streams: list[tuple[int, int]], cuts: list[int]
 ) -> None:
     wholes = [made_up(beats, seed, leads) for seed, (leads, beats) in enumerate(streams)]
@@ -87,7 +87,7 @@ def test_streams_taken_together_score_as_each_of_them_alone(
 
 
 @pytest.mark.parametrize("before", [1, 20, 100])
-def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_stored(before: int) -> None:
+def test_a_chain_continues_from_its_snapshot_and_forgets_beats_that_were_not_stored(before: int) -> None:
     whole = made_up(before + 30, seed=1)
     stored, late = parts_of(whole, [2 * before])
     chain = Chain(2)
@@ -106,20 +106,20 @@ def test_a_chain_goes_on_from_what_was_remembered_and_forgets_what_could_not_be_
     assert chain.snapshot() == kept != stood
 
 
-def test_rows_of_another_number_of_leads_are_refused() -> None:
+def test_remembered_beats_with_another_number_of_leads_are_refused() -> None:
     rows = Chain(2).observe(made_up(3, seed=2)).remembered
     with pytest.raises(EvidenceError, match="expected a multiple of 114 for 1 lead"):
         Chain(1, rows)
 
 
-def test_items_without_beats_pass_through() -> None:
+def test_items_without_beats_give_empty_evidence() -> None:
     quiet = made_up(0, seed=0)
     observed = Chain(2).observe(quiet)
     assert (len(observed.evidence), observed.remembered, observed.ends) == (0, [], [(0, 0)])
 
 
-def test_nothing_but_the_chain_keeps_the_history_of_a_stream() -> None:
-    """One place wires the steps together: whoever wired them anew would score otherwise sooner or later."""
+def test_only_the_chain_imports_the_history_of_a_stream() -> None:
+    """The steps are connected in one place only, because a second place could come to score differently."""
     imports = {}
     for folder in ("models", "pipelines", "monitor"):
         for file in sorted((PACKAGE / folder).rglob("*.py")):

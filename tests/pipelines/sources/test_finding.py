@@ -1,4 +1,4 @@
-"""Finding records: the names that users type, and the stream ids that follow from them."""
+"""Finding records: the names that users type, and the stream ids made from them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def put(folder: Path, *names: str) -> Path:
 
 @pytest.fixture
 def nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without MIT-BIH, without cache and without network."""
+    """Simulate a machine without MIT-BIH, cache and network."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("ECGMON_MITDB", raising=False)
     monkeypatch.setattr("ecgmon.pipelines.sources.finding._CHECKOUT", tmp_path / "checkout")
     for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # the discard port: nobody listens
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # the discard port, where no server listens
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path
@@ -75,19 +75,19 @@ def test_a_folder_with_a_list_gives_the_records_of_the_list_in_its_order(tmp_pat
 
 
 @pytest.mark.parametrize("entry", ["../../etc/passwd", "/etc/passwd", "a\x1bb"])
-def test_a_list_of_records_can_not_lead_out_of_its_folder(tmp_path: Path, entry: str) -> None:
+def test_a_list_of_records_cannot_name_files_outside_its_folder(tmp_path: Path, entry: str) -> None:
     (tmp_path / "RECORDS").write_text(f"{entry}\n")
     with pytest.raises(UnsafeNameError, match="only records inside"):
         resolve([str(tmp_path)])
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecordNotFoundError, match="no records in this folder"):
         resolve([str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", ["208", "mitdb/208"])
-def test_a_record_of_mit_bih_is_found_where_the_environment_says(
+def test_a_record_of_mit_bih_is_found_in_the_folder_from_the_environment(
     nothing_around: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     folder = put(nothing_around / "elsewhere", "208")
@@ -101,7 +101,7 @@ def test_without_the_environment_the_shared_folder_and_the_cache_are_searched(no
     assert [ref.path and ref.path.resolve() for ref in resolve(["208"])] == [(folder / "208").resolve()]
 
 
-def test_a_record_missing_from_the_folder_that_was_named_is_not_taken_from_anywhere_else(
+def test_a_record_missing_from_the_named_folder_is_not_searched_elsewhere(
     nothing_around: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(nothing_around / "shared" / "mitdb", "208")
@@ -115,7 +115,7 @@ def test_the_built_in_record_needs_no_file(name: str) -> None:
     assert resolve([name]) == [RecordRef("toy", None)]
 
 
-def test_two_records_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_two_records_of_one_name_are_distinguished_by_their_folders(tmp_path: Path) -> None:
     put(tmp_path / "one", "100", "101")
     put(tmp_path / "two", "100")
     refs = resolve([str(tmp_path / "one"), str(tmp_path / "two" / "100")])
@@ -130,14 +130,14 @@ def test_two_records_that_would_be_one_stream_are_refused(tmp_path: Path) -> Non
         resolve([str(tmp_path / "a" / "x" / "100"), str(tmp_path / "b" / "x" / "100")])
 
 
-def test_a_record_named_twice_is_refused_once_and_kept_once(tmp_path: Path) -> None:
+def test_a_record_named_twice_is_kept_once_and_refused_once(tmp_path: Path) -> None:
     name = str(put(tmp_path, "100") / "100")
     refs, errors = resolve_each([name, f"{name}.hea"])
     assert [ref.stream for ref in refs] == ["100"]
     assert [type(error) for error in errors.values()] == [DuplicateStreamError]
 
 
-def test_one_wrong_name_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_one_wrong_name_does_not_affect_the_others(tmp_path: Path) -> None:
     good = str(put(tmp_path, "100") / "100")
     refs, errors = resolve_each([str(tmp_path / "no such"), good, "a\nb"])
     assert [ref.stream for ref in refs] == ["100"]
@@ -145,7 +145,7 @@ def test_one_wrong_name_does_not_stop_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../208", "mitdb/../208", "..\\208", "mitdb/../../etc/passwd"])
-def test_a_database_name_can_not_climb_out_of_the_cache(nothing_around: Path, name: str) -> None:
+def test_a_database_name_cannot_lead_outside_the_cache(nothing_around: Path, name: str) -> None:
     with pytest.raises((UnsafeNameError, RecordNotFoundError)):
         resolve([name])
     assert not (nothing_around / "cache").exists()
@@ -159,7 +159,7 @@ def test_a_name_with_control_characters_never_reaches_a_terminal(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["a b", "ä", "x" * (MAX_STREAM_ID + 1), ".hidden"])
-def test_a_record_whose_name_can_not_be_a_stream_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_record_whose_name_cannot_be_a_stream_id_is_refused(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     with pytest.raises(UnsafeNameError, match="rename the record"):
         resolve([str(tmp_path / name)])
@@ -168,8 +168,10 @@ def test_a_record_whose_name_can_not_be_a_stream_is_refused(tmp_path: Path, name
 @pytest.mark.usefixtures("nothing_around")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(names=st.lists(st.text(max_size=80), max_size=4))
-def test_any_text_at_all_is_a_record_or_a_clear_error(names: list[str]) -> None:
-    refs, errors = resolve_each([name for name in names if not name.isalnum()])  # those would ask the network
+def test_any_text_is_a_record_or_a_source_error(names: list[str]) -> None:
+    refs, errors = resolve_each(
+        [name for name in names if not name.isalnum()]
+    )  # names of letters and digits would be looked up on the network
     assert all(_STREAM.fullmatch(ref.stream) for ref in refs)
     assert all(isinstance(error, SourceError) for error in errors.values())
 
@@ -183,7 +185,7 @@ def test_without_a_network_the_error_says_what_to_do(nothing_around: Path, capsy
 
 @pytest.fixture
 def physionet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A server on loopback, laid out as PhysioNet is; gives the folder of its mitdb, version 1.0.0."""
+    """Run a server on loopback with the layout of PhysioNet; return the folder of its mitdb, version 1.0.0."""
     import wfdb.io.download
 
     site = tmp_path / "site"
@@ -205,18 +207,18 @@ def physionet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     server.server_close()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # wfdb leaves its connections to the collector
-def test_a_record_is_downloaded_whole_into_the_cache(
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # wfdb does not close its connections
+def test_a_complete_record_is_downloaded_into_the_cache(
     tmp_path: Path, physionet: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stem = download("mitdb", "208", tmp_path / "cache" / "mitdb")
     assert stem.with_name("208.dat").read_bytes() == (physionet / "208.dat").read_bytes()
     assert sorted(path.name for path in stem.parent.iterdir()) == ["208.dat", "208.hea"]
-    assert capsys.readouterr().out == ""  # stdout belongs to --json
+    assert capsys.readouterr().out == ""  # standard output is for --json only
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_download_that_breaks_off_leaves_no_record_behind(tmp_path: Path, physionet: Path) -> None:
+def test_an_interrupted_download_leaves_no_file(tmp_path: Path, physionet: Path) -> None:
     (physionet / "208.dat").unlink()
     with pytest.raises(DownloadError):
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
@@ -232,7 +234,7 @@ def test_a_download_that_breaks_off_leaves_no_record_behind(tmp_path: Path, phys
         (f"208 1 360 720\n208.dat 16+{10**19} 200 16 0 0 0 0 MLII\n", f"{10**19} bytes of offset"),
     ],
 )
-def test_a_header_that_cannot_be_used_is_said_and_not_kept(
+def test_a_downloaded_header_that_cannot_be_used_is_reported_and_deleted(
     tmp_path: Path, physionet: Path, header: str, why: str
 ) -> None:
     (physionet / "208.hea").write_text(header)
@@ -243,7 +245,7 @@ def test_a_header_that_cannot_be_used_is_said_and_not_kept(
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.usefixtures("physionet")
-def test_a_server_that_is_not_physionet_is_said(tmp_path: Path) -> None:
+def test_a_server_that_is_not_physionet_is_reported(tmp_path: Path) -> None:
     (tmp_path / "site" / "content" / "mitdb" / "index.html").write_text("<h1>It works!</h1>")
     with pytest.raises(DownloadError, match="the page of mitdb has no version"):
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
@@ -251,7 +253,7 @@ def test_a_server_that_is_not_physionet_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.usefixtures("physionet")
-def test_a_bug_in_a_download_is_not_taken_for_a_missing_network(
+def test_a_bug_in_a_download_is_not_reported_as_a_network_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -262,6 +264,6 @@ def test_a_bug_in_a_download_is_not_taken_for_a_missing_network(
         download("mitdb", "208", tmp_path / "cache" / "mitdb")
 
 
-def test_a_home_that_does_not_exist_is_a_record_that_cannot_be_looked_up() -> None:
+def test_a_missing_home_folder_is_an_error_of_the_record() -> None:
     with pytest.raises(RecordNotFoundError, match="cannot be looked up"):
         resolve(["~nobody-of-this-name/100"])

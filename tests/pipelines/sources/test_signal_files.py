@@ -1,4 +1,4 @@
-"""Signal files read here are what wfdb reads, to the last bit, and what is not damaged but wrong in the program shows."""
+"""Signal files: the samples equal those of wfdb bit for bit, and bugs are not reported as damaged files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from ecgmon.pipelines.sources.interfaces import Record
 
-pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas warns about wfdb
 
 N = 1000
 BYTES = {"16": 2, "61": 2, "160": 2, "212": 1.5, "310": 4 / 3, "311": 4 / 3}
 
 
 def write(folder: Path, *files: tuple[str, list[str]], n: int = N) -> RecordRef:
-    """Write a record of random bytes: for each file its format, with what stands behind it, and the leads in it."""
+    """Write a record of random bytes: for each file its format, with suffixes, and its leads."""
     rng = np.random.default_rng(1)
     lines = []
     for number, (form, leads) in enumerate(files):
@@ -64,11 +64,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_any_part_of_any_leads_is_what_wfdb_reads(tmp_path: Path, case: str) -> None:
+def test_any_part_of_any_leads_equals_the_samples_of_wfdb(tmp_path: Path, case: str) -> None:
     ref = write(tmp_path, *CASES[case])
     names = wfdb.rdheader(str(ref.path)).sig_name
     if "faster" in case:
-        names.remove("b")  # wfdb gives means of its samples
+        names.remove("b")  # wfdb returns means of its samples
     for leads in (names, names[::-1], names[:1], names[-1:], names[::2], names[1::2][::-1] or names):
         record = open_record(ref, leads=leads)
         assert list(record.leads) == leads
@@ -88,12 +88,12 @@ def test_records_of_the_usual_formats_are_read_without_reading_their_header_agai
     np.testing.assert_array_equal(record.read(100, 200), expected)
 
 
-def test_missing_samples_of_words_are_nan(tmp_path: Path) -> None:
+def test_missing_samples_of_format_16_are_nan(tmp_path: Path) -> None:
     assert np.isnan(open_record(write(tmp_path, ("16+16", ["a", "b"]))).read(0, N)[0]).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("fmt", ["16", "212", "310"])
-def test_a_file_that_becomes_shorter_or_goes_is_an_error_of_the_record(tmp_path: Path, fmt: str) -> None:
+def test_a_file_truncated_or_deleted_while_open_is_an_error_of_the_record(tmp_path: Path, fmt: str) -> None:
     record = open_record(write(tmp_path, (fmt, ["a", "b"])))
     (tmp_path / "0.dat").write_bytes(b"\0" * 100)
     with pytest.raises(SignalFileError, match=r"r: samples 10 to 900 cannot be read"):
@@ -104,7 +104,7 @@ def test_a_file_that_becomes_shorter_or_goes_is_an_error_of_the_record(tmp_path:
 
 
 @pytest.mark.parametrize("bug", [TypeError, KeyError, IndexError, AttributeError, ValueError])
-def test_a_bug_in_reading_is_not_blamed_on_the_files(
+def test_a_bug_in_reading_is_not_reported_as_a_damaged_file(
     tmp_path: Path, bug: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = open_record(write(tmp_path, ("16", ["a"])))
@@ -118,7 +118,7 @@ def test_a_bug_in_reading_is_not_blamed_on_the_files(
 
 
 @pytest.mark.parametrize("bug", [TypeError, KeyError, AttributeError])
-def test_a_bug_in_calling_wfdb_is_not_blamed_on_the_files(
+def test_a_bug_in_calling_wfdb_is_not_reported_as_a_damaged_file(
     tmp_path: Path, bug: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ref = write(tmp_path, ("310", ["a"]))
@@ -151,7 +151,9 @@ def test_a_bug_in_calling_wfdb_is_not_blamed_on_the_files(
         ("0.dat 212", SignalFormatError, "several formats, 16 and 212"),
     ],
 )
-def test_a_number_that_no_record_has_is_named(tmp_path: Path, line: str, error: type[Exception], why: str) -> None:
+def test_the_error_names_an_impossible_value_in_the_header(
+    tmp_path: Path, line: str, error: type[Exception], why: str
+) -> None:
     ref = write(tmp_path, ("16", ["a", "b"]))
     header = tmp_path / "r.hea"
     text = header.read_text().splitlines()
@@ -196,7 +198,7 @@ def test_a_layout_in_an_unknown_format_is_refused(tmp_path: Path) -> None:
         (bytes([100, 1 << 2, 1, 63 << 2, 65, 0, 1, 63 << 2, 66, 0, 0, 0]), "second note for one annotation, at byte 6"),
     ],
 )
-def test_damage_to_annotations_is_said_with_its_place(tmp_path: Path, data: bytes, why: str) -> None:
+def test_the_error_names_the_place_of_damage_in_annotations(tmp_path: Path, data: bytes, why: str) -> None:
     ref = write(tmp_path, ("16", ["a"]))
     (tmp_path / "r.atr").write_bytes(data)
     with pytest.raises(AnnotationError, match=why):
@@ -204,7 +206,7 @@ def test_damage_to_annotations_is_said_with_its_place(tmp_path: Path, data: byte
 
 
 @pytest.mark.parametrize("entry", ["no number", "43"])
-def test_a_definition_that_defines_nothing_is_an_error_of_the_file(tmp_path: Path, entry: str) -> None:
+def test_an_invalid_definition_is_an_error_of_the_file(tmp_path: Path, entry: str) -> None:
     ref = write(tmp_path, ("16", ["a"]))
     notes = ["## annotation type definitions", entry, "## end of definitions"]
     words = b"".join(
@@ -215,7 +217,7 @@ def test_a_definition_that_defines_nothing_is_an_error_of_the_file(tmp_path: Pat
         read_annotations(ref)
 
 
-def test_skips_extra_fields_and_notes_are_gone_through_as_wfdb_does(tmp_path: Path) -> None:
+def test_skips_extra_fields_and_notes_are_read_as_wfdb_reads_them(tmp_path: Path) -> None:
     ref = write(tmp_path, ("16", ["a"]))
     rng = np.random.default_rng(5)
     samples = np.sort(rng.choice(N, 60, replace=False))
@@ -230,7 +232,7 @@ def test_skips_extra_fields_and_notes_are_gone_through_as_wfdb_does(tmp_path: Pa
     assert list(read.note) == notes
 
 
-def test_the_installed_wfdb_is_one_whose_exceptions_were_tried() -> None:
+def test_the_installed_wfdb_is_a_version_whose_exceptions_were_tested() -> None:
     import tomllib
     from importlib.metadata import version
     from pathlib import Path
@@ -240,4 +242,4 @@ def test_the_installed_wfdb_is_one_whose_exceptions_were_tried() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     (wfdb_range,) = (r.specifier for r in map(Requirement, project["dependencies"]) if r.name == "wfdb")
     assert version("wfdb") in wfdb_range
-    assert "4.4" not in wfdb_range  # another one needs a run of tests/fuzz.py --target records first
+    assert "4.4" not in wfdb_range  # run tests/fuzz.py --target records before another version is allowed

@@ -1,4 +1,4 @@
-"""Sources: the samples of a record as a stream, and every way in which a record can be bad."""
+"""Sources: the samples of a record as a stream, and errors for invalid records."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", "The inplace keyword")  # pandas, of wfdb
+    warnings.filterwarnings("ignore", "The inplace keyword")  # pandas warns about wfdb
     import wfdb
 
 
@@ -45,12 +45,12 @@ N = 3600  # ten seconds at 360 Hz
 
 
 def digital(n: int = N, leads: int = 2) -> np.ndarray:
-    """ADC steps that differ from sample to sample, so that a lost one shows."""
+    """Make ADC steps that differ from sample to sample, so that a lost sample is noticed."""
     return np.random.default_rng(1).integers(-400, 400, (n, leads))
 
 
 def signals(n: int = N) -> np.ndarray:
-    """The same in mV, at 200 steps per mV."""
+    """Make the same in mV, at 200 steps per mV."""
     return (digital(n) / 200).astype(np.float32)
 
 
@@ -84,13 +84,13 @@ def gather(source: RecordSource, seconds: float = 0.25) -> np.ndarray:
     return np.concatenate(list(source.chunks(seconds)))
 
 
-# What is streamed
+# Streams
 
 
 @pytest.mark.parametrize("fmt", ["16", "24", "32", "80", "160", "212", "310", "311", "61", "516"])
 def test_every_sample_of_every_format_arrives_in_millivolts(tmp_path: Path, fmt: str) -> None:
-    steps = digital() // 4 if fmt == "80" else digital()  # eight bits hold less
-    if fmt in {"61", "160", "310", "311"}:  # wfdb reads these but does not write them
+    steps = digital() // 4 if fmt == "80" else digital()  # eight bits have a smaller range
+    if fmt in {"61", "160", "310", "311"}:  # wfdb reads these formats but does not write them
         write_by_hand(tmp_path, fmt, steps)
     else:
         write(tmp_path, fmt=fmt, steps=steps)
@@ -103,7 +103,7 @@ def test_every_sample_of_every_format_arrives_in_millivolts(tmp_path: Path, fmt:
 
 @pytest.mark.parametrize("signals", [1, 2, 3])
 @pytest.mark.parametrize("offset", [0, 5])
-def test_any_part_of_packed_pairs_is_what_wfdb_reads(tmp_path: Path, signals: int, offset: int) -> None:
+def test_any_part_of_format_212_equals_the_samples_of_wfdb(tmp_path: Path, signals: int, offset: int) -> None:
     rng = np.random.default_rng(signals)
     n = 999  # odd, so that the last pair of an odd number of signals is cut off after its first sample
     size = -(-n * signals * 3 // 2)
@@ -145,7 +145,7 @@ def test_volts_and_microvolts_become_millivolts(tmp_path: Path, unit: str, facto
     np.testing.assert_allclose(gather(open_source(ref)), signals(), rtol=1e-6)
 
 
-def test_missing_samples_are_nan_and_only_they(tmp_path: Path) -> None:
+def test_only_missing_samples_are_nan(tmp_path: Path) -> None:
     steps = digital()
     steps[100:200, 0] = -32768  # format 16's mark for a missing sample
     streamed = gather(open_source(write(tmp_path, steps=steps)))
@@ -164,13 +164,13 @@ def test_a_record_with_several_samples_a_frame_is_read_at_its_frame_rate(tmp_pat
     np.testing.assert_allclose(streamed, expected, atol=0.51 / 200)  # wfdb rounds means to whole steps
 
 
-def test_skewed_signals_are_lined_up_again_whole_or_truncated(tmp_path: Path) -> None:
+def test_skewed_signals_are_aligned_in_whole_and_truncated_records(tmp_path: Path) -> None:
     ref = write(tmp_path, steps=np.column_stack([digital()[:, 0], np.roll(digital()[:, 1], 5)]))
     header = tmp_path / "100.hea"
     first, lead_1, lead_2, *rest = header.read_text().splitlines()
     header.write_text("\n".join([first, lead_1, lead_2.replace("100.dat 16 ", "100.dat 16:5 "), *rest]) + "\n")
     expected = signals()
-    expected[-5:, 1] = np.nan  # they were rolled to the beginning, which the skew passes over
+    expected[-5:, 1] = np.nan  # these samples were moved to the start, which the skew skips
     np.testing.assert_array_equal(gather(open_source(ref)), expected)
     file = tmp_path / "100.dat"
     file.write_bytes(file.read_bytes()[: 1000 * 4])
@@ -191,7 +191,7 @@ def test_segments_are_streamed_as_one_record(tmp_path: Path) -> None:
     np.testing.assert_array_equal(gather(open_source(segments(tmp_path))), np.concatenate([signals(), signals()]))
 
 
-def test_a_record_whose_leads_come_and_go_is_streamed_with_nan_where_nothing_was_recorded(tmp_path: Path) -> None:
+def test_a_record_with_leads_that_come_and_go_has_nan_where_a_lead_is_missing(tmp_path: Path) -> None:
     write(tmp_path, "one")
     edit(write(tmp_path, "two"), " MLII", " V5")
     leads = "".join(f"~ 0 200(0)/mV 16 0 0 0 0 {lead}\n" for lead in ("V5", "MLII", "V1"))
@@ -207,7 +207,7 @@ def test_a_record_whose_leads_come_and_go_is_streamed_with_nan_where_nothing_was
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(seconds=st.floats(0, 30), part=st.integers(400, 5000), loop=st.integers(1, 3), data=st.data())
-def test_no_sample_is_lost_or_doubled_however_the_stream_is_cut_and_resumed(
+def test_no_chunk_size_or_resumption_loses_or_repeats_a_sample(
     seconds: float, part: int, loop: int, data: st.DataObject
 ) -> None:
     samples = np.arange(2 * 5000, dtype=np.float32).reshape(-1, 2)
@@ -218,16 +218,16 @@ def test_no_sample_is_lost_or_doubled_however_the_stream_is_cut_and_resumed(
     np.testing.assert_array_equal(gather(source.at(position), seconds), whole[position:])
 
 
-def test_a_resumed_stream_that_was_at_its_end_gives_nothing_more(tmp_path: Path) -> None:
+def test_a_stream_resumed_at_its_end_gives_no_samples(tmp_path: Path) -> None:
     assert list(open_source(write(tmp_path)).at(N).chunks()) == []
 
 
-def test_a_stream_can_not_be_resumed_beyond_its_end(tmp_path: Path) -> None:
+def test_a_stream_cannot_be_resumed_beyond_its_end(tmp_path: Path) -> None:
     with pytest.raises(RangeError, match="has 0 to 3600"):
         open_source(write(tmp_path)).at(N + 1)
 
 
-def test_an_endless_stream_says_so_and_goes_on(tmp_path: Path) -> None:
+def test_an_endless_stream_has_no_length_and_continues(tmp_path: Path) -> None:
     source = open_source(write(tmp_path), loop=0)
     assert source.length is None
     chunks = source.at(1_000_000 * N + 7).chunks(1.0)
@@ -249,7 +249,7 @@ def test_a_long_record_is_never_in_memory_as_a_whole() -> None:
     assert record.largest <= BLOCK_SECONDS * record.fs
 
 
-def test_start_and_stop_choose_a_part_in_seconds(tmp_path: Path) -> None:
+def test_start_and_stop_select_a_part_in_seconds(tmp_path: Path) -> None:
     source = open_source(write(tmp_path), start=2, stop=5.5)
     assert source.length == 1260
     np.testing.assert_array_equal(gather(source), signals()[720:1980])
@@ -264,7 +264,7 @@ def test_a_part_that_is_not_in_the_record_is_refused(tmp_path: Path, start: floa
 
 
 @pytest.mark.parametrize("leads", [["V1"], ["1"], ["V1", "MLII"], ["1", "0"]])
-def test_leads_are_chosen_by_name_or_number_in_the_order_asked_for(tmp_path: Path, leads: list[str]) -> None:
+def test_leads_are_selected_by_name_or_number_in_the_requested_order(tmp_path: Path, leads: list[str]) -> None:
     source = open_source(write(tmp_path), leads=leads)
     columns = [1, 0][: len(leads)]
     assert source.leads == tuple(np.array(["MLII", "V1"])[columns])
@@ -272,7 +272,7 @@ def test_leads_are_chosen_by_name_or_number_in_the_order_asked_for(tmp_path: Pat
 
 
 @pytest.mark.parametrize("leads", [["V9"], ["2"], [], ["V1", "1"]])
-def test_leads_that_are_not_there_are_refused_with_those_that_are(tmp_path: Path, leads: list[str]) -> None:
+def test_the_error_for_an_unknown_lead_lists_the_leads_of_the_record(tmp_path: Path, leads: list[str]) -> None:
     with pytest.raises(LeadError):
         open_source(write(tmp_path), leads=leads)
 
@@ -283,13 +283,13 @@ def test_the_built_in_record_is_five_minutes_of_208(mitdb: Path) -> None:
     np.testing.assert_allclose(toy, record.read(422_820, 422_820 + 300 * 360), atol=1e-5)
 
 
-def test_a_record_of_mit_bih_is_streamed_as_wfdb_reads_it_whole(mitdb: Path) -> None:
+def test_the_stream_of_an_mit_bih_record_equals_the_samples_of_wfdb(mitdb: Path) -> None:
     source = open_source(resolve(["mitdb/114"], mitdb=mitdb)[0])
     assert source.leads == ("V5", "MLII")
     np.testing.assert_array_equal(gather(source), wfdb.rdrecord(str(mitdb / "114")).p_signal.astype(np.float32))
 
 
-# What is bad
+# Invalid records
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_missing_signal_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fmt", ["16", "212"])
-def test_a_truncated_record_gives_all_its_whole_samples_before_it_says_so(tmp_path: Path, fmt: str) -> None:
+def test_a_truncated_record_gives_all_its_whole_samples_before_the_error(tmp_path: Path, fmt: str) -> None:
     ref = write(tmp_path, fmt=fmt)
     file = tmp_path / "100.dat"
     file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 2 - 1])  # in the middle of a sample
@@ -314,10 +314,10 @@ def test_a_truncated_record_gives_all_its_whole_samples_before_it_says_so(tmp_pa
     with pytest.raises(RecordTruncatedError, match=f"promises {N} samples, but the signal files hold {N // 2 - 1}"):
         got.extend(source.chunks())
     np.testing.assert_allclose(np.concatenate(got), signals()[: N // 2 - 1])
-    assert len(gather(open_source(ref, stop=4))) == 1440  # what lies before the damage is as good as ever
+    assert len(gather(open_source(ref, stop=4))) == 1440  # the part before the damage can be read
 
 
-def test_a_segment_that_is_cut_off_ends_the_record_there(tmp_path: Path) -> None:
+def test_a_truncated_segment_ends_the_record(tmp_path: Path) -> None:
     ref = segments(tmp_path)
     file = tmp_path / "two.dat"
     file.write_bytes(file.read_bytes()[:400])
@@ -327,7 +327,7 @@ def test_a_segment_that_is_cut_off_ends_the_record_there(tmp_path: Path) -> None
     assert sum(map(len, got)) == N + 100
 
 
-def test_samples_that_the_header_keeps_quiet_about_are_mentioned(tmp_path: Path) -> None:
+def test_samples_beyond_the_length_in_the_header_are_noted(tmp_path: Path) -> None:
     source = open_source(edit(write(tmp_path), f"360 {N}", "360 1800"))
     assert source.notes == ("the header says 1800 samples, the signal file holds 3600; the rest is not read",)
     assert source.length == 1800
@@ -339,13 +339,13 @@ def test_a_header_without_a_length_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fmt", "message"), [("999", "unknown format '999'"), ("8", "format 8.*convert it")])
-def test_a_format_that_can_not_be_streamed_is_refused(tmp_path: Path, fmt: str, message: str) -> None:
+def test_a_format_that_cannot_be_streamed_is_refused(tmp_path: Path, fmt: str, message: str) -> None:
     with pytest.raises(SignalFormatError, match=message):
         open_source(edit(write(tmp_path), "100.dat 16", f"100.dat {fmt}"))
 
 
 @pytest.mark.parametrize("gain", ["0", "0.0", "-200", "1e-9", "1e300", "0.5"])
-def test_a_gain_that_no_ecg_has_is_refused(tmp_path: Path, gain: str) -> None:
+def test_an_impossible_gain_is_refused(tmp_path: Path, gain: str) -> None:
     with pytest.raises(
         GainError, match=r"100: no usable lead: lead 'MLII' has a gain of .* expected 1 to 1e\+09 per mV"
     ):
@@ -360,7 +360,7 @@ def spoil_first_lead(ref: RecordRef, old: str, new: str) -> RecordRef:
 
 
 @pytest.mark.parametrize(("old", "new", "why"), [("200.0(0)/mV", "0(0)/mV", "gain"), ("/mV", "/mmHg", "mmHg")])
-def test_one_unusable_lead_is_said_and_the_other_streamed(tmp_path: Path, old: str, new: str, why: str) -> None:
+def test_one_unusable_lead_is_noted_and_the_other_is_streamed(tmp_path: Path, old: str, new: str, why: str) -> None:
     source = open_source(spoil_first_lead(write(tmp_path), old, new))
     assert source.leads == ("V1",)
     assert len(source.notes) == 1
@@ -369,7 +369,7 @@ def test_one_unusable_lead_is_said_and_the_other_streamed(tmp_path: Path, old: s
 
 
 @pytest.mark.parametrize(("wanted", "why"), [("MLII", "'MLII' is in 'mmHg'"), ("V9", "there is no lead 'V9'")])
-def test_one_lead_that_was_asked_for_and_cannot_be_had_is_said_and_the_other_streamed(
+def test_one_requested_lead_that_is_unusable_is_noted_and_the_other_is_streamed(
     tmp_path: Path, wanted: str, why: str
 ) -> None:
     record = spoil_first_lead(write(tmp_path), "/mV", "/mmHg")
@@ -386,7 +386,7 @@ def test_a_record_without_any_voltage_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fs", ["99.9", "1000.5", "0", "1e9"])
-def test_a_sampling_rate_that_can_not_be_resampled_is_refused(tmp_path: Path, fs: str) -> None:
+def test_a_sampling_rate_that_cannot_be_resampled_is_refused(tmp_path: Path, fs: str) -> None:
     with pytest.raises(SamplingRateError if fs != "1e9" else SourceError, match="100"):
         open_source(edit(write(tmp_path), "100 2 360", f"100 2 {fs}"))
 
@@ -415,14 +415,14 @@ def test_a_record_shorter_than_a_window_is_refused(tmp_path: Path) -> None:
         "100 1 360 99999999999999999999\n100.dat 16x99999999999 200(0)/mV\n",
     ],
 )  # fmt: skip
-def test_a_header_that_makes_no_sense_is_an_error_and_not_a_crash(tmp_path: Path, text: str) -> None:
+def test_an_invalid_header_is_a_source_error(tmp_path: Path, text: str) -> None:
     ref = write(tmp_path)
     (tmp_path / "100.hea").write_text(text)
     with pytest.raises(SourceError, match="100"):
         open_source(ref)
 
 
-def test_a_header_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
+def test_a_header_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     ref = write(tmp_path)
     with (tmp_path / "100.hea").open("wb") as file:
         file.truncate(1 << 40)
@@ -490,7 +490,7 @@ def test_annotations_up_to_the_last_sample_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x01", b"not an annotation file", bytes(range(256))])
-def test_annotations_that_can_not_be_read_are_an_error(tmp_path: Path, content: bytes | None) -> None:
+def test_annotations_that_cannot_be_read_are_an_error(tmp_path: Path, content: bytes | None) -> None:
     ref = write(tmp_path)
     if content is not None:
         (tmp_path / "100.atr").write_bytes(content)
@@ -500,7 +500,7 @@ def test_annotations_that_can_not_be_read_are_an_error(tmp_path: Path, content: 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 @given(content=st.binary(min_size=1, max_size=60))
-def test_any_bytes_at_all_are_annotations_of_the_record_or_an_error(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_are_annotations_of_the_record_or_a_source_error(tmp_path: Path, content: bytes) -> None:
     ref = RecordRef("100", tmp_path / "100")
     if not (tmp_path / "100.hea").exists():
         write(tmp_path)
@@ -518,17 +518,17 @@ def test_any_bytes_at_all_are_annotations_of_the_record_or_an_error(tmp_path: Pa
     ("text", "seconds"),
     [("90", 90), ("1:30", 90), ("0:01:30", 90), ("1:30.5", 90.5), ("75:00", 4500), ("90.", 90), ("24:00:00", 86400)],
 )
-def test_a_time_is_read_as_it_is_written_on_paper(text: str, seconds: float) -> None:
+def test_a_time_is_read_in_every_allowed_form(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1:60", "1:60:00", "1:2:3:4", "a", "1e3", "nan", "inf", ":30", "1:"])
-def test_what_is_not_a_time_is_refused_with_the_ways_to_write_one(text: str) -> None:
+def test_the_error_for_an_invalid_time_lists_the_allowed_forms(text: str) -> None:
     with pytest.raises(RangeError, match=r"expected seconds|under 60"):
         parse_time(text)
 
 
-def test_a_source_stays_what_it_was_when_another_is_made_from_it(tmp_path: Path) -> None:
+def test_a_source_does_not_change_when_another_is_made_from_it(tmp_path: Path) -> None:
     source = open_source(write(tmp_path))
     assert source.at(10) == replace(source, position=10)
     assert source.position == 0
@@ -544,16 +544,14 @@ def test_a_source_stays_what_it_was_when_another_is_made_from_it(tmp_path: Path)
         ["## annotation type definitions", "43 x something", "## end of definitions", "## more"],
     ],
 )
-def test_annotations_with_a_definition_that_is_none_are_refused_and_not_read_for_ever(
-    tmp_path: Path, notes: list[str]
-) -> None:
+def test_annotations_with_an_invalid_definition_are_refused_and_do_not_hang(tmp_path: Path, notes: list[str]) -> None:
     ref = write(tmp_path)
     write_notes(tmp_path / "100.atr", notes)
     with pytest.raises(AnnotationError, match="starts like a definition but is not one"):
         read_annotations(ref)
 
 
-def test_annotations_with_whole_definitions_are_read(tmp_path: Path) -> None:
+def test_annotations_with_complete_definitions_are_read(tmp_path: Path) -> None:
     ref = write(tmp_path)
     notes = ["## time resolution: 360", "## annotation type definitions", "43 x something", "## end of definitions"]
     write_notes(tmp_path / "100.atr", notes)
@@ -561,7 +559,7 @@ def test_annotations_with_whole_definitions_are_read(tmp_path: Path) -> None:
 
 
 def write_notes(path: Path, notes: list[str]) -> None:
-    """Write an annotation file by hand: notes at sample 0, as definitions are written, and a beat at sample 100."""
+    """Write an annotation file by hand: notes at sample 0, in the form of definitions, and a beat at sample 100."""
     out = b""
     for note in notes:
         text = note.encode()
@@ -569,12 +567,12 @@ def write_notes(path: Path, notes: list[str]) -> None:
     path.write_bytes(out + bytes([100, 1 << 2, 0, 0]))
 
 
-def test_a_file_name_that_is_too_long_for_any_file_is_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_file_name_that_is_too_long_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SignalFileError, match="is not in"):
         open_source(edit(write(tmp_path), "100.dat", "1" * 5000))
 
 
 @pytest.mark.parametrize("digits", [17, 400])
-def test_more_samples_than_can_be_are_a_wrong_header(tmp_path: Path, digits: int) -> None:
+def test_an_impossible_number_of_samples_is_an_invalid_header(tmp_path: Path, digits: int) -> None:
     with pytest.raises(HeaderError, match="expected 0 to"):
         open_source(edit(write(tmp_path), f" {N}", " " + "9" * digits))

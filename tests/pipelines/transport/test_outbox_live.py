@@ -1,4 +1,4 @@
-"""A live source cannot wait: the newest items are kept, within the limit, and what is lost is counted to the beat."""
+"""A live source cannot wait: the outbox keeps the newest items, up to its limit, and counts every lost beat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ecgmon.pipelines.transport.outbox import Outbox, OutboxError
 
 
 def cut(first: int, count: int) -> Items:
-    """Items of a source that has one every sample: every third is a second, the others are beats."""
+    """Make one item for each sample: every third is a second, the others are beats."""
     table = np.zeros(count, ITEM)
     table["sample"] = table["ready"] = np.arange(first, first + count)
     table["kind"] = np.where(table["sample"] % 3 == 2, Kind.SECOND, Kind.BEAT)
@@ -34,7 +34,7 @@ def filled(limit: int, count: int, credit: int = 1000) -> Outbox:
     return outbox
 
 
-def test_the_newest_are_kept_and_one_gap_says_what_was_lost() -> None:
+def test_the_newest_items_are_kept_and_one_gap_counts_the_lost_ones() -> None:
     outbox = filled(limit=10, count=25)
     ((_, first, items, arrivals),) = outbox.take(1)
     assert (first, items.table["kind"].tolist(), items.table["seq"].tolist()) == (0, [Kind.GAP], [11])
@@ -45,7 +45,7 @@ def test_the_newest_are_kept_and_one_gap_says_what_was_lost() -> None:
     assert rest["sample"].tolist()[:7] == list(range(16, 23))
 
 
-def test_what_was_sent_never_gives_way() -> None:
+def test_sent_items_are_never_dropped() -> None:
     outbox = filled(limit=10, count=6)
     sent = outbox.take(6)
     assert sum(len(items) for _, _, items, _ in sent) == 6
@@ -58,7 +58,7 @@ def test_what_was_sent_never_gives_way() -> None:
     assert gap[2].table["kind"][0] == Kind.GAP
 
 
-def test_a_fast_stream_does_not_cost_a_slow_one_its_beats() -> None:
+def test_a_fast_stream_does_not_displace_the_beats_of_a_slow_one() -> None:
     outbox = Outbox(2, 20, live=True)
     outbox.resume(0, 0, 0)
     outbox.resume(1, 0, 0)
@@ -70,7 +70,7 @@ def test_a_fast_stream_does_not_cost_a_slow_one_its_beats() -> None:
     assert [sample for part in slow for sample in part] == [0, 1, 2, 3, 4]
 
 
-def test_the_end_of_a_stream_does_not_give_way() -> None:
+def test_the_end_of_a_stream_is_never_dropped() -> None:
     outbox = filled(limit=6, count=30)
     end = np.zeros(1, ITEM)
     end["kind"] = Kind.END
@@ -83,13 +83,13 @@ def test_the_end_of_a_stream_does_not_give_way() -> None:
     assert outbox.held == 0
 
 
-def test_a_limit_that_leaves_no_room_is_refused() -> None:
+def test_a_limit_that_leaves_no_space_is_refused() -> None:
     with pytest.raises(OutboxError, match="expected at least 6"):
         Outbox(2, 5, live=True)
 
 
 class Live(RuleBasedStateMachine):
-    """A live producer and a monitor that takes items in order; loss, crashes of both and a lost store at any moment."""
+    """A live producer and a monitor that takes items in order; messages are lost, both crash, and the store is lost."""
 
     @initialize(limit=st.integers(6, 14), credit=st.integers(1, 10))
     def begin(self, limit: int, credit: int) -> None:
@@ -99,7 +99,7 @@ class Live(RuleBasedStateMachine):
         self.next = [0, 0]
         self.lost_store = self.restarted = self.may_jump = False
         self.link: deque[Any] = deque()
-        self.told: deque[Any] = deque()
+        self.to_producer: deque[Any] = deque()
         self.producer_starts()
 
     @rule()
@@ -114,12 +114,12 @@ class Live(RuleBasedStateMachine):
     @rule()
     def hello(self) -> None:
         self.link.clear()
-        self.told.clear()
+        self.to_producer.clear()
         for number in range(2):
             assert self.outbox.resume(number, len(self.received[number]), self.stored[number])
 
     @rule(number=st.integers(0, 1), count=st.integers(1, 7))
-    def source_goes_on(self, number: int, count: int) -> None:
+    def source_continues(self, number: int, count: int) -> None:
         self.outbox.take_in(number, cut(self.next[number], count), np.zeros(count))
         self.next[number] += count
 
@@ -142,12 +142,12 @@ class Live(RuleBasedStateMachine):
     @rule(number=st.integers(0, 1), count=st.integers(1, 5))
     def monitor_commits(self, number: int, count: int) -> None:
         self.stored[number] = min(self.stored[number] + count, len(self.received[number]))
-        self.told.append((number, self.stored[number]))
+        self.to_producer.append((number, self.stored[number]))
 
     @rule()
-    def producer_hears(self) -> None:
-        if self.told:
-            self.outbox.confirm(*self.told.popleft())
+    def producer_receives(self) -> None:
+        if self.to_producer:
+            self.outbox.confirm(*self.to_producer.popleft())
 
     @rule()
     def monitor_crashes(self) -> None:
@@ -163,17 +163,17 @@ class Live(RuleBasedStateMachine):
         self.hello()
 
     @invariant()
-    def what_is_lost_is_counted_to_the_beat(self) -> None:
+    def every_lost_beat_is_counted(self) -> None:
         for rows in getattr(self, "received", []):
             at = int(rows[0]["sample"]) if rows and self.lost_store and rows[0]["kind"] != Kind.GAP else 0
             for k, row in enumerate(rows):
                 if row["kind"] == Kind.GAP:
                     beats = sum(sample % 3 != 2 for sample in range(at, int(row["ready"]) + 1))
-                    # what an emptied store held is not counted as dropped
+                    # beats that an emptied store had held do not count as dropped
                     assert row["seq"] == beats or (k == 0 and self.lost_store and row["seq"] <= beats)
                     at = int(row["ready"]) + 1
                 else:
-                    # a producer and a monitor that both died have lost what only they knew
+                    # if producer and monitor both crash, items that only they held are lost
                     assert row["sample"] == at or (self.may_jump and row["sample"] > at)
                     at = int(row["sample"]) + 1
 
