@@ -173,8 +173,8 @@ def _pipeline(found: dict[str, Any]) -> str:
         "matrix product, and of its bytes at the rate of a large copy; for the store, at the rate of a file that is synced by "
         "the megabyte. Beyond the stages, the processes spend time on sockets, queues, metrics, and the cache that both cores "
         "share.\n"
-        "\nTime of the stages by function (one that computes, or calls a library or a compiled loop):\n\n"
-        + _table(("function", "stage", "us a beat", "of the stage"), _profile(found))
+        "\nTime of the stages by function (one that computes, or calls a library or a compiled loop), with the names of the "
+        "version that was measured:\n\n" + _table(("function", "stage", "us a beat", "of the stage"), _profile(found))
     )
 
 

@@ -143,8 +143,6 @@ class Exchange:
     ----------
     redelivered : int
         Beats assigned more than once.
-    given_up : int
-        Beats that no worker could score.
     """
 
     def __init__(self, *, batch_beats: int = 64, lease_seconds: float = 10.0, max_failures: int = 3) -> None:
@@ -159,7 +157,6 @@ class Exchange:
         self.queued = 0
         self.leased = 0
         self.redelivered = 0
-        self.given_up = 0
 
     # ---- streams
 
@@ -209,12 +206,6 @@ class Exchange:
             del lots[:scored]
             yield from taken
         self._complete.clear()
-
-    def put_back(self, lots: list[Lot]) -> None:
-        """Put back lots from :meth:`completed` that could not be stored, in the same order."""
-        for lot in reversed(lots):
-            self._streams[lot.stream].lots.insert(0, lot)
-            self._complete[lot.stream] = None
 
     # ---- workers
 
@@ -281,7 +272,6 @@ class Exchange:
         self._end(lease)
         for piece in reversed(lease.pieces):
             if piece.failures + 1 >= self._max_failures:
-                self.given_up += len(piece)
                 self._mark_scored(piece)
                 continue
             for beat in reversed(range(piece.start, piece.stop)):

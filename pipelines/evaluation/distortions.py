@@ -69,10 +69,6 @@ SPIKE_SECONDS: Final = (0.03, 0.08)
 SPIKE_WITHIN: Final = (-0.35, 0.45)
 """First and last time of the peak of a spike, from the R peak, in s: the whole spike lies inside the window."""
 
-COUPLING: Final = (0.40, 0.50)
-"""RR interval before an early beat, in s; the early beat follows closely after the T wave of the previous beat."""
-
-_T_SECONDS: Final = (0.08, 0.11, 0.39, 0.42)  # from R: fades in after the QRS complex and out before the next beat
 _FADE_SECONDS: Final = 0.03  # a wave is faded in and out over this time, so that the cut makes no edges
 
 _SECONDS: Final = (np.arange(LENGTH) - BEFORE) / FS
@@ -179,37 +175,14 @@ def spike(windows: NDArray[np.float32], random: np.random.Generator) -> tuple[ND
     return _with_changed(windows, _filtered(size[:, None] * np.maximum(1 - away, 0))[:, None])
 
 
-def early_beat(
-    windows: NDArray[np.float32], random: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Add the T wave of a previous beat that came only :data:`COUPLING` earlier; it lies over the P wave.
-
-    The previous beat is assumed to look like the beat itself: the beat's own T wave is added a second time.
-
-    Parameters
-    ----------
-    windows : ndarray of float32, shape (n, leads, 320)
-        Filtered windows in mV.
-    random : numpy Generator
-
-    Returns
-    -------
-    windows : ndarray of float32, shape (n, leads, 320)
-    changed : ndarray of bool, shape (n, 320)
-    """
-    t_wave = windows * np.interp(_SECONDS, _T_SECONDS, (0.0, 1.0, 1.0, 0.0))
-    coupling = random.uniform(*COUPLING, len(windows))
-    return _with_changed(windows, _read_at(t_wave, _SECONDS + coupling[:, None]))
-
-
 DISTORTIONS: Final[dict[str, Distortion]] = {
     "widened QRS": widened_qrs,
     "missing P wave": missing_p,
     "ST shift": st_shift,
     "spike": spike,
 }
-"""Distortions that explanations are tested with, by name.  :func:`early_beat` is not one of them: an early beat differs
-in rhythm, and a window shows that only where the T wave of the previous beat lies."""
+"""Distortions that explanations are tested with, by name.  An early beat is not one of them: it differs in rhythm, and a
+window shows that only where the T wave of the previous beat lies."""
 
 
 def _with_changed(
