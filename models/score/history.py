@@ -233,7 +233,7 @@ def _seen(
     for part in windows_mv:
         if len(part):
             given = np.ascontiguousarray(part, np.float32).view()
-            given.flags.writeable = False  # as in a message: a loop is compiled anew for every kind of array
+            given.flags.writeable = False  # as in a message: a loop is compiled again for every kind of array
             look(given, first, span, shapes, outline)
             first += len(part)
     kept = Kept(np.ascontiguousarray(rr, np.float32), span, shapes.astype("<f2").view("<u2"))

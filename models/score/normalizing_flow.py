@@ -117,7 +117,7 @@ class Density:
                     f"expected {np.dtype(_ARRAYS[name])} of shape {shape}"
                 )
             own = np.ascontiguousarray(array).view()
-            own.flags.writeable = False  # fitted or loaded: a loop is compiled anew for every kind of array
+            own.flags.writeable = False  # fitted or loaded: a loop is compiled again for every kind of array
             object.__setattr__(self, name, own)
         if not (np.sort(self.order, axis=1) == np.arange(d)).all() or not (self.scale > 0).all():
             raise DensityError("a density reorders by what is no permutation, or scales by what is not positive")

@@ -398,7 +398,7 @@ def _check_purpose(path: Path, metadata: _Metadata) -> None:
 def _check_value(path: Path, key: str, found: object, expected: object) -> None:
     if found != expected:
         raise CheckpointError(
-            f"{path} was made for {key} {found!r}, this version of ecgmon works with {expected!r}; train the model anew"
+            f"{path} was made for {key} {found!r}, this version of ecgmon works with {expected!r}; train the model again"
         )
 
 

@@ -259,7 +259,7 @@ def _print_checkpoint(out: Path, info: ModelInfo) -> None:
 
 
 def _stopped(where: str = "", *, as_json: bool = False) -> int:
-    text = f"stopped{where}; the same command goes on from there"
+    text = f"stopped{where}; the same command continues from there"
     if as_json:
         complain(text)
     else:

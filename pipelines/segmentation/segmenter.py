@@ -343,11 +343,11 @@ class Segmenter:
         start = len(_MAGIC) + _CHECK.size
         if data[: len(_MAGIC)] != _MAGIC or len(data) < start:
             raise SegmentationError(
-                f"{len(data)} bytes that begin with {data[:20]!r} are not a segmenter's snapshot of this version; start the stream anew"
+                f"{len(data)} bytes that begin with {data[:20]!r} are not a segmenter's snapshot of this version; start the stream again"
             )
         check, length = _CHECK.unpack_from(data, len(_MAGIC))
         if zlib.crc32(data[len(_MAGIC) + 4 :]) != check:
-            raise SegmentationError("the segmenter's snapshot is damaged: its checksum is wrong; start the stream anew")
+            raise SegmentationError("the segmenter's snapshot is damaged: its checksum is wrong; start the stream again")
         try:
             header = msgspec.msgpack.decode(data[start : start + length], type=_Header)
         except msgspec.MsgspecError as error:

@@ -375,7 +375,7 @@ def _trained(
         progress=lambda *at: progress(f"training {part.name}", *at),
     )  # fmt: skip
     if done.step < done.steps:
-        raise Stopped(f"stopped after {done.step} of {done.steps} steps; the same command goes on from there")
+        raise Stopped(f"stopped after {done.step} of {done.steps} steps; the same command continues from there")
     return fitting.trained(run)[0]
 
 

@@ -1,4 +1,4 @@
-"""The profile of a stage gives every function its share of the time, in whatever order they run."""
+"""The profile of a stage gives every function its share of the time, in any order of calls."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ def test_ctrl_c_stores_the_training_and_the_same_command_resumes_it(mitdb: Path,
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the same command goes on from there" in out
+    assert "the same command continues from there" in out
     done = training._load_state(tmp_path / "run")["step"]
     subprocess.run([*command, "--stop-after", str(done + 3)], capture_output=True, check=True, timeout=120)
     assert training._load_state(tmp_path / "run")["step"] == done + 3

@@ -106,7 +106,7 @@ def test_a_stopped_training_is_resumed(database: Database, tmp_path: Path) -> No
         return watch
 
     wanted: dict[str, Any] = {"patients": database[0] / "patients.csv", "epochs": 4, "work": tmp_path / "work"}
-    with pytest.raises(own.Stopped, match="stopped after 2 of 8 steps; the same command goes on from there"):
+    with pytest.raises(own.Stopped, match="stopped after 2 of 8 steps; the same command continues from there"):
         own.train(database[0], tmp_path / "own.safetensors", progress=until("training own-a", 2), **wanted)
     seen.clear()
     with pytest.raises(own.Stopped):
