@@ -58,7 +58,7 @@ def test_a_program_follows_a_running_daemon_until_it_stops(daemon: StartDaemon, 
             stored = reader.beats("toy")
         assert first.score in stored["score"]
         wait_for(monitor.alerts, "an active alert")
-        with pytest.raises(api.errors.ConnectError, match="the past is in its state folder"):
+        with pytest.raises(api.errors.ConnectError, match="past scores are in its state folder"):
             monitor.scores(past=True)
         assert running.stop() == 0
         assert all(beat.stream == "toy" for beat in live), "and the iteration ends"
