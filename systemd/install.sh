@@ -91,6 +91,14 @@ restart() {
   done
 }
 
+# Compile the loops of a release into the services' cache, so that a service starts within seconds.
+compile_loops() {
+  systemd-run --quiet --wait --collect --property=DynamicUser=yes --property=User=ecgmon --property=CacheDirectory=ecgmon \
+    --property=CacheDirectoryMode=0700 --property='Environment=NUMBA_CACHE_DIR=%C/ecgmon' \
+    "$1/bin/python" -I -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()' ||
+    say "the loops could not be compiled now; every service compiles them at its first start" >&2
+}
+
 do_install() {
   local interpreter version release previous="" file
   interpreter=$(python)
@@ -137,6 +145,7 @@ do_install() {
     systemd-tmpfiles --create ecgmon.conf
     chgrp ecgmon /etc/ecgmon/ecgmon.toml*
     systemctl daemon-reload
+    compile_loops "$release"
     if ! restart; then
       if [[ -n $previous ]]; then
         say "the new version does not run; going back to ${previous##*/}" >&2

@@ -36,6 +36,18 @@ def score() -> Score:
     return fit_score(normal_beats(2000, seed=1), normal_beats(6000, seed=2))
 
 
+def fitted_to_patients(factor: float) -> Score:
+    """Fit a score to ten patients; A(x) by generators that have not seen them is ``factor`` times the other."""
+    beats = normal_beats(2000, seed=18)
+    unseen = factor * np.exp(beats.features[:, 0])
+    return fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=unseen)
+
+
+@pytest.fixture(scope="module")
+def score_of_patients() -> Score:
+    return fitted_to_patients(1)
+
+
 @pytest.mark.parametrize("level", [0.5, 1, 2])
 @pytest.mark.parametrize("known", LESS)
 def test_the_share_of_normal_beats_over_a_score_s_is_ten_to_the_minus_s(score: Score, known: str, level: float) -> None:
@@ -176,9 +188,8 @@ def test_a_stored_score_without_its_one_lead_part_is_refused(score: Score) -> No
 
 
 @pytest.mark.parametrize("known", [known.name for known in FEATURE_SETS if known.compares])
-def test_a_shape_of_no_patient_scores_high_in_a_stream_full_of_it(known: str) -> None:
-    beats = normal_beats(2000, seed=18)
-    score = fit_score(beats[:1000], beats[1000:], patients=np.arange(2000) % 10, unseen=np.exp(beats.features[:, 0]))
+def test_a_shape_of_no_patient_scores_high_in_a_stream_full_of_it(score_of_patients: Score, known: str) -> None:
+    score = score_of_patients
     paced = normal_beats(200, seed=14)
     paced.features[:, 0] = np.abs(paced.features[:, 0]) + 4
     paced.features[:, [NAMES.index(name) for name in (*OWN, "early", "spread")]] -= 2  # regular, like the beats before
@@ -188,10 +199,8 @@ def test_a_shape_of_no_patient_scores_high_in_a_stream_full_of_it(known: str) ->
     assert np.median(deaf.score(paced)) < 2
 
 
-def test_the_table_of_ax_alone_is_measured_on_unseen_patients() -> None:
-    beats, patients = normal_beats(2000, seed=15), np.arange(2000) % 10
-    seen = np.exp(beats.features[:, 0])
-    fitted = [fit_score(beats[:1000], beats[1000:], patients=patients, unseen=seen * k) for k in (1, 100)]
+def test_the_table_of_ax_alone_is_measured_on_unseen_patients(score_of_patients: Score) -> None:
+    fitted = [score_of_patients, fitted_to_patients(100)]
     abnormal = normal_beats(50, seed=16)
     abnormal.features[:, 0] += 4
     strict, lenient = (score.score(abnormal) for score in fitted)
