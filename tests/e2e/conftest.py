@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, clean_environment
+from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, run_ecgmon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +19,7 @@ if TYPE_CHECKING:
 def ecgmon(tmp_path: Path) -> RunEcgmon:
     """Run ``ecgmon`` with some arguments to its end."""
 
-    def run(*args: object, timeout: float = 180.0, **more: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ecgmon", *map(str, args)],
-            capture_output=True, text=True, timeout=timeout, check=False, env=clean_environment(tmp_path), **more,
-        )  # fmt: skip
-
-    return run
+    return partial(run_ecgmon, tmp_path)
 
 
 @pytest.fixture

@@ -54,6 +54,14 @@ def clean_environment(home: Path) -> dict[str, str]:
     return {**kept, **mitdb, "HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "COLUMNS": "160"}
 
 
+def run_ecgmon(home: Path, *args: object, timeout: float = 180.0, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``ecgmon`` with some arguments to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "ecgmon", *map(str, args)],
+        capture_output=True, text=True, timeout=timeout, check=False, env=clean_environment(home), **more,
+    )  # fmt: skip
+
+
 def result(process: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """Return the one JSON object on standard output."""
     assert process.returncode == 0, process.stderr

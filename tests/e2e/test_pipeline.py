@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -24,7 +25,7 @@ from ecgmon.monitor.store import Reader, Store
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source
-from tests.e2e.processes import RunEcgmon, StartDaemon, result, sequence, stored, wait_for
+from tests.e2e.processes import RunEcgmon, StartDaemon, result, run_ecgmon, sequence, stored, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,10 +42,23 @@ def watched() -> list[Watched]:
     return list(watch(source, Scorer(), AlertSettings(), chunk_seconds=7.0))
 
 
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Replay the built-in record undisturbed; give the state folder, which is to be read only, and the summary."""
+    folder = tmp_path_factory.mktemp("replayed")
+    return folder / "state", result(run_ecgmon(folder, "replay", "toy", "--state", folder / "state", "--json"))
+
+
+@pytest.fixture
+def state(replayed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of the state folder after that replay."""
+    return shutil.copytree(replayed[0], tmp_path / "copy")
+
+
 def test_a_replay_stores_the_same_bits_as_the_offline_path(
-    ecgmon: RunEcgmon, tmp_path: Path, watched: list[Watched]
+    replayed: tuple[Path, dict[str, Any]], state: Path, tmp_path: Path, watched: list[Watched]
 ) -> None:
-    summary = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
+    summary = replayed[1]
     with Store(tmp_path / "offline") as store:
         last = watched[-1].entry.state
         stream = store.open_stream("toy", last.fs, last.leads, 0)
@@ -52,9 +66,9 @@ def test_a_replay_stores_the_same_bits_as_the_offline_path(
         for part in watched:
             store.write([replace(part.entry, state=replace(part.entry.state, id=stream.id))], model, 0)
         remembered = store.recent(stream)
-    daemon = stored(tmp_path / "s")
+    daemon = stored(state)
     assert daemon == stored(tmp_path / "offline")
-    with Store(tmp_path / "s") as store:
+    with Store(state) as store:
         assert store.recent(store.open_stream("toy", last.fs, last.leads, 0)) == remembered
     alerts = daemon["toy"]["alerts"]
     assert alerts
@@ -68,21 +82,19 @@ def test_a_replay_stores_the_same_bits_as_the_offline_path(
     assert summary["beats_per_second"] == pytest.approx(beats / summary["seconds"], rel=1e-3)
 
 
-def test_speed_and_number_of_workers_do_not_change_the_store(ecgmon: RunEcgmon, tmp_path: Path) -> None:
-    result(ecgmon("replay", "toy", "--state", tmp_path / "fast", "--json"))
+def test_speed_and_number_of_workers_do_not_change_the_store(ecgmon: RunEcgmon, tmp_path: Path, state: Path) -> None:
     result(ecgmon("replay", "toy", "--state", tmp_path / "paced", "--json", "--speed", "60", "--workers", "2"))
-    fast = stored(tmp_path / "fast")
+    fast = stored(state)
     assert fast == stored(tmp_path / "paced")
     assert fast["toy"]["ended"]
     assert fast["toy"]["details"], "beats of an anomalous record are stored with their windows"
 
 
-def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon: RunEcgmon, tmp_path: Path) -> None:
-    result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
-    before = stored(tmp_path / "s")
-    again = result(ecgmon("replay", "toy", "--state", tmp_path / "s", "--json"))
+def test_a_second_replay_into_the_same_store_adds_nothing(ecgmon: RunEcgmon, state: Path) -> None:
+    before = stored(state)
+    again = result(ecgmon("replay", "toy", "--state", state, "--json"))
     assert again["beats"]["stored"] == 0
-    assert stored(tmp_path / "s") == before
+    assert stored(state) == before
 
 
 def test_a_replay_takes_the_time_that_its_speed_implies(ecgmon: RunEcgmon) -> None:
@@ -93,9 +105,8 @@ def test_a_replay_takes_the_time_that_its_speed_implies(ecgmon: RunEcgmon) -> No
 
 @pytest.mark.parametrize("role", ["worker", "monitor", "producer"])
 def test_a_role_killed_during_a_replay_loses_and_duplicates_nothing(
-    ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path, role: str
+    daemon: StartDaemon, state: Path, role: str
 ) -> None:
-    result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
     torn = daemon([{**TOY, "speed": 100}])
     torn.wait(lambda status: status.stored > 30, "some beats")
     (victim,) = torn.pids(role)
@@ -103,15 +114,14 @@ def test_a_role_killed_during_a_replay_loses_and_duplicates_nothing(
     wait_for(lambda: torn.pids(role) not in ([], [victim]), f"a new {role}")
     torn.wait(lambda status: status.streams and all(s.ended for s in status.streams.values()), "the end of the stream")
     assert torn.stop() == 0
-    calm, got = stored(tmp_path / "calm")["toy"], stored(torn.state)["toy"]
+    calm, got = stored(state)["toy"], stored(torn.state)["toy"]
     stalled = [alert for alert in got["alerts"] if alert.kind == "stream_stalled"]
     assert not stalled, "the stream was silent for less than ten seconds"
     assert sequence(torn.state, "toy").tolist() == list(range(len(sequence(torn.state, "toy"))))
     assert got == calm
 
 
-def test_a_frozen_worker_that_resumes_changes_nothing(ecgmon: RunEcgmon, daemon: StartDaemon, tmp_path: Path) -> None:
-    result(ecgmon("replay", "toy", "--state", tmp_path / "calm", "--json"))
+def test_a_frozen_worker_that_resumes_changes_nothing(daemon: StartDaemon, state: Path) -> None:
     torn = daemon([{**TOY, "speed": 60}], "[worker]\ncount = 2")
     torn.wait(lambda status: status.stored > 30, "some beats")
     victim = torn.pids("worker")[0]
@@ -123,7 +133,7 @@ def test_a_frozen_worker_that_resumes_changes_nothing(ecgmon: RunEcgmon, daemon:
     torn.wait(lambda status: len(status.workers) == 2, "the worker to come back")
     torn.wait(lambda status: status.streams["toy"].ended, "the end of the stream")
     assert torn.stop() == 0
-    assert stored(torn.state) == stored(tmp_path / "calm")
+    assert stored(torn.state) == stored(state)
 
 
 def samples(families: Iterable[Metric]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
