@@ -45,7 +45,7 @@ format: $(VENV)/.tests ## format the code
 setup: $(VENV)/.tests $(VENV)/.compiled ## make .venv with pinned dependencies, including those of tests and checks
 
 # without PYTHON=, the installer chooses a Python that services can read
-installer = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" WHEELS="$(WHEELS)" PACKAGES="$(PACKAGES)" \
+installer = DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" WHEELS="$(WHEELS)" PACKAGES="$(PACKAGES)" COMPILE="$(COMPILE)" \
 	$(if $(filter file,$(origin PYTHON)),,PYTHON="$(PYTHON)") systemd/install.sh
 
 install: ## as root: install or upgrade as services (DESTDIR, PREFIX, PYTHON, WHEELS)

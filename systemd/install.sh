@@ -4,8 +4,8 @@
 #   install.sh install | uninstall | wheels
 #
 # From the environment: DESTDIR (put before every path), PREFIX (/usr/local), PYTHON (/usr/bin/python3), WHEELS (a
-# folder of wheels to install from, without a network), PACKAGES (a folder of installed packages to use instead of
-# installing them, for tests of the installation).
+# folder of wheels to install from, without a network), COMPILE (no: leave compiling to the first start of the services),
+# PACKAGES (a folder of installed packages to use instead of installing them, for tests of the installation).
 #
 # All steps that may fail run in a separate folder, before any running service or installed file is changed.
 set -euo pipefail
@@ -93,8 +93,10 @@ restart() {
 
 # Compile the loops of a release into the services' cache, so that a service starts within seconds.
 compile_loops() {
+  [[ ${COMPILE:-} != no ]] || return 0
+  say "compiling numeric loops (about a minute)"
   systemd-run --quiet --wait --collect --property=DynamicUser=yes --property=User=ecgmon --property=CacheDirectory=ecgmon \
-    --property=CacheDirectoryMode=0700 --property='Environment=NUMBA_CACHE_DIR=%C/ecgmon' \
+    --property=CacheDirectoryMode=0700 --setenv=NUMBA_CACHE_DIR=/var/cache/ecgmon \
     "$1/bin/python" -I -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()' ||
     say "the loops could not be compiled now; every service compiles them at its first start" >&2
 }

@@ -152,7 +152,8 @@ class Resampler:
         if count:
             start, phase = divmod(made * self.down, self.up)
             _filter_phases(signal[:, start - self.half + 1 - before :], self._phases, self.down, phase, out)
-        return out, marked[:, self.nearest_input(np.arange(made, made + count)) - before]
+        # marked[:, nearest] would have its columns side by side, for which the stages would be compiled a second time
+        return out, np.take(marked, self.nearest_input(np.arange(made, made + count)) - before, axis=1)
 
     def outputs_after(self, n: int) -> int:
         """Count the outputs that the first ``n`` input samples determine."""

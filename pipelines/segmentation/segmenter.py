@@ -347,7 +347,9 @@ class Segmenter:
             )
         check, length = _CHECK.unpack_from(data, len(_MAGIC))
         if zlib.crc32(data[len(_MAGIC) + 4 :]) != check:
-            raise SegmentationError("the segmenter's snapshot is damaged: its checksum is wrong; start the stream again")
+            raise SegmentationError(
+                "the segmenter's snapshot is damaged: its checksum is wrong; start the stream again"
+            )
         try:
             header = msgspec.msgpack.decode(data[start : start + length], type=_Header)
         except msgspec.MsgspecError as error:

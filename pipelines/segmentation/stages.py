@@ -351,9 +351,9 @@ def cut(
         run = marks[leads, i]
         newest[0, i] = ~run if marks[0, i] else run
     whole_unchanged = qrs.extend(unchanged, newest, room)
-    if room:
-        whole[:, :room] = signal[:, :1]
-        whole_unchanged[:, :room] = 0
+    for lead in range(leads):
+        whole[lead, :room] = signal[lead, 0]
+    whole_unchanged[0, :room] = 0
     detections, seconds, dead = qrs.detect(settings, detector, whole, marks[leads:], qrs_taps, deaths)
     pending = np.empty(state.pending + detections.size, waiting.dtype)
     for i in range(state.pending):
