@@ -12,6 +12,7 @@ A stream can compute it without approximation.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -60,18 +61,35 @@ RAW_LENGTH: Final = RAW_BEFORE + RAW_AFTER
 
 
 @cache
+def impulse_response() -> NDArray[np.float64]:
+    """Return the impulse response of the window filter, forwards and backwards.
+
+    It is that of ``scipy.signal.firwin`` with a Hamming window.  It is computed here because the import of
+    scipy.signal takes longer than all else at the start of a producer.
+
+    Returns
+    -------
+    ndarray of float64, shape (2 * FILTER_HALF + 1,)
+        Symmetric.
+    """
+    time = np.arange(_ORDER + 1) - _ORDER / 2
+    low, high = (2 * edge / FS for edge in BAND)
+    forward = (high * np.sinc(high * time) - low * np.sinc(low * time)) * np.hamming(_ORDER + 1)
+    # Gain 1 in the middle of the band.  Without @: the sums of a BLAS library depend on the processor and the threads.
+    forward /= math.fsum(forward * np.cos(np.pi * (low + high) / 2 * time))
+    return convolve(forward, forward[::-1])
+
+
+@cache
 def taps() -> NDArray[np.float32]:
-    """Impulse response of the window filter.
+    """Return :func:`impulse_response` in single precision: the weights of the window filter.
 
     Returns
     -------
     ndarray of float32, shape (2 * FILTER_HALF + 1,)
         Symmetric, not writeable.
     """
-    from scipy.signal import firwin  # a second of import that only those who filter should pay
-
-    forward = firwin(_ORDER + 1, BAND, pass_zero=False, fs=FS)
-    zero_phase = convolve(forward, forward[::-1]).astype(np.float32)
+    zero_phase = impulse_response().astype(np.float32)
     zero_phase.flags.writeable = False
     return zero_phase
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ecgmon.models.inference import passband
 from ecgmon.models.inference.device import check_device
 from ecgmon.models.inference.gpu import DeviceNetwork
 from ecgmon.models.inference.packed import packed
@@ -27,7 +26,7 @@ from ecgmon.models.inference.reconstruction import BLOCK, Sampled, Scorer, fused
 from ecgmon.models.networks.generator import generator_of
 from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.weights.checkpoint import default_weights, load_generator
-from ecgmon.models.windows import BEFORE, LENGTH, scale
+from ecgmon.models.windows import BEFORE, LENGTH, impulse_response, scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +144,7 @@ class Reference:
 def _windows(beats: int) -> NDArray[np.float32]:
     """Make windows similar to beats, in mV: a QRS complex of random size in noise, filtered."""
     random = np.random.default_rng(beats)
-    response = passband.impulse_response()
+    response = impulse_response()
     ticks = np.arange(LENGTH + len(response) - 1) - (len(response) // 2 + BEFORE)
     complexes = np.exp(-0.5 * np.square(ticks / random.uniform(4, 15, (beats, 1)))) * random.uniform(0.3, 2, (beats, 1))
     raw = complexes + 0.05 * random.standard_normal((beats, len(ticks)))

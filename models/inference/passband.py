@@ -8,13 +8,12 @@ side, the samples must lie closer together.
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ecgmon.models.windows import BAND, FILTER_HALF, FS, LENGTH, convolve
+from ecgmon.models.windows import LENGTH, convolve, impulse_response
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,23 +34,6 @@ TICKS: Final[NDArray[np.int64]] = np.unique(
     )
 )
 """Ticks from which a filtered window is interpolated."""
-
-
-@cache
-def impulse_response() -> NDArray[np.float64]:
-    """Return the impulse response of the window filter, as :func:`ecgmon.models.windows.taps`, without importing scipy.
-
-    Returns
-    -------
-    ndarray of float64, shape (2 * FILTER_HALF + 1,)
-        Symmetric.
-    """
-    time = np.arange(FILTER_HALF + 1) - FILTER_HALF / 2
-    low, high = (2 * edge / FS for edge in BAND)
-    forward = (high * np.sinc(high * time) - low * np.sinc(low * time)) * np.hamming(FILTER_HALF + 1)
-    # Gain 1 in the middle of the band.  Without @: the sums of a BLAS library depend on the processor and the threads.
-    forward /= math.fsum(forward * np.cos(np.pi * (low + high) / 2 * time))
-    return convolve(forward, forward[::-1])
 
 
 @cache

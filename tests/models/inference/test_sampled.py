@@ -17,7 +17,7 @@ from ecgmon.models.networks.beatgan import initialise
 from ecgmon.models.networks.dense import DenseGenerator
 from ecgmon.models.networks.shape import DenseShape
 from ecgmon.models.weights.checkpoint import load_generator, shipped
-from ecgmon.models.windows import FILTER_HALF, LENGTH, filter_raw, scale, taps
+from ecgmon.models.windows import FILTER_HALF, LENGTH, filter_raw, scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,10 +65,6 @@ def generator() -> DenseGenerator:
 @pytest.fixture(scope="module")
 def scorer(generator: DenseGenerator) -> Reconstructor:
     return Reconstructor(generator)
-
-
-def test_the_impulse_response_is_that_of_the_window_filter() -> None:
-    assert np.abs(passband.impulse_response() - taps()).max() < 1e-8
 
 
 @pytest.mark.parametrize("kind", ["white noise", "wander", "saturated", "lead off", "beats"])
