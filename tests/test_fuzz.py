@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import fuzz
+from tests.fuzz import checkpoints, configurations, messages, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,10 @@ REASONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("target", BUDGET)
 def test_damaged_input_is_accepted_or_refused_with_its_own_error(target: str) -> None:
-    tally = fuzz.run(target, range(BUDGET[target]), seed=1)
+    tally = run.run(target, range(BUDGET[target]), seed=1)
     assert not tally.bugs, "\n".join(tally.bugs[:3])
-    assert max(tally.growth, 0) < fuzz.GROWTH
-    assert REASONS[target] <= set(tally.outcomes), fuzz.table([tally])
+    assert max(tally.growth, 0) < run.GROWTH
+    assert REASONS[target] <= set(tally.outcomes), run.table([tally])
     assert sum(tally.outcomes.values()) == BUDGET[target]
 
 
@@ -46,7 +46,7 @@ def test_a_module_that_hangs_or_raises_another_error_is_found(monkeypatch: pytes
     def raises(*_: object) -> str:
         raise IndexError
 
-    monkeypatch.setattr(fuzz, "CASE_SECONDS", 0.2)
+    monkeypatch.setattr(run, "CASE_SECONDS", 0.2)
     for bad, name in ((endless, "TooSlowError"), (raises, "IndexError")):
         seen: list[float] = []
 
@@ -54,8 +54,8 @@ def test_a_module_that_hangs_or_raises_another_error_is_found(monkeypatch: pytes
             seen.append(rng.random())
             return bad() if len(seen) == 2 else "accepted"
 
-        monkeypatch.setitem(fuzz.TARGETS, "wire", case)
-        tally = fuzz.run("wire", range(3), seed=1)
+        monkeypatch.setitem(run.TARGETS, "wire", case)
+        tally = run.run("wire", range(3), seed=1)
         assert (tally.failed, tally.outcomes["accepted"]) == (1, 2)
         assert name in tally.bugs[0]
         assert "case 1" in tally.bugs[0]
@@ -64,9 +64,9 @@ def test_a_module_that_hangs_or_raises_another_error_is_found(monkeypatch: pytes
 def test_a_case_depends_on_its_number_only() -> None:
     made: Callable[[Random], Any]
     for target, made in (
-        ("wire", fuzz.damaged_message),
-        ("checkpoints", fuzz.damaged_checkpoint),
-        ("configurations", fuzz.damaged_configuration),
+        ("wire", messages.damaged_message),
+        ("checkpoints", checkpoints.damaged_checkpoint),
+        ("configurations", configurations.damaged_configuration),
     ):
         rounds: list[list[Any]] = [[made(Random(number)) for number in range(20)] for _ in range(2)]
         if target == "wire":

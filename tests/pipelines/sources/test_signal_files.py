@@ -242,4 +242,4 @@ def test_the_installed_wfdb_is_a_version_whose_exceptions_were_tested() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     (wfdb_range,) = (r.specifier for r in map(Requirement, project["dependencies"]) if r.name == "wfdb")
     assert version("wfdb") in wfdb_range
-    assert "4.4" not in wfdb_range  # run tests/fuzz.py --target records before another version is allowed
+    assert "4.4" not in wfdb_range  # run python -m tests.fuzz --target records before another version is allowed
