@@ -68,7 +68,7 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 # numba compiles a function again when its own file changes, but not when a function that it calls changes
 $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/*.py pipelines/*/*.py)
 	@find models pipelines -name '*.nb[ic]' -delete
-	@$(BIN)/python -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()'
+	@$(BIN)/python -m ecgmon.pipelines.roles.warm_up
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt

@@ -97,7 +97,7 @@ compile_loops() {
   say "compiling numeric loops (about a minute)"
   systemd-run --quiet --wait --collect --property=DynamicUser=yes --property=User=ecgmon --property=CacheDirectory=ecgmon \
     --property=CacheDirectoryMode=0700 --setenv=NUMBA_CACHE_DIR=/var/cache/ecgmon \
-    "$1/bin/python" -I -c 'from ecgmon.pipelines.roles import producer; from ecgmon.pipelines.scoring import chain; chain.warm_up(); producer.warm_up()' ||
+    "$1/bin/python" -I -m ecgmon.pipelines.roles.warm_up ||
     say "the loops could not be compiled now; every service compiles them at its first start" >&2
 }
 

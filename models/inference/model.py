@@ -98,8 +98,9 @@ class Model:
         taken, flat = self._taken(windows)
         with self.running() as scorer:
             _, scaled = scorer.reconstruct(taken)
-        taken[~np.isfinite(taken).all(axis=(1, 2))] = np.nan  # the scorer replaced these windows by zeros
-        low, high = taken.min(axis=-1, keepdims=True), taken.max(axis=-1, keepdims=True)
+        finite = np.isfinite(taken).all(axis=(1, 2), keepdims=True)  # the scorer replaced other windows by zeros
+        known = np.where(finite, taken, np.float32(np.nan))
+        low, high = known.min(axis=-1, keepdims=True), known.max(axis=-1, keepdims=True)
         in_mv: NDArray[np.float32] = low + (scaled + np.float32(1)) * ((high - low) / np.float32(2))
         return in_mv[:, 0] if flat else in_mv
 
@@ -141,7 +142,7 @@ class Model:
             yield self._scorer
 
     def _taken(self, windows: ArrayLike) -> tuple[NDArray[np.float32], bool]:
-        """Copy the leads that the model uses; also return whether the windows had no axis for leads."""
+        """Select the leads that the model uses; also return whether the windows had no axis for leads."""
         from ecgmon.models.inference.reconstruction import ScoringError
 
         given = np.asarray(windows, np.float32)
@@ -152,7 +153,7 @@ class Model:
                 f"the windows have shape {given.shape}; expected (n, {self.leads} or more leads, {LENGTH})"
                 + (f" or (n, {LENGTH})" if self.leads == 1 else "")
             )
-        return np.array(whole[:, : self.leads], order="C"), flat
+        return np.ascontiguousarray(whole[:, : self.leads]), flat
 
     @contextmanager
     def _one_thread(self) -> Iterator[None]:

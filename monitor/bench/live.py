@@ -105,12 +105,10 @@ def live(
 ) -> dict[str, Any]:
     """Measure a number of streams; ``bytes_per_stream`` is the memory of each beyond the first ten, or None."""
     from ecgmon.models.inference.benchmark import machine
-    from ecgmon.pipelines.roles.producer import warm_up as warm_up_producer
-    from ecgmon.pipelines.scoring.chain import warm_up as warm_up_monitor
+    from ecgmon.pipelines.roles.warm_up import warm_up
 
     progress(f"{_FEW} streams, to compare the memory")
-    warm_up_producer()  # compile now: a process that compiles takes more memory than one that loads compiled loops
-    warm_up_monitor()
+    warm_up()  # compile now: a process that compiles takes more memory than one that loads compiled loops
     few = run_once(refs, records, streams=min(_FEW, streams), seconds=_FEW_SECONDS)
     progress(f"{streams} streams for {seconds:g} s")
     found = run_once(refs, records, streams=streams, seconds=seconds)

@@ -7,6 +7,7 @@ import pytest
 
 from ecgmon.models.kernels.correlation import RUN, RUN_OF_TWO, correlate, correlate_both
 from ecgmon.models.windows import PHASES
+from tests.models.kernels import reference
 
 
 @pytest.mark.parametrize("n", [1, RUN_OF_TWO - 1, RUN_OF_TWO, RUN_OF_TWO + 1, RUN - 1, RUN, RUN + 1, 3 * RUN + 5])
@@ -15,10 +16,7 @@ def test_a_correlation_is_the_ordered_sum_of_numpy(n: int, size: int) -> None:
     random = np.random.default_rng(n + size)
     signal = random.standard_normal(n + size - 1).astype(np.float32)
     pair = random.standard_normal((2, size)).astype(np.float32)
-    expected = np.zeros((2, n), np.float32)
-    for phase in range(PHASES):
-        for k in range(phase, size, PHASES):
-            expected += signal[k : k + n] * pair[:, k, None]
+    expected = reference.correlate(signal, pair)
     alone, even, odd = np.full((3, n), 7, np.float32)
     correlate(signal, pair[0], alone)
     correlate_both(signal, pair, even, odd)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ecgmon.models.windows import FS, LENGTH, PHASES, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, filter_raw
+from ecgmon.models.windows import FS, LENGTH, RAW_AFTER, RAW_BEFORE, RAW_LENGTH, filter_raw
 from ecgmon.pipelines.items import ITEM, Flag, Items, Kind, Quality
 from ecgmon.pipelines.limits import RR_NEEDED, RR_REMEMBERED
 from ecgmon.pipelines.segmentation import qrs, quality, stages
 from ecgmon.pipelines.segmentation.resampling import Resampler
+from tests.models.kernels.reference import correlate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,15 +52,10 @@ def resampled(signal: NDArray[np.float32], resampler: Resampler, phases: NDArray
 
 def envelope_of(signal: NDArray[np.float32]) -> NDArray[np.float32]:
     """Magnitude of the correlation of one padded lead with the QRS filter; zero at both ends of the array."""
-    half, gabor = qrs.GABOR_HALF, qrs.gabor()
-    n = len(signal) - 2 * half
-    even_and_odd = np.zeros((2, n), np.float32)
-    for first in range(PHASES):
-        for k in range(first, gabor.shape[1], PHASES):
-            even_and_odd += gabor[:, k, None] * signal[k : k + n]
-    even, odd = even_and_odd
+    half = qrs.GABOR_HALF
+    even, odd = correlate(signal, qrs.gabor())
     envelope = np.zeros(len(signal), np.float32)
-    envelope[half : half + n] = np.sqrt(even * even + odd * odd)
+    envelope[half:-half] = np.sqrt(even * even + odd * odd)
     envelope[: BEFORE - half] = 0
     return envelope
 
