@@ -14,25 +14,31 @@ from ecgmon.models import windows
 NAMES: Final = (
     "log_ax",
     "log_ax_qrs",
-    "early",
     "fast",
-    "late_run",
+    "early",
     "spread",
     "jump",
     "own_qrs",
     "own_p",
     "own_qrs_2",
     "own_p_2",
+    "qrs_over_usual",
+    "p_over_usual",
+    "qrs_2_over_usual",
+    "p_2_over_usual",
+    "ax_over_usual",
+    "ax_qrs_over_usual",
 )
 """The features, in the order of the columns of :attr:`Evidence.features`."""
 
-STORED_NAMES: Final = tuple({"log_ax": "error", "log_ax_qrs": "error_qrs"}.get(name, name) for name in NAMES)
-"""The names of the same features in a checkpoint, which are those of the first release."""
+RHYTHM: Final = ("early", "fast", "spread", "jump")
+OWN: Final = ("own_qrs", "own_p", "ax_over_usual", "ax_qrs_over_usual", "qrs_over_usual", "p_over_usual")
+OWN_2: Final = ("own_qrs_2", "own_p_2", "qrs_2_over_usual", "p_2_over_usual")
+AX: Final = ("log_ax", "log_ax_qrs", "ax_over_usual", "ax_qrs_over_usual")
+"""The features by what they are about: the rhythm, the stream's own beats, those on the second lead, and A(x)."""
 
-RHYTHM: Final = ("early", "fast", "late_run", "spread", "jump")
-OWN: Final = ("own_qrs", "own_p")
-OWN_2: Final = ("own_qrs_2", "own_p_2")
-"""The features by what they are about."""
+FOLLOWED: Final = 6
+"""Features whose usual value a stream remembers: the distances of both leads, and both logs of A(x)."""
 
 BEATS: Final = 64
 """Beats before that a stream is remembered by; with 200 the distances tell hardly more."""
@@ -47,13 +53,40 @@ PERCENTILE: Final = 30
 """Percentile of the distances to the beats before that counts as the distance to them."""
 
 INTERVALS: Final = 32
-"""Intervals before that the ninetieth percentile is taken of."""
+"""Intervals before a beat by which it is judged early."""
+
+LATE: Final = 0.9
+"""Quantile of the intervals before: in bigeminy and in long runs of early beats, it is still that of the other beats."""
+
+LAGS: Final = 3
+"""Most intervals between two that are compared for the irregularity: trigeminy repeats every third interval."""
+
+LEAST_IRREGULARITY: Final = 0.1
+"""Added to the irregularity, which would be zero in a perfectly regular rhythm."""
 
 SPREAD_INTERVALS: Final = 17
 """Intervals, the beat's own included, that the spread is taken of."""
 
 JUMP_INTERVALS: Final = 3
 """Intervals, the beat's own included, that are compared one with the next."""
+
+UNUSUAL_EARLY: Final = 2.5
+"""``early`` from which a beat counts as unusual for its stream."""
+
+UNUSUAL_QRS: Final = 2.0
+"""``qrs_over_usual`` from which a beat counts as unusual for its stream: about seven times the usual squared distance."""
+
+MOST_UNUSUAL: Final = 16
+"""Unusual beats among the :data:`BEATS` that are remembered; below the share that :data:`PERCENTILE` looks at."""
+
+ADMITTED: Final = 6
+"""Every how many unusual beats one is remembered like a usual one, so that a lasting change becomes usual in minutes."""
+
+USUAL_BEATS: Final = 128
+"""Beats over which the usual value of a feature is averaged."""
+
+USUAL_INTERVALS: Final = 32
+"""Intervals over which the usual interval is averaged."""
 
 P_TICKS: Final = np.arange(50, 128, 3)
 """Ticks of a window before the QRS complex: 250 to 36 ms before the R peak, every 8 ms."""

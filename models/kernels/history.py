@@ -11,15 +11,28 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 
 from ecgmon.models.features import (
+    ADMITTED,
     BEATS,
+    FOLLOWED,
     INTERVALS,
     JUMP_INTERVALS,
+    LAGS,
+    LATE,
+    LEAST_BEATS,
     LEAST_INTERVALS,
+    LEAST_IRREGULARITY,
+    MOST_UNUSUAL,
+    NAMES,
     OUTLINE,
     OUTLINE_TICKS,
     P_TICKS,
+    PERCENTILE,
     QRS_TICKS,
     SPREAD_INTERVALS,
+    UNUSUAL_EARLY,
+    UNUSUAL_QRS,
+    USUAL_BEATS,
+    USUAL_INTERVALS,
 )
 from ecgmon.models.kernels.compiled import compiled, limited
 
@@ -33,106 +46,163 @@ _P: Final = len(P_TICKS)
 _OUTLINE_STEP: Final = OUTLINE_TICKS.step
 _HIGHEST: Final = np.float32(1000)  # mV; no electrode gives more, and squares of it stay finite
 _LEAST_SPREAD: Final = 5e-3  # so that the logarithm of a perfectly regular rhythm is finite
+_LEAST_DISTANCE: Final = 1e-5  # so that the logarithm of a perfect match is finite
+_FLAT: Final = 1e-3  # mV, half a step of common converters: a lead whose beats span less shows nothing
+
+FIRST: Final = NAMES.index("early")
+"""Column of the first feature that :func:`compare` finds; it finds all from there on."""
 
 
 class Memory(NamedTuple):
-    """The last beats of a stream as a ring.  Beats come last, so that a loop over them reads consecutive values."""
+    """What a stream remembers of its beats.  Beats come last in an array, so that a loop over them reads consecutive values.
 
-    taken: NDArray[np.int64]
-    """Beats taken, shape (1,); the ring's next place is that modulo its size."""
-    rr: NDArray[np.float32]
-    """RR intervals in seconds, shape (BEATS,); NaN where not known."""
+    The :data:`BEATS` remembered beats are not simply the last ones: see :func:`compare`.
+    """
+
+    counts: NDArray[np.int64]
+    """Beats taken, unusual beats among them, and RR intervals known, shape (3,)."""
+    intervals: NDArray[np.float32]
+    """Logs of the last known RR intervals in seconds, shape (INTERVALS,), as a ring."""
+    usual: NDArray[np.float32]
+    """Means over usual beats: of the log RR interval, then of the followed features, shape (1 + FOLLOWED,)."""
+    usual_of: NDArray[np.int64]
+    """Values that each mean is over, at most the number that it forgets after, shape (1 + FOLLOWED,)."""
     span: NDArray[np.float32]
-    """Range of each window in mV, shape (leads, BEATS)."""
+    """Range of each remembered window in mV, shape (leads, BEATS)."""
     shape: NDArray[np.uint16]
-    """Windows at :data:`TICKS` in mV, as the bits of float16, shape (leads, ticks, BEATS)."""
+    """Remembered windows at :data:`TICKS` in mV, as the bits of float16, shape (leads, ticks, BEATS)."""
+    unusual: NDArray[np.uint8]
+    """1 for a remembered beat that was unusual, shape (BEATS,)."""
+    taken: NDArray[np.int64]
+    """Number of each remembered beat, from 1, shape (BEATS,); 0 for a place without a beat."""
 
     @classmethod
     def empty(cls, leads: int) -> Self:
         """Make a memory without beats."""
         return cls(
-            np.zeros(1, np.int64),
-            np.zeros(BEATS, np.float32),
+            np.zeros(3, np.int64),
+            np.zeros(INTERVALS, np.float32),
+            np.zeros(1 + FOLLOWED, np.float32),
+            np.zeros(1 + FOLLOWED, np.int64),
             np.zeros((leads, BEATS), np.float32),
             np.zeros((leads, len(TICKS), BEATS), np.uint16),
+            np.zeros(BEATS, np.uint8),
+            np.zeros(BEATS, np.int64),
         )
 
 
 class Kept(NamedTuple):
-    """What is kept of ``n`` beats, as contiguous arrays: numba compiles a loop again for every layout of its arguments."""
+    """What is known of ``n`` beats, as contiguous arrays: numba compiles a loop again for every layout of its arguments."""
 
     rr: NDArray[np.float32]
     """RR intervals in seconds, shape (n,); NaN where not known."""
+    log_ax: NDArray[np.float32]
+    """The features ``log_ax`` and ``log_ax_qrs``, shape (n, 2); NaN where not known."""
     span: NDArray[np.float32]
     """Range of each window in mV, shape (n, leads)."""
     shapes: NDArray[np.uint16]
     """Windows at :data:`TICKS` in mV, as the bits of float16, shape (n, leads, ticks)."""
 
-    @classmethod
-    def empty(cls, n: int, leads: int) -> Self:
-        """Make room for ``n`` beats."""
-        return cls(
-            np.empty(n, np.float32), np.empty((n, leads), np.float32), np.empty((n, leads, len(TICKS)), np.uint16)
-        )
-
     def of(self, part: slice) -> Self:
-        """Give the part that some beats have, as views."""
-        return type(self)(self.rr[part], self.span[part], self.shapes[part])
+        """Return the part that some beats have, as views."""
+        return type(self)(*(array[part] for array in self))
 
 
-class Compared(NamedTuple):
-    """What ``n`` beats are ranked among; NaN where there was no beat, which sorts last."""
+class Replaced(NamedTuple):
+    """What was in the places of a memory where ``n`` beats are now, in order, for :func:`put_back`."""
 
-    known: NDArray[np.int64]
-    """Beats before each that it was compared with, shape (n,)."""
-    apart: NDArray[np.float32]
-    """Squared distances of QRS complex and P wave to those before, summed over ticks, shape (n, leads, 2, BEATS)."""
-    spans: NDArray[np.float32]
-    """Of the beats before, shape (n, leads, BEATS)."""
-    intervals: NDArray[np.float32]
-    """Log RR intervals before, shape (n, INTERVALS)."""
-    rhythm: NDArray[np.float32]
-    """Own log RR, ``spread`` and ``jump``, shape (n, 3); NaN where not known."""
+    place: NDArray[np.int64]
+    """Shape (n,)."""
+    span: NDArray[np.float32]
+    """Shape (n, leads)."""
+    shapes: NDArray[np.uint16]
+    """Shape (n, leads, ticks)."""
+    unusual: NDArray[np.uint8]
+    """Shape (n,)."""
+    taken: NDArray[np.int64]
+    """Shape (n,)."""
 
     @classmethod
     def empty(cls, n: int, leads: int) -> Self:
         """Make room for ``n`` beats."""
         return cls(
             np.empty(n, np.int64),
-            np.empty((n, leads, 2, BEATS), np.float32),
-            np.empty((n, leads, BEATS), np.float32),
-            np.empty((n, INTERVALS), np.float32),
-            np.empty((n, 3), np.float32),
+            np.empty((n, leads), np.float32),
+            np.empty((n, leads, len(TICKS)), np.uint16),
+            np.empty(n, np.uint8),
+            np.empty(n, np.int64),
         )
 
     def of(self, part: slice) -> Self:
-        """Give the part that some beats have, as views."""
-        return type(self)(self.known[part], self.apart[part], self.spans[part], self.intervals[part], self.rhythm[part])
+        """Return the part that some beats have, as views."""
+        return type(self)(*(array[part] for array in self))
 
 
-def compare(memory: Memory, kept: Kept, written_over: Kept, compared: Compared) -> None:
-    """Measure how far beats are from those before them, and take each into the memory.
+class Compared(NamedTuple):
+    """The features of ``n`` beats, and the memory's small arrays after each."""
+
+    features: NDArray[np.float32]
+    """The columns of ``NAMES`` from :data:`FIRST` on, shape (n, len(NAMES) - FIRST); NaN where not known."""
+    unusual: NDArray[np.uint8]
+    """1 for a beat that is unusual for its stream, shape (n,)."""
+    counts: NDArray[np.int64]
+    """Shape (n, 3)."""
+    intervals: NDArray[np.float32]
+    """Shape (n, INTERVALS)."""
+    usual: NDArray[np.float32]
+    """Shape (n, 1 + FOLLOWED)."""
+    usual_of: NDArray[np.int64]
+    """Shape (n, 1 + FOLLOWED)."""
+
+    @classmethod
+    def empty(cls, n: int) -> Self:
+        """Make room for ``n`` beats."""
+        return cls(
+            np.full((n, len(NAMES) - FIRST), np.nan, np.float32),
+            np.empty(n, np.uint8),
+            np.empty((n, 3), np.int64),
+            np.empty((n, INTERVALS), np.float32),
+            np.empty((n, 1 + FOLLOWED), np.float32),
+            np.empty((n, 1 + FOLLOWED), np.int64),
+        )
+
+    def of(self, part: slice) -> Self:
+        """Return the part that some beats have, as views."""
+        return type(self)(*(array[part] for array in self))
+
+
+def compare(memory: Memory, kept: Kept, replaced: Replaced, compared: Compared) -> None:
+    """Compare beats with what their stream remembers, and take each into the memory.
+
+    A beat is unusual if it is early by :data:`UNUSUAL_EARLY` or its QRS complex is further from the remembered ones
+    than usual by :data:`UNUSUAL_QRS`.  Unusual beats do not make themselves the norm: they hold at most
+    :data:`MOST_UNUSUAL` places of the memory, where a new one replaces the oldest of them, and they have no part in the
+    usual values.  Only every :data:`ADMITTED`-th of them counts like a usual beat, so that the memory follows a lasting
+    change in some minutes.
 
     Parameters
     ----------
     memory : Memory
-        Changed: the beats are its last ones afterwards.
+        Changed.
     kept : Kept
         The beats, in order.
-    written_over : Kept
-        Filled in: what was in the memory where each of the beats is now, for :func:`put_back`.  A copy of the whole
-        memory would take longer.
+    replaced : Replaced
+        Filled in.  A copy of the whole memory would take longer.
     compared : Compared
-        Filled in.
+        Filled in; its ``features`` must be NaN before.
     """
-    _compare(
-        tuple(memory), tuple(kept), tuple(written_over), tuple(compared)
-    )  # numba takes these faster than named ones
+    # numba takes plain tuples faster than named ones
+    _compare(tuple(memory), tuple(kept), tuple(replaced), tuple(compared))
 
 
-def put_back(memory: Memory, written_over: Kept) -> None:
-    """Undo what :func:`compare` did to a memory."""
-    _put_back(tuple(memory), tuple(written_over))
+def put_back(memory: Memory, replaced: Replaced) -> None:
+    """Undo what :func:`compare` did to the remembered beats; the caller restores the small arrays from copies."""
+    for k in range(len(replaced.place) - 1, -1, -1):
+        place = replaced.place[k]
+        memory.span[:, place] = replaced.span[k]
+        memory.shape[..., place] = replaced.shapes[k]
+        memory.unusual[place] = replaced.unusual[k]
+        memory.taken[place] = replaced.taken[k]
 
 
 @compiled
@@ -234,27 +304,73 @@ def _widen(halves: NDArray[np.uint16], bits: NDArray[np.uint32], values: NDArray
 
 
 @compiled
+def _ranked(values: NDArray[np.float32], count: int, rank: int) -> np.float32:
+    """Return the value among the first ``count`` that ``rank`` others come before; reorders them (Hoare's selection)."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = values[rank]
+        left, right = low, high
+        while left <= right:
+            while values[left] < pivot:
+                left += 1
+            while pivot < values[right]:
+                right -= 1
+            if left <= right:
+                values[left], values[right] = values[right], values[left]
+                left += 1
+                right -= 1
+        if right < rank:
+            low = left
+        if rank < left:
+            high = right
+    return values[rank]
+
+
+@compiled
+def _log(value: float) -> np.float32:
+    """Take the natural logarithm; rounded to float32, it does not depend on the processor."""
+    return np.float32(math.log(value))
+
+
+@compiled
+def _irregularity(recent: NDArray[np.float32], known: int, work: NDArray[np.float32]) -> np.float32:
+    """Return the least median difference of log intervals one, two or three beats apart.
+
+    Bigeminy repeats every second interval and trigeminy every third, so both are regular; atrial fibrillation is not.
+    """
+    least = np.float32(np.inf)
+    for lag in range(1, LAGS + 1):
+        pairs = known - lag
+        if lag > 1 and pairs < LEAST_INTERVALS:
+            break
+        for k in range(pairs):
+            work[k] = abs(recent[k + lag] - recent[k])
+        least = min(least, _ranked(work, pairs, (pairs - 1) // 2))
+    return least
+
+
+@compiled
 def _rhythm(
-    logs: NDArray[np.float32],
-    count: int,
+    own: np.float32,
+    memory: tuple[NDArray[Any], ...],
     recent: NDArray[np.float32],
-    intervals: NDArray[np.float32],
-    rhythm: NDArray[np.float32],
+    work: NDArray[np.float32],
+    features: NDArray[np.float32],
 ) -> None:
-    """Find the intervals before a beat that ``count`` came before, its own, ``spread`` and ``jump``."""
-    own = logs[count % BEATS]
-    intervals[:] = np.nan
-    rhythm[:] = np.nan
-    known = 0
-    for k in range(max(0, count - INTERVALS), count):  # oldest first
-        interval = logs[k % BEATS]
-        if not np.isnan(interval):
-            recent[known] = interval
-            intervals[known] = interval
-            known += 1
+    """Find ``early``, ``spread`` and ``jump`` of a beat with the log RR interval ``own``."""
+    counts, intervals, usual, usual_of = memory[:4]
+    known = min(counts[2], INTERVALS)
     if np.isnan(own) or known < LEAST_INTERVALS:
         return
+    for k in range(known):  # oldest first
+        recent[k] = intervals[(counts[2] - known + k) % INTERVALS]
     recent[known] = own
+    irregularity = _irregularity(recent, known, work)
+    work[:known] = recent[:known]
+    late = _ranked(work, known, int(np.rint(LATE * (known - 1)))) - own
+    if usual_of[0] >= LEAST_INTERVALS:
+        late = max(late, usual[0] - own)
+    features[0] = late / (irregularity + np.float32(LEAST_IRREGULARITY))
     first = max(0, known - SPREAD_INTERVALS + 1)
     size = known + 1 - first
     mean = 0.0
@@ -264,27 +380,95 @@ def _rhythm(
     variance = 0.0
     for k in range(first, known + 1):
         variance += (recent[k] - mean) ** 2
+    features[1] = _log(math.sqrt(variance / size) + _LEAST_SPREAD)
     jump = 0.0
     steps = min(size, JUMP_INTERVALS) - 1
     for k in range(known + 1 - steps, known + 1):
         jump += abs(recent[k] - recent[k - 1])
-    rhythm[0] = own
-    rhythm[1] = math.log(math.sqrt(variance / size) + _LEAST_SPREAD)
-    rhythm[2] = jump / steps
+    features[2] = jump / steps
+
+
+@compiled
+def _distance(distances: NDArray[np.float32], known: int, work: NDArray[np.float32], scale: float) -> np.float32:
+    """Return the log of the percentile of squared distances, times ``scale``; NaN if too few of them are numbers."""
+    for beat in range(known):
+        work[beat] = np.float32(np.inf) if np.isnan(distances[beat]) else distances[beat]
+    ranked = _ranked(work, known, known * PERCENTILE // 100)
+    return np.float32(np.nan) if np.isinf(ranked) else _log(ranked * scale + _LEAST_DISTANCE)
+
+
+@compiled
+def _shape(
+    own: NDArray[np.float32],
+    own_span: NDArray[np.float32],
+    before: NDArray[np.float32],
+    spans: NDArray[np.float32],
+    known: int,
+    work: NDArray[np.float32],
+    values: NDArray[np.float32],
+) -> None:
+    """Find how far QRS complex and P wave of a beat are from the remembered ones, for every lead."""
+    leads, ticks, beats = before.shape
+    distances = np.empty(beats, np.float32)
+    for lead in range(leads):
+        work[:known] = spans[lead, :known]
+        for beat in range(known):
+            if np.isnan(work[beat]):
+                work[beat] = np.float32(np.inf)
+        usual = _ranked(work, known, known // 2)
+        # a lead that is flat, now or usually, shows nothing; a NaN is not above the limit
+        if not (_FLAT < usual < np.inf and own_span[lead] > _FLAT):
+            continue
+        scale = (2.0 / usual) ** 2
+        for part, first, last in ((0, _P, ticks), (1, 0, _P)):
+            distances[:] = 0
+            for tick in range(first, last):
+                value = own[lead, tick]
+                for beat in range(beats):
+                    difference = before[lead, tick, beat] - value
+                    distances[beat] += difference * difference
+            values[2 * lead + part] = _distance(distances, known, work, scale / (last - first))
+
+
+@compiled
+def _place(memory: tuple[NDArray[Any], ...], known: int, most: int) -> int:
+    """Choose where to remember a beat: instead of the oldest, or where ``most`` are unusual, of the oldest of those."""
+    if known < BEATS:
+        return known
+    flags, taken = memory[6], memory[7]
+    oldest, oldest_unusual, held = 0, -1, 0
+    for beat in range(BEATS):
+        if taken[beat] < taken[oldest]:
+            oldest = beat
+        if flags[beat]:
+            held += 1
+            if oldest_unusual < 0 or taken[beat] < taken[oldest_unusual]:
+                oldest_unusual = beat
+    return oldest_unusual if held >= most else oldest
+
+
+@compiled
+def _average(memory: tuple[NDArray[Any], ...], which: int, value: np.float32, most: int) -> None:
+    """Take a value into a running mean that forgets after ``most`` values."""
+    if np.isnan(value):
+        return
+    usual, usual_of = memory[2], memory[3]
+    usual_of[which] = min(usual_of[which] + 1, most)
+    usual[which] += (value - usual[which]) / usual_of[which]
 
 
 @compiled
 def _compare(
     memory: tuple[NDArray[Any], ...],
     kept: tuple[NDArray[Any], ...],
-    over: tuple[NDArray[Any], ...],
+    replaced: tuple[NDArray[Any], ...],
     compared: tuple[NDArray[Any], ...],
 ) -> None:
     """Do :func:`compare`, with plain tuples of the same arrays."""
-    counts, rr_before, spans_before, ring = memory
-    rr, span, shapes = kept
-    rr_over, span_over, shapes_over = over
-    known, apart, spans, intervals, rhythm = compared
+    counts, intervals, usual, usual_of, spans, ring, flags, taken = memory
+    rr, log_ax, span, shapes = kept
+    places, old_span, old_shapes, old_flags, old_taken = replaced
+    features, unusual, counts_after, intervals_after, usual_after, usual_of_after = compared
     leads, ticks, beats = ring.shape
     bits = np.empty(ring.shape, np.uint32)
     before = bits.view(np.float32)
@@ -292,48 +476,44 @@ def _compare(
     own_bits = np.empty((leads, ticks), np.uint32)
     own = own_bits.view(np.float32)
     recent = np.empty(INTERVALS + 1, np.float32)
-    logs = np.log(rr_before)
+    work = np.empty(max(beats, INTERVALS), np.float32)
+    values = np.empty(FOLLOWED, np.float32)
     for k in range(rr.size):
-        now = counts[0] % beats
-        known[k] = min(counts[0], beats)
+        known = min(counts[0], beats)
+        interval = _log(rr[k]) if rr[k] > 0 else np.float32(np.nan)
+        _rhythm(interval, memory, recent, work, features[k])
         _widen(shapes[k].ravel(), own_bits.ravel(), own.ravel())
-        spans[k] = spans_before
-        for lead in range(leads):
-            for part, first, last in ((0, _P, ticks), (1, 0, _P)):
-                distance = apart[k, lead, part]
-                distance[:] = 0
-                for tick in range(first, last):
-                    value = own[lead, tick]
-                    for beat in range(beats):
-                        difference = before[lead, tick, beat] - value
-                        distance[beat] += difference * difference
-                distance[known[k] :] = np.nan
-            spans[k, lead, known[k] :] = np.nan
-        rr_over[k] = rr_before[now]
-        rr_before[now] = rr[k]
-        logs[now] = np.log(rr[k])
-        _rhythm(logs, counts[0], recent, intervals[k], rhythm[k])
-        for lead in range(leads):
-            span_over[k, lead] = spans_before[lead, now]
-            spans_before[lead, now] = span[k, lead]
-            for tick in range(ticks):
-                shapes_over[k, lead, tick] = ring[lead, tick, now]
-                ring[lead, tick, now] = shapes[k, lead, tick]
-                before[lead, tick, now] = own[lead, tick]
+        values[:] = np.nan
+        values[4:] = log_ax[k]
+        if known >= LEAST_BEATS:
+            _shape(own, span[k], before, spans, known, work, values)
+            features[k, 3:7] = values[:4]
+        for which in range(FOLLOWED):
+            if usual_of[1 + which] >= LEAST_BEATS:
+                features[k, 7 + which] = values[which] - usual[1 + which]
+        is_unusual = features[k, 0] > UNUSUAL_EARLY or features[k, 7] > UNUSUAL_QRS  # a NaN is neither
         counts[0] += 1
-
-
-@compiled
-def _put_back(memory: tuple[NDArray[Any], ...], over: tuple[NDArray[Any], ...]) -> None:
-    """Do :func:`put_back`, with plain tuples of the same arrays."""
-    counts, rr_before, spans_before, ring = memory
-    rr_over, span_over, shapes_over = over
-    leads, ticks, beats = ring.shape
-    for k in range(rr_over.size - 1, -1, -1):
-        counts[0] -= 1
-        now = counts[0] % beats
-        rr_before[now] = rr_over[k]
+        as_usual = not is_unusual
+        if is_unusual:
+            counts[1] += 1
+            as_usual = counts[1] % ADMITTED == 0
+        place = _place(memory, known, BEATS + 1 if as_usual else MOST_UNUSUAL)
+        places[k], old_flags[k], old_taken[k] = place, flags[place], taken[place]
+        flags[place], taken[place] = is_unusual, counts[0]
         for lead in range(leads):
-            spans_before[lead, now] = span_over[k, lead]
+            old_span[k, lead] = spans[lead, place]
+            spans[lead, place] = span[k, lead]
             for tick in range(ticks):
-                ring[lead, tick, now] = shapes_over[k, lead, tick]
+                old_shapes[k, lead, tick] = ring[lead, tick, place]
+                ring[lead, tick, place] = shapes[k, lead, tick]
+                before[lead, tick, place] = own[lead, tick]
+        if not np.isnan(interval):
+            intervals[counts[2] % INTERVALS] = interval
+            counts[2] += 1
+        if as_usual:
+            _average(memory, 0, interval, USUAL_INTERVALS)
+            for which in range(FOLLOWED):
+                _average(memory, 1 + which, values[which], USUAL_BEATS)
+        unusual[k] = is_unusual
+        counts_after[k], intervals_after[k] = counts, intervals
+        usual_after[k], usual_of_after[k] = usual, usual_of

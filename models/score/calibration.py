@@ -101,15 +101,15 @@ class Table:
 
     def to_dict(self) -> dict[str, list[float]]:
         """Return the knots as plain lists."""
-        return {"values": self.values.tolist(), "surprise": self.score.tolist()}
+        return {"values": self.values.tolist(), "score": self.score.tolist()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, list[float]]) -> Self:
         """Make a table from :meth:`to_dict`'s answer, checking it."""
         try:
-            return cls(np.array(plain["values"], np.float64), np.array(plain["surprise"], np.float64))
+            return cls(np.array(plain["values"], np.float64), np.array(plain["score"], np.float64))
         except (KeyError, TypeError, ValueError) as error:
-            raise CalibrationError(f"a table lacks a list of numbers, 'values' or 'surprise': {error!r}") from error
+            raise CalibrationError(f"a table lacks a list of numbers, 'values' or 'score': {error!r}") from error
 
 
 _GRID: Final = np.arange(0, CAP + KNOT / 2, KNOT)

@@ -4,29 +4,40 @@ A(x) says how much a beat differs from all normal beats.  It does not say that a
 patient, or that it came early, and both are typical of a premature beat.  A bounded
 :class:`ecgmon.models.score.history.History` of the stream measures that, from earlier beats only.  These are the features:
 
-==========  ===========================================================================================
-log_ax      log of A(x)
-log_ax_qrs  log of the squared error over the ticks of the QRS complex
-early       -log of ``rr_ratio``: how much earlier than the mean of the intervals before
-fast        -log of the RR interval in seconds
-late_run    log of the ninetieth percentile of the last 32 intervals over this one: a run of early beats
-            draws the mean along, the percentile hardly
-spread      log of the standard deviation of the log of the last 17 intervals, this one included
-jump        mean absolute difference of successive log intervals over the last 3, this one included
-own_qrs     log of how far the QRS complex is from those of the stream's last 64 beats
-own_p       the same of the stretch before the QRS complex, where the P wave is
-own_qrs_2   ``own_qrs`` on the second lead
-own_p_2     ``own_p`` on the second lead
-==========  ===========================================================================================
+===================  ==================================================================================
+log_ax               log of A(x)
+log_ax_qrs           log of the squared error over the ticks of the QRS complex
+fast                 -log of the RR interval in seconds
+early                how much shorter the log RR interval is than a late or usual one of the stream, in
+                     units of the rhythm's irregularity
+spread               log of the standard deviation of the log of the last 17 intervals, this one included
+jump                 mean absolute difference of successive log intervals over the last 3, this one included
+own_qrs              log of how far the QRS complex is from those remembered of the stream
+own_p                the same of the stretch before the QRS complex, where the P wave is
+own_qrs_2            ``own_qrs`` on the second lead
+own_p_2              ``own_p`` on the second lead
+qrs_over_usual       ``own_qrs`` less its mean over the stream's usual beats; ``p_over_usual``,
+                     ``qrs_2_over_usual`` and ``p_2_over_usual`` in the same way
+ax_over_usual        ``log_ax`` less its mean over the stream's usual beats
+ax_qrs_over_usual    ``log_ax_qrs`` less its mean over the stream's usual beats
+===================  ==================================================================================
 
 In all but ``spread`` and ``jump``, a higher value is more abnormal.  No label takes part in them.  A feature that is not
 known is NaN: a comparison needs some earlier beats, and a lead without signal under this beat cannot be compared.
 
-How far a part of a beat is from the beats before is the thirtieth percentile of its mean squared
-differences to each.  It is low only if a third of the recent beats look like this one, so a
-few earlier beats of an ectopic focus do not make it low.  Dividing by the stream's own amplitude makes streams
-comparable.  The percentile (the fifteenth was tried) and the ticks of both parts were chosen with the results on
-abnormal beats known.
+**Usual and unusual beats.**  A beat that is early or whose QRS complex is unlike the remembered ones is unusual for its
+stream (:func:`ecgmon.models.kernels.history.compare`).  Such beats take up at most a quarter of the memory, which is less
+than the percentile of the distances looks at, and have no part in usual values: in a long run of ectopic beats the last
+one is as far from the norm as the first.  A change that lasts becomes usual within some minutes.
+
+**Early.**  An interval is compared with the ninetieth percentile of the last 32, which is that of the other beats even in
+bigeminy and in runs, and with the usual interval; the larger difference counts.  It is divided by a tenth plus the rhythm's
+irregularity: the least median difference of log intervals one, two or three beats apart.  In atrial fibrillation it is
+large, so that not every short interval is early; in bigeminy and trigeminy it is small.
+
+How far a part of a beat is from the remembered ones is the thirtieth percentile of its mean squared
+differences to each.  Dividing by the stream's own amplitude makes streams comparable.  The percentile, the ticks of both
+parts and the limits of an unusual beat were chosen with the results on abnormal beats known: docs/model.md.
 """
 
 from __future__ import annotations
@@ -36,7 +47,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ecgmon.models.features import AX_TICKS, NAMES
+from ecgmon.models.features import NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,12 +83,6 @@ class Evidence:
         """Forget some features, as if they were not known."""
         features = self.features.copy()
         features[:, [NAMES.index(name) for name in names]] = np.nan
-        return type(self)(features, self.outline)
-
-    def with_ax(self, ax: NDArray[np.float32], ticks: NDArray[np.floating[Any]]) -> Self:
-        """Replace what another generator makes of the same beats; arguments as in :meth:`ecgmon.models.score.history.History.observe`."""
-        features = self.features.copy()
-        features[:, :2] = ax_features(ax, ticks[:, AX_TICKS])
         return type(self)(features, self.outline)
 
     def __getitem__(self, part: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Self:

@@ -1,4 +1,4 @@
-"""The last beats of a stream, and the evidence that each next beat gives against them."""
+"""What is remembered of a stream's beats, and the evidence that each next beat gives against it."""
 
 from __future__ import annotations
 
@@ -7,50 +7,43 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from ecgmon.models import windows
-from ecgmon.models.features import (
-    AX_TICKS,
-    BEATS,
-    INTERVALS,
-    LEAST_BEATS,
-    LEAST_INTERVALS,
-    NAMES,
-    OUTLINE,
-    P_TICKS,
-    PERCENTILE,
-    QRS_TICKS,
-)
-from ecgmon.models.kernels.history import TICKS, Compared, Kept, Memory, compare, look, put_back
+from ecgmon.models.features import AX_TICKS, BEATS, FOLLOWED, INTERVALS, NAMES, OUTLINE
+from ecgmon.models.kernels.history import FIRST, TICKS, Compared, Kept, Memory, Replaced, compare, look, put_back
 from ecgmon.models.score.evidence import Evidence, EvidenceError, ax_features, log
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-
-_FLAT: Final = 1e-3  # mV, half a step of common converters: a lead whose beats span less shows nothing
-
-# So that the logarithm of a perfect match is finite: far below what is measured of any real beat.
-_LEAST_DISTANCE: Final = np.float32(1e-5)
-
-_TICKS: Final = np.array([len(QRS_TICKS), len(P_TICKS)], np.float32)
-
-_RHYTHM: Final = NAMES.index("late_run")
-_OWN: Final = NAMES.index("own_qrs")
+_FAST: Final = NAMES.index("fast")
 
 
 def row_type(leads: int) -> np.dtype[np.void]:
     """Layout of one remembered beat, little-endian, as in the store.
 
-    ``rr`` is the RR interval in seconds, NaN where not known; ``span`` the range of each lead's
-    window in mV; ``shape`` the ticks :data:`P_TICKS` and :data:`QRS_TICKS` of each lead in mV, the mean of
-    either part removed.  114 bytes for one lead, 224 for two.
+    ``place`` is the beat's place among the remembered ones and ``unusual`` whether it was unusual;
+    ``span`` the range of each lead's window in mV; ``shape`` the ticks
+    :data:`ecgmon.models.kernels.history.TICKS` of each lead in mV, the mean of either part removed.  The
+    other fields are the small arrays of :class:`ecgmon.models.kernels.history.Memory` after this beat: the first of
+    ``counts`` is the beat's number.  306 bytes for one lead, 416 for two.
     """
-    return np.dtype([("rr", "<f4"), ("span", "<f4", (leads,)), ("shape", "<f2", (leads, len(TICKS)))])
+    return np.dtype(
+        [
+            ("counts", "<i8", (3,)),
+            ("place", "u1"),
+            ("unusual", "u1"),
+            ("usual_of", "<u2", (1 + FOLLOWED,)),
+            ("usual", "<f4", (1 + FOLLOWED,)),
+            ("intervals", "<f4", (INTERVALS,)),
+            ("span", "<f4", (leads,)),
+            ("shape", "<f2", (leads, len(TICKS))),
+        ]
+    )
 
 
 class History:
-    """The last beats of one stream, at most :data:`ecgmon.models.features.BEATS`.
+    """What one stream remembers: at most :data:`ecgmon.models.features.BEATS` beats, and usual values.
 
     Parameters
     ----------
@@ -59,27 +52,28 @@ class History:
 
     Notes
     -----
-    A history is nothing but the rows of its last beats: one restored from stored rows goes on
+    A history is determined by the latest row of each place: one restored from stored rows goes on
     exactly as if it had never been interrupted.  The beats that it took last it can give back: see :meth:`forget`.
     """
 
-    __slots__ = ("_memory", "_written_over", "leads")
+    __slots__ = ("_before", "_memory", "_replaced", "leads")
 
     def __init__(self, leads: int) -> None:
         if leads < 1:
             raise EvidenceError(f"a stream of {leads} leads has no beats; expected 1 or 2")
         self.leads = min(leads, windows.MOST_LEADS)
         self._memory = Memory.empty(self.leads)
-        self._written_over: Kept | None = None
+        self._replaced: Replaced | None = None
+        self._before: list[NDArray[Any]] = []
 
     @classmethod
     def restore(cls, leads: int, rows: bytes) -> Self:
-        """Make a history from rows that :meth:`snapshot` gave, or :meth:`observe` one by one, oldest first.
+        """Make a history from the rows of beats, in order: those of :meth:`snapshot`, or all of :func:`observe`.
 
         Raises
         ------
         EvidenceError
-            If the bytes are not whole rows for that number of leads.
+            If the bytes are not whole rows for that number of leads, or not rows at all.
         """
         history = cls(leads)
         kind = row_type(history.leads)
@@ -87,23 +81,35 @@ class History:
             raise EvidenceError(
                 f"a stored history has {len(rows)} bytes; expected a multiple of {kind.itemsize} for {leads} lead(s)"
             )
-        last = np.frombuffer(rows, kind)[-BEATS:]
+        if not rows:
+            return history
+        found = np.frombuffer(rows, kind)
+        found = found[np.argsort(found["counts"][:, 0], kind="stable")]
+        place = found["place"].astype(np.int64)
+        if place.max() >= BEATS:
+            raise EvidenceError(f"a stored history has a beat in place {place.max()}; expected less than {BEATS}")
         memory = history._memory
-        memory.taken[0] = len(last)
-        memory.rr[: len(last)] = last["rr"]
-        memory.span[:, : len(last)] = last["span"].T
-        memory.shape[..., : len(last)] = last["shape"].view("<u2").transpose(1, 2, 0)
+        for k, row in zip(place, found, strict=True):  # a later beat replaces an earlier one
+            memory.span[:, k] = row["span"]
+            memory.shape[..., k] = row["shape"].view("<u2")
+        memory.unusual[place] = found["unusual"]
+        memory.taken[place] = found["counts"][:, 0]
+        for name in _SMALL:
+            getattr(memory, name)[:] = found[-1][name]
         return history
 
     def snapshot(self) -> bytes:
-        """Return the rows that are remembered, oldest first, at most ``BEATS`` of them."""
+        """Return a row for each remembered beat, oldest first; the small arrays of each are those of now."""
         memory = self._memory
-        count = int(memory.taken[0])
-        order = np.arange(max(0, count - BEATS), count) % BEATS
-        rows = np.empty(len(order), row_type(self.leads))
-        rows["rr"] = memory.rr[order]
-        rows["span"] = memory.span[:, order].T
-        rows["shape"] = memory.shape[..., order].transpose(2, 0, 1).copy().view("<f2")
+        places = np.argsort(memory.taken, kind="stable")
+        places = places[memory.taken[places] > 0]
+        rows = np.empty(len(places), row_type(self.leads))
+        for name in _SMALL:
+            rows[name] = getattr(memory, name)
+        rows["place"], rows["unusual"] = places, memory.unusual[places]
+        rows["counts"][:, 0] = memory.taken[places]
+        rows["span"] = memory.span[:, places].T
+        rows["shape"] = memory.shape[..., places].transpose(2, 0, 1).copy().view("<f2")
         return rows.tobytes()
 
     def observe(
@@ -112,31 +118,48 @@ class History:
         ax: NDArray[np.float32],
         ticks: NDArray[np.floating[Any]],
         rr: NDArray[np.float32],
-        rr_ratio: NDArray[np.float32],
     ) -> tuple[Evidence, list[bytes]]:
         """Add the stream's next beats, in order, and return their evidence: :func:`observe` of one history."""
-        return observe([self], [len(windows_mv)], [windows_mv], ax, [ticks], rr, rr_ratio)
+        return observe([self], [len(windows_mv)], [windows_mv], ax, [ticks], rr)
 
     def keep(self) -> None:
         """Keep the beats observed last, and free what :meth:`forget` would need."""
-        self._written_over = None
+        self._replaced = None
+        self._before = []
 
     def forget(self) -> None:
         """Return to the state before the last observed beats, unless they were already kept or forgotten."""
-        if self._written_over is not None:
-            put_back(self._memory, self._written_over)
-            self._written_over = None
+        if self._replaced is not None:
+            put_back(self._memory, self._replaced)
+            for name, before in zip(_SMALL, self._before, strict=True):
+                getattr(self._memory, name)[:] = before
+            self.keep()
 
-    def take(self, kept: Kept, compared: Compared, written_over: Kept) -> None:
-        """Compare beats with those before, and remember them: :func:`ecgmon.models.kernels.history.compare`."""
-        self._written_over = written_over
-        compare(self._memory, kept, written_over, compared)
+    def take(self, kept: Kept, replaced: Replaced, compared: Compared) -> None:
+        """Compare beats with those remembered, and remember them: :func:`ecgmon.models.kernels.history.compare`."""
+        self._before = [getattr(self._memory, name).copy() for name in _SMALL]
+        self._replaced = replaced
+        compare(self._memory, kept, replaced, compared)
 
 
-def _rows(kept: Kept) -> list[bytes]:
+_SMALL: Final = ("counts", "usual_of", "usual", "intervals")
+
+
+def latest_rows(rows: Iterable[bytes]) -> dict[int, bytes]:
+    """Return the last of the rows for each place: all that a store needs to keep."""
+    return {row[_PLACE]: row for row in rows}
+
+
+_PLACE: Final = row_type(1).fields["place"][1]  # type: ignore[index]
+
+
+def _rows(kept: Kept, replaced: Replaced, compared: Compared) -> list[bytes]:
     """Return each beat in the form of the store."""
     rows = np.empty(len(kept.rr), row_type(kept.span.shape[1]))
-    rows["rr"], rows["span"], rows["shape"] = kept.rr, kept.span, kept.shapes.view("<f2")
+    rows["place"], rows["unusual"] = replaced.place, compared.unusual
+    rows["span"], rows["shape"] = kept.span, kept.shapes.view("<f2")
+    for name in _SMALL:
+        rows[name] = getattr(compared, name)
     stored, size = rows.tobytes(), rows.itemsize
     return [stored[at : at + size] for at in range(0, len(stored), size)]
 
@@ -148,7 +171,6 @@ def observe(
     ax: NDArray[np.float32],
     ticks: Sequence[NDArray[np.floating[Any]]],
     rr: NDArray[np.float32],
-    rr_ratio: NDArray[np.float32],
 ) -> tuple[Evidence, list[bytes]]:
     """Take the next beats of some streams, each stream's in order, one stream after the other.
 
@@ -166,15 +188,13 @@ def observe(
         Squared difference of window and reconstruction at each tick of the first lead, in the same parts or others.
     rr : ndarray of float32, shape (n,)
         RR interval to the beat before, in seconds; NaN where not known.
-    rr_ratio : ndarray of float32, shape (n,)
-        ``rr`` over the mean of the intervals before it; NaN where not known.
 
     Returns
     -------
     evidence : Evidence
         Of each beat, as it was known when that beat came.
     rows : list of bytes
-        What a store has to keep of each, to :meth:`History.restore` from the last ``BEATS``.
+        What a store has to keep of each to :meth:`History.restore`; of each place, the :func:`latest_rows`.
 
     Raises
     ------
@@ -198,32 +218,32 @@ def observe(
                 f"expected (beats, {leads}, {windows.LENGTH})"
             )
     beats, rows = sum(map(len, windows_mv)), sum(map(len, ticks))
-    if not beats == len(ax) == rows == len(rr) == len(rr_ratio) == n:
+    if not beats == len(ax) == rows == len(rr) == n:
         raise EvidenceError(
-            f"{beats} windows came with {len(ax)} values of A(x), {rows} rows of ticks, {len(rr)} "
-            f"intervals and {len(rr_ratio)} ratios for {n} beats; expected as many of each"
+            f"{beats} windows came with {len(ax)} values of A(x), {rows} rows of ticks and {len(rr)} "
+            f"intervals for {n} beats; expected as many of each"
         )
-    kept, outline = _seen(windows_mv, n, leads, rr)
-    features = np.full((n, len(NAMES)), np.nan, np.float32)
-    features[:, :2] = ax_features(ax, np.concatenate([part[:, AX_TICKS] for part in ticks]))
-    features[:, 2] = -log(rr_ratio)
-    features[:, 3] = -log(rr)
-    compared = Compared.empty(n, leads)
-    written_over = Kept.empty(n, leads)
+    features = np.empty((n, len(NAMES)), np.float32)
+    features[:, :_FAST] = ax_features(ax, np.concatenate([part[:, AX_TICKS] for part in ticks]))
+    features[:, _FAST] = -log(rr)
+    kept, outline = _seen(windows_mv, n, leads, rr, np.ascontiguousarray(features[:, :_FAST]))
+    compared, replaced = Compared.empty(n), Replaced.empty(n, leads)
     first = 0
     for history, count in zip(histories, counts, strict=True):
         if count:
             part = slice(first, first + count)
-            history.take(kept.of(part), compared.of(part), written_over.of(part))
+            history.take(kept.of(part), replaced.of(part), compared.of(part))
             first = part.stop
-    features[:, _RHYTHM] = _late(compared.intervals, compared.rhythm[:, 0])
-    features[:, _RHYTHM + 1 : _RHYTHM + 3] = compared.rhythm[:, 1:]
-    features[:, _OWN : _OWN + 2 * leads] = _own(compared, kept.span).reshape(n, 2 * leads)
-    return Evidence(features, outline), _rows(kept)
+    features[:, FIRST:] = compared.features
+    return Evidence(features, outline), _rows(kept, replaced, compared)
 
 
 def _seen(
-    windows_mv: Sequence[NDArray[np.float32]], n: int, leads: int, rr: NDArray[np.float32]
+    windows_mv: Sequence[NDArray[np.float32]],
+    n: int,
+    leads: int,
+    rr: NDArray[np.float32],
+    log_ax: NDArray[np.float32],
 ) -> tuple[Kept, NDArray[np.float32]]:
     """Take from ``n`` windows what is kept of them, and their outlines."""
     span = np.empty((n, leads), np.float32)
@@ -236,33 +256,8 @@ def _seen(
             given.flags.writeable = False  # as in a message: a loop is compiled again for every kind of array
             look(given, first, span, shapes, outline)
             first += len(part)
-    kept = Kept(np.ascontiguousarray(rr, np.float32), span, shapes.astype("<f2").view("<u2"))
+    kept = Kept(np.ascontiguousarray(rr, np.float32), log_ax, span, shapes.astype("<f2").view("<u2"))
     return kept, outline
-
-
-def _ranked(values: NDArray[np.float32], rank: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Find the value of each row, shape (..., m), that ``rank`` others come before; NaN comes last.  Sorts in place."""
-    values.sort(axis=-1)
-    return np.take_along_axis(values, rank[..., None], axis=-1)[..., 0]
-
-
-def _late(intervals: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Find ``late_run`` from the log RR intervals before each beat and its own."""
-    known = INTERVALS - np.isnan(intervals).sum(axis=1)
-    late = _ranked(intervals, np.rint(0.9 * (known - 1)).astype(np.int64).clip(0)) - own
-    late[known < LEAST_INTERVALS] = np.nan
-    return late
-
-
-def _own(compared: Compared, span: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Find ``own_qrs`` and ``own_p`` of every lead, shape (n, leads, 2)."""
-    leads = span.shape[1]
-    known = compared.known[:, None]
-    usual = _ranked(compared.spans, np.repeat(known // 2, leads, axis=1))
-    apart = _ranked(compared.apart, np.broadcast_to((known * PERCENTILE // 100)[..., None], (len(known), leads, 2)))
-    shown = (known >= LEAST_BEATS) & (usual > _FLAT) & (span > _FLAT)  # other leads show nothing
-    scale = np.square(np.divide(np.float32(2), usual, out=np.full_like(usual, np.nan), where=shown))
-    return log(apart / _TICKS * scale[..., None] + _LEAST_DISTANCE)
 
 
 def warm_up() -> None:
@@ -270,6 +265,6 @@ def warm_up() -> None:
     one = np.zeros(1, np.float32)
     history = History(1)
     history.observe(
-        np.zeros((1, 1, windows.LENGTH), np.float32), one, np.zeros((1, windows.LENGTH), np.float16), one + 1, one + 1
+        np.zeros((1, 1, windows.LENGTH), np.float32), one, np.zeros((1, windows.LENGTH), np.float16), one + 1
     )
     history.forget()

@@ -1,27 +1,34 @@
 """How a beat is scored by what is known of it: sets of features, and the scores that are combined for each.
 
-:mod:`ecgmon.models.score.score` explains the method.  The keys of the stored form (``surprise``, ``joint``, ``alone``) and
-the names of features in it are those of the first release.
+:mod:`ecgmon.models.score.score` explains the method.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from ecgmon.models.features import NAMES, OWN, OWN_2, RHYTHM, STORED_NAMES
+from ecgmon.models.features import NAMES, OWN, OWN_2
 from ecgmon.models.score.calibration import Table
 from ecgmon.models.score.normalizing_flow import Density
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ecgmon.models.score.evidence import Evidence
 
 HANDICAP: Final = float(np.log10(2))
 """Subtracted from the score of A(x) alone, so that it causes one of three false alarms and the other scores two."""
+
+ORDINARY: Final = 0.6
+"""Score of a feature up to which it hardly counts in the sum: that of the most unusual quarter of normal beats."""
+
+FAINT: Final = 0.05
+"""Share of a feature's score that counts up to :data:`ORDINARY`, so that the sum always has an order."""
 
 
 class ScoreError(Exception):
@@ -30,23 +37,25 @@ class ScoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """Features that a beat is scored by, where all of those in ``added`` and ``joined`` are known.
+    """Features that a beat is scored by, where all of those in ``weights`` and ``joined`` are known.
 
     Attributes
     ----------
     name : str
-    added : tuple of str
-        Features whose standard scores are added.
+    weights : mapping of str to float
+        Features whose scores are added, and the weight of each.
     joined : tuple of str
-        Features of the density, if it is for the patients that it was fitted to; empty where there is no density.
-    carried : tuple of str
-        Features of the density, if it is for other patients.
+        Features of the density, if the score is for the patients that it is fitted to; empty where there is none.
     """
 
     name: str
-    added: tuple[str, ...]
+    weights: Mapping[str, float] = field(hash=False)
     joined: tuple[str, ...] = ()
-    carried: tuple[str, ...] = ()
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the features whose scores are added."""
+        return tuple(self.weights)
 
     @property
     def compares(self) -> bool:
@@ -59,23 +68,22 @@ class FeatureSet:
         return not set(OWN_2).isdisjoint(self.added)
 
 
-_RHYTHM: Final = tuple(name for name in RHYTHM if name != "fast")
-_AX: Final = ("log_ax", "log_ax_qrs")
+_RHYTHM: Final = {"early": 2.0, "spread": 1.0}
+_OWN: Final = {
+    "qrs_over_usual": 1.0,
+    "p_over_usual": 1.0,
+    "ax_qrs_over_usual": 1.0,
+    "own_qrs": 0.5,
+    "own_p": 0.5,
+}
+_JOINED: Final = ("log_ax", "log_ax_qrs", "fast", "early", "spread", "jump", *OWN)
 
-# For other patients, A(x) stays out of the density: the generator was trained on the patients that the density is fitted to, and
-# reconstructs them better.  The heart rate stays out because it is the patient's own, the second lead because it differs between
-# records.
 FEATURE_SETS: Final = (
-    FeatureSet(
-        "two leads",
-        ("log_ax", "early", "spread", *OWN, "own_qrs_2"),
-        (*_AX, "fast", *_RHYTHM, *OWN, *OWN_2),
-        (*_RHYTHM, *OWN),
-    ),
-    FeatureSet("one lead", ("log_ax", "early", "spread", *OWN), (*_AX, "fast", *_RHYTHM, *OWN), (*_RHYTHM, *OWN)),
-    FeatureSet("no rhythm", ("log_ax", *OWN)),
-    FeatureSet("no own beats", ("log_ax", "early", "spread")),
-    FeatureSet("reconstruction", ("log_ax",)),
+    FeatureSet("two leads", {**_RHYTHM, **_OWN, "qrs_2_over_usual": 1.0}, (*_JOINED, *OWN_2)),
+    FeatureSet("one lead", {**_RHYTHM, **_OWN}, _JOINED),
+    FeatureSet("no rhythm", _OWN),
+    FeatureSet("no own beats", {**_RHYTHM, "log_ax": 1.0}),
+    FeatureSet("reconstruction", {"log_ax": 1.0}),
 )
 """Sets of features, best first.  A beat is scored by the first set of which it has all features."""
 
@@ -115,8 +123,8 @@ class JointScore:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the density as plain lists, strings and numbers."""
         return {
-            "names": list(_stored(self.names)),
-            "surprise": self.score.to_dict(),
+            "names": list(self.names),
+            "score": self.score.to_dict(),
             "weight": self.weight,
             "both": self.both.to_dict(),
             "blur": self.blur,
@@ -125,17 +133,15 @@ class JointScore:
     @classmethod
     def restore(cls, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Make it from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
-        stored, density = tuple(plain["names"]), Density.from_arrays(arrays)
-        if not set(stored) <= set(STORED_NAMES) or len(stored) != len(density.mean):
+        names, density = tuple(plain["names"]), Density.from_arrays(arrays)
+        if not set(names) <= set(NAMES) or len(names) != len(density.mean):
             raise ScoreError(
-                f"a density of {len(density.mean)} features has the names {stored}; expected names among {STORED_NAMES}"
+                f"a density of {len(density.mean)} features has the names {names}; expected names among {NAMES}"
             )
-        names = tuple(NAMES[STORED_NAMES.index(name)] for name in stored)
         weight = float(plain["weight"])
         if not 0 < weight < np.inf:
             raise ScoreError(f"the density has the weight {weight}; expected a positive number")
-        tables = (Table.from_dict(plain[name]) for name in ("surprise", "both"))
-        score, both = tables
+        score, both = (Table.from_dict(plain[name]) for name in ("score", "both"))
         return cls(names, density, score, weight, both, float(plain["blur"]))
 
 
@@ -160,7 +166,7 @@ class AxScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return both tables as plain lists."""
-        return {"surprise": self.score.to_dict(), "either": self.either.to_dict()}
+        return {"score": self.score.to_dict(), "either": self.either.to_dict()}
 
     @classmethod
     def measure(cls, score: NDArray[np.float64], log_ax: NDArray[np.floating[Any]]) -> Self:
@@ -171,7 +177,7 @@ class AxScore:
     @classmethod
     def restore(cls, plain: dict[str, Any]) -> Self:
         """Make it from :meth:`to_dict`'s answer."""
-        return cls(Table.from_dict(plain["surprise"]), Table.from_dict(plain["either"]))
+        return cls(Table.from_dict(plain["score"]), Table.from_dict(plain["either"]))
 
 
 def _higher(score: NDArray[np.float64], by_ax: Table, log_ax: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -185,33 +191,42 @@ class Part:
 
     Attributes
     ----------
-    mean, scale : ndarray of float64, shape (len(known.added),)
-        Of the features that are added, to standardise them.
+    weights : dict of str to float
+        Weight of each feature in the sum.
+    tables : tuple of Table
+        From each of these features to its score.
     added : Table
-        From the sum of the standard scores.
+        From the weighted sum of :func:`opinion` of these scores.
     joint : JointScore or None
     alone : AxScore or None
         Given where beats are compared with those of their own stream.
     """
 
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    weights: dict[str, float]
+    tables: tuple[Table, ...]
     added: Table
     joint: JointScore | None = None
     alone: AxScore | None = None
 
-    def score(self, known: FeatureSet, evidence: Evidence) -> NDArray[np.float64]:
-        """Score beats of which all of ``known`` is known; shape (n,)."""
-        score = self.added(total_of(known, evidence, self.mean, self.scale))
+    def scorable(self, evidence: Evidence) -> NDArray[np.bool_]:
+        """Return which beats it can score: all its features are known, and the outline if there is a density."""
+        if self.joint is None:
+            return is_complete(tuple(self.weights), evidence)
+        complete = is_complete((*self.weights, *self.joint.names), evidence)
+        return complete & np.isfinite(evidence.outline).all(axis=1)
+
+    def score(self, evidence: Evidence) -> NDArray[np.float64]:
+        """Score beats of which all of the set is known; shape (n,)."""
+        score = self.added(total_of(self.weights, self.tables, evidence))
         if self.joint is not None:
             score = self.joint.add(score, evidence)
         return score if self.alone is None else self.alone.add(score, evidence)
 
-    def to_dict(self, known: FeatureSet) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all but the density as plain lists, strings and numbers."""
         plain: dict[str, Any] = {
-            "mean": dict(zip(_stored(known.added), self.mean.tolist(), strict=True)),
-            "scale": dict(zip(_stored(known.added), self.scale.tolist(), strict=True)),
+            "weights": dict(self.weights),
+            "tables": [table.to_dict() for table in self.tables],
             "added": self.added.to_dict(),
         }
         combined = {"joint": self.joint, "alone": self.alone}
@@ -220,19 +235,17 @@ class Part:
     @classmethod
     def restore(cls, known: FeatureSet, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Make a part from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
-        mean, scale = (
-            np.array([plain[which][name] for name in _stored(known.added)], np.float64) for which in ("mean", "scale")
-        )
-        if not (np.isfinite(mean).all() and np.isfinite(scale).all() and (scale > 0).all()):
-            raise ScoreError(f"the standardisation of the part '{known.name}' is not finite and positive")
-        joint = JointScore.restore(plain["joint"], arrays) if known.joined else None
+        weights = {name: float(weight) for name, weight in plain["weights"].items()}
+        if tuple(weights) != known.added or not all(0 < weight < np.inf for weight in weights.values()):
+            raise ScoreError(
+                f"the part '{known.name}' adds {weights}; expected positive weights of {', '.join(known.added)}"
+            )
+        tables = tuple(Table.from_dict(table) for table in plain["tables"])
+        if len(tables) != len(weights):
+            raise ScoreError(f"the part '{known.name}' has {len(tables)} tables for {len(weights)} features")
+        joint = JointScore.restore(plain["joint"], arrays) if "joint" in plain else None
         alone = AxScore.restore(plain["alone"]) if known.compares else None
-        return cls(mean, scale, Table.from_dict(plain["added"]), joint, alone)
-
-
-def _stored(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of features in a checkpoint."""
-    return tuple(STORED_NAMES[NAMES.index(name)] for name in names)
+        return cls(weights, tables, Table.from_dict(plain["added"]), joint, alone)
 
 
 def columns_of(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32]:
@@ -240,17 +253,28 @@ def columns_of(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32
     return evidence.features[:, [NAMES.index(name) for name in names]]
 
 
-def is_complete(known: FeatureSet, evidence: Evidence) -> NDArray[np.bool_]:
-    """Find the beats of which all of a set of features is known, and the outline where there is a density; shape (n,)."""
-    complete = np.asarray(np.isfinite(columns_of(evidence, known.added + known.joined)).all(axis=1))
-    return complete & np.isfinite(evidence.outline).all(axis=1) if known.joined else complete
+def is_complete(names: tuple[str, ...], evidence: Evidence) -> NDArray[np.bool_]:
+    """Return of which beats all of some features are known; shape (n,)."""
+    complete: NDArray[np.bool_] = np.isfinite(columns_of(evidence, names)).all(axis=1)
+    return complete
 
 
-def total_of(
-    known: FeatureSet, evidence: Evidence, mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Add the standard scores of ``known.added``; shape (n,)."""
-    total: NDArray[np.float64] = ((columns_of(evidence, known.added) - mean) / scale).sum(axis=1)
+def opinion(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much the score of one feature counts, same shape: little up to :data:`ORDINARY`, fully from there on.
+
+    A beat may be abnormal in one respect and ordinary in all others, so that an ordinary value is no sign of a normal
+    beat.
+    """
+    counted: NDArray[np.float64] = np.maximum(score - ORDINARY, 0) + FAINT * score
+    return counted
+
+
+def total_of(weights: Mapping[str, float], tables: tuple[Table, ...], evidence: Evidence) -> NDArray[np.float64]:
+    """Add the weighted opinions of some features; shape (n,)."""
+    columns = columns_of(evidence, tuple(weights))
+    total = np.zeros(len(columns))
+    for column, table, weight in zip(columns.T, tables, weights.values(), strict=True):
+        total += weight * opinion(table(column))
     return total
 
 

@@ -3,11 +3,13 @@
 The score has the meaning that :mod:`ecgmon.models.score.calibration` gives it.  It combines three scores, each measured on
 normal beats that nothing was fitted to:
 
-*   **the sum**: reconstruction error, rhythm and distance to the stream's own beats as standard scores, added with equal
-    weights.  Nothing in it is learnt from a patient, so it holds for patients never seen;
+*   **the sum**: every feature has a score of its own, from a table, and a beat has the weighted sum of what these count.
+    A feature counts from the most unusual quarter of normal beats on (:func:`ecgmon.models.score.parts.opinion`), because
+    an early beat of ordinary shape is no more normal for its shape.  Nothing in it is learnt from a patient, so it holds
+    for patients never seen;
 *   **the density** (:mod:`ecgmon.models.score.normalizing_flow`): how improbable these and further features are together,
-    given the shape of the beat.  It knows which values occur together, and so finds an early beat in a stream that has none.
-    Fitted to few patients, it would recognise them by the shapes of their beats;
+    given the shape of the beat.  It knows which values occur together.  Fitted to few patients, it would recognise them by
+    the shapes of their beats;
 *   **A(x) alone**: what no patient's normal beats look like must keep a high score, however long a stream continues so.
     The other two compare a beat with the stream's own; a stream of paced beats only would be its own norm.
 
@@ -15,15 +17,12 @@ The first two are added, which is Fisher's method for -log10 of probabilities.  
 is Tippett's method, A(x) alone with half the weight: see :data:`ecgmon.models.score.parts.HANDICAP`.  After either step, a
 table measures what the result means.
 
-How far the density may learn patients by the shape of their beats (``blur``) is decided by the likelihood of normal beats that
-it was not fitted to: beats of the same patients if the score is for those, and patients left out in turn if it is for others.
-The tables, and the weight of the density, are measured on the same beats.  The table of A(x) alone is measured on generators
-that have not seen the patient, if the score is for others.  No abnormal beat takes part in this.
+A score for other patients has no density: it would know the patients that it was fitted to.  How far a density may learn
+patients by the shape of their beats (``blur``) is decided by the likelihood of normal beats that it was not fitted to.  The
+tables, and the weight of the density, are measured on the same beats.  If the score is for others, the evidence of each
+beat comes from a generator that has not seen its patient.  No abnormal beat takes part in this.
 
-Chosen with the results on abnormal beats known: the features that are added or joined, the weight of A(x) alone, the two values
-of ``blur`` and the size of the networks, on the first fold and the patients of DS1.  That A(x) and the second lead stay out of a
-density for other patients was decided after a density with them had failed on DS2; the reasons stand at
-:data:`ecgmon.models.score.parts.FEATURE_SETS`, as does what is used where less is known of a beat.
+Chosen with the results on abnormal beats known: docs/model.md lists these choices.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ecgmon.models.features import STORED_NAMES
-from ecgmon.models.score.parts import FEATURE_SETS, Part, ScoreError, is_complete
+from ecgmon.models.features import NAMES
+from ecgmon.models.score.parts import FEATURE_SETS, Part, ScoreError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,12 +73,12 @@ class Score:
         """
         scores = np.full(len(evidence), np.nan, np.float32)
         open_ = np.ones(len(evidence), np.bool_)
-        for known, part in zip(FEATURE_SETS, self.parts, strict=True):
+        for part in self.parts:
             if part is None:
                 continue
-            now = open_ & is_complete(known, evidence)
+            now = open_ & part.scorable(evidence)
             if now.any():
-                scores[now] = part.score(known, evidence[now])
+                scores[now] = part.score(evidence[now])
             open_ &= ~now
         return scores
 
@@ -95,10 +94,10 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the arrays as plain lists, strings and numbers, for JSON."""
         return {
-            "features": list(STORED_NAMES),
+            "features": list(NAMES),
             "beats": self.beats,
             "parts": {
-                known.name: part.to_dict(known)
+                known.name: part.to_dict()
                 for known, part in zip(FEATURE_SETS, self.parts, strict=True)
                 if part is not None
             },
@@ -116,10 +115,8 @@ class Score:
             If a table or a density is none.
         """
         try:
-            if plain["features"] != list(STORED_NAMES):
-                raise ScoreError(
-                    f"the score was fitted to the features {plain['features']}; expected {list(STORED_NAMES)}"
-                )
+            if plain["features"] != list(NAMES):
+                raise ScoreError(f"the score was fitted to the features {plain['features']}; expected {list(NAMES)}")
             parts = tuple(
                 Part.restore(
                     known,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ecgmon.models.networks.generator import AnyGenerator
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of the metadata; another one is refused."""
 
 NORMALISATION: Final = "each lead of each window to [-1, 1] by its minimum and maximum"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ecgmon.models.features import BEATS
 from ecgmon.monitor.bench.stages import disk_bytes_per_second
 from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
 from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
@@ -102,7 +103,11 @@ def _commits(beats: int, folder: Path | None) -> tuple[float, float]:
                 state, first = states[stream], at[stream]
                 at[stream] += of_each
                 after = replace(state, position=at[stream], beats=at[stream], rules=bytes(200))
-                one.append(Entry(after, _rows(first, of_each), recent=[bytes(224)] * min(of_each, 64)))
+                one.append(
+                    Entry(
+                        after, _rows(first, of_each), remembered=dict.fromkeys(range(min(of_each, BEATS)), bytes(416))
+                    )
+                )
             entries.append(one)
             total += together * of_each
         began = time.perf_counter()

@@ -82,8 +82,8 @@ class Entry:
         Alerts that were raised or cleared, in order.
     runs : list of (second, seconds, quality)
         Runs of seconds; the first may extend the last stored run.
-    recent : list of bytes
-        The history records of the last of ``beats``; the stream's next beats are compared with them.
+    remembered : dict of int to bytes
+        The beats that the stream remembers of ``beats``, by their places: its next beats are compared with them.
     """
 
     state: StreamState
@@ -91,4 +91,4 @@ class Entry:
     details: list[tuple[int, NDArray[np.float32], NDArray[np.float16]]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     runs: list[tuple[int, int, int]] = field(default_factory=list)
-    recent: list[bytes] = field(default_factory=list)
+    remembered: dict[int, bytes] = field(default_factory=dict)

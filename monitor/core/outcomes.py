@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from ecgmon.models.features import BEATS
+from ecgmon.models.score.history import latest_rows
 from ecgmon.monitor.core.alerts import Alert, AlertEngine, End, Gap, Stalled
 from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
 from ecgmon.pipelines.items import Kind, Quality
@@ -244,8 +244,8 @@ class Rules:
         )  # fmt: skip
         if earlier_runs and runs[0] == state.run:
             runs = runs[1:]
-        recent = scored.remembered[max(own.start, own.stop - BEATS) : own.stop]
-        return Outcome(Entry(after, rows, details, alerts, runs, recent), list(scores[own]), seconds, dropped)
+        remembered = latest_rows(scored.remembered[own])
+        return Outcome(Entry(after, rows, details, alerts, runs, remembered), list(scores[own]), seconds, dropped)
 
 
 class StreamRules(Rules):
@@ -256,8 +256,8 @@ class StreamRules(Rules):
     state : StreamState
         Stored state of the stream.
     settings : AlertSettings
-    recent : sequence of bytes
-        Stored history records of the stream's last beats, oldest first.
+    remembered : sequence of bytes
+        Stored beats that the stream remembers, in any order.
     detail : Detail
     """
 
@@ -267,12 +267,12 @@ class StreamRules(Rules):
         self,
         state: StreamState,
         settings: AlertSettings,
-        recent: Sequence[bytes] = (),
+        remembered: Sequence[bytes] = (),
         *,
         detail: Detail = "anomalous",
     ) -> None:
         super().__init__(state, settings, detail=detail)
-        self.chain = Chain(len(state.leads), recent)
+        self.chain = Chain(len(state.leads), remembered)
 
     def forget(self) -> None:
         """Go back to the last committed state, because later results could not be stored."""

@@ -188,7 +188,7 @@ class Producers:
             return stream, position
         config, store = context.config, context.store
         state = store.open_stream(info.stream, info.fs, info.leads, int(context.wall()))
-        rules = StreamRules(state, config.alerts, store.recent(state), detail=config.store.detail)
+        rules = StreamRules(state, config.alerts, store.remembered(state), detail=config.store.detail)
         position = context.exchange.open(info.stream, state.position)
         stream = context.streams.open(rules, (peer, number), now, position)
         context.instruments.opened(info.stream, rules.active)

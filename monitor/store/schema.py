@@ -83,6 +83,16 @@ MIGRATIONS: Final = (
         PRIMARY KEY (stream, slot)
     ) STRICT, WITHOUT ROWID;
     """,
+    # 2 -> 3: a stream remembers more than its last beats; an older stream starts to learn again
+    """
+    DROP TABLE recent;
+    CREATE TABLE remembered (
+        stream INTEGER NOT NULL REFERENCES streams,
+        place INTEGER NOT NULL,
+        beat BLOB NOT NULL,
+        PRIMARY KEY (stream, place)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 VERSION: Final = len(MIGRATIONS)

@@ -14,7 +14,6 @@ import sqlite3
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Self
 
-from ecgmon.models.features import BEATS
 from ecgmon.monitor.core.commit import Entry, StreamState
 
 if TYPE_CHECKING:
@@ -148,10 +147,10 @@ class Store:
             )
         return state
 
-    def recent(self, stream: StreamState) -> list[bytes]:
-        """Read the recent beats of a stream, oldest first."""
+    def remembered(self, stream: StreamState) -> list[bytes]:
+        """Read the beats that a stream remembers, in any order."""
         with explained(self.path, "read"):
-            rows = self._db.execute("SELECT beat FROM recent WHERE stream = ? ORDER BY seq", (stream.id,)).fetchall()
+            rows = self._db.execute("SELECT beat FROM remembered WHERE stream = ?", (stream.id,)).fetchall()
         return [row[0] for row in rows]
 
     def write(self, entries: Iterable[Entry], model: int, now: int) -> None:
@@ -200,13 +199,9 @@ class Store:
                 for seq, window, ticks in entry.details
             ],
         )
-        many(  # a ring of slots: the oldest is overwritten
-            "INSERT OR REPLACE INTO recent VALUES (?, ?, ?, ?)",
-            [
-                (entry.state.id, seq % BEATS, seq, beat)
-                for entry in entries
-                for seq, beat in enumerate(entry.recent, entry.state.beats - len(entry.recent))
-            ],
+        many(
+            "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?)",
+            [(entry.state.id, place, beat) for entry in entries for place, beat in entry.remembered.items()],
         )
         many(
             "INSERT INTO quality VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET seconds = excluded.seconds",

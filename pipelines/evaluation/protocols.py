@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ecgmon.models.score.evidence import Evidence
     from ecgmon.models.weights.checkpoint import ModelInfo
     from ecgmon.pipelines.training.dataset import Dataset
 
@@ -131,13 +130,11 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
 
     folds: list[dict[str, Any]] = []
     tested: list[dict[str, NDArray[Any]]] = []
-    evidence: Evidence | None = None
     arrays: dict[str, dict[str, NDArray[Any]]] = {}
     for number, split in enumerate(splits):
         scorer = Scorer(shipped(split))
         raw = reconstructed(dataset, scorer)
-        # all evidence except the errors is the same for every generator
-        evidence = annotated(dataset, raw).evidence if evidence is None else evidence.with_ax(raw.ax, raw.ticks)
+        evidence = annotated(dataset, raw).evidence
         test = split_of(dataset, split).test
         beats = dataset.beats[test]
         score = scorer.info.score.score(evidence[test])

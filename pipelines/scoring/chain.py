@@ -193,7 +193,7 @@ def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observe
     else:  # np.concatenate takes ten times as long for structured arrays
         table = np.frombuffer(b"".join([part.items.table.data for part in parts]), ITEM)
     beats = table[table["kind"] == Kind.BEAT]
-    rr, rr_ratio = np.ascontiguousarray(beats["rr"]), np.ascontiguousarray(beats["rr_ratio"])
+    rr = np.ascontiguousarray(beats["rr"])
     ax = np.concatenate([part.ax for part in parts])
     ends: list[tuple[int, int]] = []
     evidence: list[Evidence] = []
@@ -210,7 +210,7 @@ def observe(arrived: Sequence[tuple[Chain, Sequence[Reconstructed]]]) -> Observe
         own_parts = [part for _, own in of_these for part in own]
         found, rows = history.observe(
             [chain.history for chain, _ in of_these], counts, [part.items.windows for part in own_parts],
-            ax[now], [part.ticks for part in own_parts], rr[now], rr_ratio[now],
+            ax[now], [part.ticks for part in own_parts], rr[now],
         )  # fmt: skip
         evidence.append(found)
         remembered += rows

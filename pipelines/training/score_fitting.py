@@ -55,10 +55,9 @@ class Halves:
             )
         self._patients = dict(zip(dataset.beats["record"].tolist(), patients.tolist(), strict=True))
 
-    def ax(self, record: int, windows_mv: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Compute A(x) of windows of a record, shape (n, 1, 320), by the generator that has not seen its patient."""
-        generator = next(generator for seen, generator in self._halves if self._patients[record] not in seen)
-        return generator.score(windows_mv).ax
+    def unseen(self, record: int) -> Reconstructor:
+        """Return the generator that has not seen the patient of a record."""
+        return next(generator for seen, generator in self._halves if self._patients[record] not in seen)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,15 +70,15 @@ class Gathered:
         Indices of the beats in the data set.
     evidence : Evidence
     ticks : ndarray of float16, shape (n, 320)
-        Squared difference of window and reconstruction.
-    unseen : ndarray of float32, shape (n,), or None
-        A(x) by a generator that has not seen the patient.
+        Squared difference of window and reconstruction, by the generator itself.
+    of_unseen : bool
+        Whether the evidence is of generators that have not seen the patients.
     """
 
     beats: NDArray[np.int64]
     evidence: Evidence
     ticks: NDArray[np.float16]
-    unseen: NDArray[np.float32] | None = None
+    of_unseen: bool = False
 
 
 def reconstructed(dataset: Dataset, generator: Reconstructor) -> Reconstruction:
@@ -109,7 +108,7 @@ def annotated(
     leads : int
         Number of leads to use, 1 or 2.
     halves : Halves, optional
-        Generators that measure the errors of unseen patients.
+        Generators for the evidence, each for the patients that it has not seen.
     done : callable
         Called with the name of each record after it is processed.
 
@@ -119,24 +118,21 @@ def annotated(
         All beats of the data set, in order.  The history of a record contains all its previous beats, also the abnormal
         ones: a stream has no labels.
     """
+    from ecgmon.models.inference.reconstruction import Reconstruction
     from ecgmon.pipelines.scoring.chain import Chain, Reconstructed  # first use compiles loops
 
-    parts, unseen = [], []
+    parts = []
     for place, name in enumerate(dataset.records):
         here = np.flatnonzero(dataset.beats["record"] == place)
         beats = dataset.beats[here]
         windows_mv = dataset.windows(beats)[:, :leads]
-        part = Reconstructed(_items(beats, windows_mv), raw.ax[here], raw.ticks[here])
-        parts.append(Chain(leads).observe(part).evidence)
+        own = Reconstruction(raw.ax[here], raw.ticks[here])
         if halves is not None:
-            unseen.append(halves.ax(place, windows_mv[:, :1]))
+            own = halves.unseen(place).score(windows_mv[:, :1])
+        part = Reconstructed(_items(beats, windows_mv), own.ax, own.ticks)
+        parts.append(Chain(leads).observe(part).evidence)
         done(name)
-    return Gathered(
-        np.arange(len(dataset.beats)),
-        Evidence.concatenate(parts),
-        raw.ticks,
-        np.concatenate(unseen) if unseen else None,
-    )
+    return Gathered(np.arange(len(dataset.beats)), Evidence.concatenate(parts), raw.ticks, halves is not None)
 
 
 def streamed(
@@ -156,7 +152,7 @@ def streamed(
         Folder of the records of the data set.
     generator : Reconstructor
     halves : Halves, optional
-        Generators that measure the errors of unseen patients.
+        Generators for the evidence, each for the patients that it has not seen.
     done : callable
         Called with the name of each record after it is processed.
 
@@ -173,7 +169,7 @@ def streamed(
     from ecgmon.pipelines.scoring.chain import Chain, reconstruct  # first use compiles loops
     from ecgmon.pipelines.segmentation.segmenter import Segmenter
 
-    parts, numbers, ticks, unseen = [], [], [], []
+    parts, numbers, ticks = [], [], []
     for place, name in enumerate(dataset.records):
         here = np.flatnonzero(dataset.beats["record"] == place)
         truth = dataset.beats["sample"][here].astype(np.int64)
@@ -183,25 +179,19 @@ def streamed(
         for items in (segmenter.push(record.read(0, record.length)), segmenter.finish()):
             beats = items.beats
             part = reconstruct(items, generator)
-            evidence = chain.observe(part).evidence
+            unseen = part if halves is None else reconstruct(items, halves.unseen(place))
+            evidence = chain.observe(unseen).evidence
             nearest = nearest_of(truth, beats["sample"])
             matched = np.abs(truth[nearest] - beats["sample"]) <= MATCH_SECONDS * record.fs
             parts.append(evidence[matched])
             numbers.append(here[nearest[matched]])
             ticks.append(part.ticks[matched])
-            if halves is not None:
-                unseen.append(halves.ax(place, items.windows[matched, :1]))
         done(name)
-    return Gathered(
-        np.concatenate(numbers),
-        Evidence.concatenate(parts),
-        np.concatenate(ticks),
-        np.concatenate(unseen) if unseen else None,
-    )
+    return Gathered(np.concatenate(numbers), Evidence.concatenate(parts), np.concatenate(ticks), halves is not None)
 
 
 def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
-    """Fit the score of a split; it is for other patients if ``found`` has the errors of unseen patients.
+    """Fit the score of a split; it is for other patients if ``found`` is of generators that have not seen them.
 
     Parameters
     ----------
@@ -217,15 +207,8 @@ def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
         If there are too few normal beats.
     """
     train, held_out = np.flatnonzero(used.train[found.beats]), np.flatnonzero(used.held_out[found.beats])
-    both = np.concatenate([train, held_out])
-    other_patients = found.unseen is not None
     try:
-        return fit_score(
-            found.evidence[train],
-            found.evidence[held_out],
-            patients=dataset.patient_of_beats()[found.beats[both]] if other_patients else None,
-            unseen=None if found.unseen is None else found.unseen[both],
-        )
+        return fit_score(found.evidence[train], found.evidence[held_out], for_other_patients=found.of_unseen)
     except (CalibrationError, DensityError, ScoreError) as error:
         raise TrainingError(f"no score can be fitted to the normal beats of {used.name}: {error}") from error
 
