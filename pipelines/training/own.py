@@ -342,7 +342,7 @@ def write_checkpoint(
         raw = score_fitting.reconstructed(dataset, runnable)
         found = score_fitting.annotated(dataset, raw, halves=other, done=advance)
     progress("fitting the score", 0, 1, {})
-    score = score_fitting.fitted(dataset, found, used)
+    score = score_fitting.fitted(found, used)
     info = checkpoint.save(
         out,
         generator,

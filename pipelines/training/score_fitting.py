@@ -190,14 +190,12 @@ def streamed(
     return Gathered(np.concatenate(numbers), Evidence.concatenate(parts), np.concatenate(ticks), halves is not None)
 
 
-def fitted(dataset: Dataset, found: Gathered, used: Split) -> Score:
+def fitted(found: Gathered, used: Split) -> Score:
     """Fit the score of a split; it is for other patients if ``found`` is of generators that have not seen them.
 
     Parameters
     ----------
-    dataset : Dataset
     found : Gathered
-        Evidence of its beats.
     used : Split
         Split whose normal beats are used.
 
