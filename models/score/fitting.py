@@ -30,7 +30,15 @@ BLURS: Final = (0.2, 2.0)
 """Blurs of the condition that :func:`fit_score` chooses from, in standard deviations of a component."""
 
 
-def fit_score(train: Evidence, held_out: Evidence, *, for_other_patients: bool = False, seed: int = 0) -> Score:
+def fit_score(
+    train: Evidence,
+    held_out: Evidence,
+    *,
+    for_other_patients: bool = False,
+    without: tuple[str, ...] = (),
+    blurs: tuple[float, ...] = BLURS,
+    seed: int = 0,
+) -> Score:
     """Fit the densities and measure the tables, on normal beats only.
 
     Parameters
@@ -43,6 +51,10 @@ def fit_score(train: Evidence, held_out: Evidence, *, for_other_patients: bool =
         Whether the score is for patients who are not among these.  It then has no density, which would know the
         patients that it was fitted to, and the tables are measured on all beats.  The evidence of each must be that of
         a generator that has not seen its patient: a generator reconstructs patients better that it was trained on.
+    without : tuple of str
+        Features that the score does not use, to measure what they contribute.  Such a score cannot be stored.
+    blurs : tuple of float
+        Blurs to choose from.
     seed : int
         Decides all that is random in fitting.
 
@@ -55,13 +67,12 @@ def fit_score(train: Evidence, held_out: Evidence, *, for_other_patients: bool =
     """
     judged = Evidence.concatenate([train, held_out]) if for_other_patients else held_out
     parts: list[Part | None] = []
-    blurs: tuple[float, ...] = BLURS
-    for known in FEATURE_SETS:
+    for known in (known.without(without) for known in FEATURE_SETS):
         joined = () if for_other_patients else known.joined
-        if known.by_second_lead and _too_few(known, joined, train, judged):
+        if not known.weights or (known.by_second_lead and _too_few(known, joined, train, judged)):
             parts.append(None)
             continue
-        part = _fit_part(known, joined, train, judged, blurs, seed)
+        part = _fit_part(known, joined, train, judged, without, blurs, seed)
         if part.joint is not None:
             blurs = (part.joint.blur,)  # chosen once, where most is known
         parts.append(part)
@@ -85,6 +96,7 @@ def _fit_part(
     joined: tuple[str, ...],
     train: Evidence,
     judged: Evidence,
+    without: tuple[str, ...],
     blurs: tuple[float, ...],
     seed: int,
 ) -> Part:
@@ -107,7 +119,7 @@ def _fit_part(
         joint = _fit_joint(joined, train, judged, score, blurs, seed)
         score = joint.add(score, judged)
     alone = None
-    if known.compares:
+    if known.compares and "log_ax" not in without:
         alone = AxScore.measure(score, columns_of(judged, ("log_ax",))[:, 0])
     return Part(weights, tables, added, joint, alone)
 

@@ -57,6 +57,11 @@ class FeatureSet:
         """Names of the features whose scores are added."""
         return tuple(self.weights)
 
+    def without(self, names: tuple[str, ...]) -> Self:
+        """Leave out some features."""
+        weights = {name: weight for name, weight in self.weights.items() if name not in names}
+        return type(self)(self.name, weights, tuple(name for name in self.joined if name not in names))
+
     @property
     def compares(self) -> bool:
         """Whether beats are compared with those of their stream, so that the score of A(x) alone counts, too."""

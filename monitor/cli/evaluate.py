@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ecgmon.monitor.cli import own_records
+from ecgmon.monitor.cli import ablation, own_records
 from ecgmon.monitor.cli.configuration import add_config_flags, load_config
 from ecgmon.monitor.cli.printing import complain, percent
 
@@ -41,6 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         protocol.add_argument(
             "--out", type=Path, metavar="DIR", help="folder for the results that 'ecgmon train report' reads"
         )
+    ablation.add_arguments(what)
     own_records.add_evaluation(what)
 
 
@@ -53,6 +54,8 @@ _PROTOCOLS: Final = {
 
 def run(args: Namespace) -> int:
     """Evaluate; return 1 if an input cannot be used."""
+    if args.what == "ablation":
+        return ablation.run(args)
     if args.what == "records":
         return own_records.evaluate(args)
     return _evaluate_stream(args) if args.what == "stream" else _evaluate_protocol(args)

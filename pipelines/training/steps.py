@@ -222,7 +222,7 @@ def fit_score(
         db,
         generator,
         split_of(dataset, split, only_confirmed=about["only_confirmed"]),
-        _halves(dataset, split, halves),
+        halves_of(dataset, split, halves),
         name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
         command=command_line(about),
         as_stream=split == "all",  # the other splits are for protocols, which give the R peaks
@@ -282,8 +282,14 @@ def command_line(about: Mapping[str, Any]) -> str:
     return " ".join(["ecgmon train fit --data runs/data --run runs/student", f"--split {about['split']}", *flags])
 
 
-def _halves(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tuple[Split, AnyGenerator]]:
-    """Load the two generators that have each seen half of a split's patients; none if the split has no halves."""
+def halves_of(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tuple[Split, AnyGenerator]]:
+    """Load the two generators that have each seen half of a split's patients; none if the split has no halves.
+
+    Raises
+    ------
+    TrainingError
+        If ``folders`` are not the trainings on these halves.
+    """
     wanted = HALVES.get(split, ())
     trained = [fitting.trained(folder) for folder in folders]
     found = {about["split"]: generator for generator, about in trained}
