@@ -240,10 +240,10 @@ class Part:
     @classmethod
     def restore(cls, known: FeatureSet, plain: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Self:
         """Make a part from :meth:`to_dict`'s answer and the density's arrays: see :meth:`ecgmon.models.score.score.Score.restore`."""
-        weights = {name: float(weight) for name, weight in plain["weights"].items()}
-        if tuple(weights) != known.added or not all(0 < weight < np.inf for weight in weights.values()):
+        weights = {name: float(plain["weights"][name]) for name in known.added}
+        if len(weights) != len(plain["weights"]) or not all(0 < weight < np.inf for weight in weights.values()):
             raise ScoreError(
-                f"the part '{known.name}' adds {weights}; expected positive weights of {', '.join(known.added)}"
+                f"the part '{known.name}' adds {plain['weights']}; expected positive weights of {', '.join(known.added)}"
             )
         tables = tuple(Table.from_dict(table) for table in plain["tables"])
         if len(tables) != len(weights):

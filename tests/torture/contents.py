@@ -33,7 +33,7 @@ _TABLES: Final = {
         JOIN streams s ON s.id = a.stream""",
     ),
     "quality": (2, "SELECT s.name, second, q.seconds, quality FROM quality q JOIN streams s ON s.id = q.stream"),
-    "recent": (2, "SELECT s.name, slot, seq, beat FROM recent r JOIN streams s ON s.id = r.stream"),
+    "remembered": (2, "SELECT s.name, place, beat FROM remembered r JOIN streams s ON s.id = r.stream"),
 }
 
 _WAL_HEADER: Final = 32  # bytes, from https://www.sqlite.org/fileformat.html#the_write_ahead_log

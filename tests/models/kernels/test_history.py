@@ -2,83 +2,207 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from ecgmon.models.features import (
+    ADMITTED,
     BEATS,
+    FOLLOWED,
     INTERVALS,
     JUMP_INTERVALS,
+    LAGS,
+    LATE,
+    LEAST_BEATS,
     LEAST_INTERVALS,
+    LEAST_IRREGULARITY,
+    MOST_UNUSUAL,
+    NAMES,
     OUTLINE,
     P_TICKS,
+    PERCENTILE,
     SPREAD_INTERVALS,
+    UNUSUAL_EARLY,
+    UNUSUAL_QRS,
+    USUAL_BEATS,
+    USUAL_INTERVALS,
 )
-from ecgmon.models.kernels.history import TICKS, Compared, Kept, Memory, compare, look, put_back
+from ecgmon.models.kernels.history import FIRST, TICKS, Compared, Kept, Memory, Replaced, compare, look, put_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 P = len(P_TICKS)
+NAN = float("nan")
+SMALL = ("counts", "intervals", "usual", "usual_of")
 
 
 def some_beats(n: int, leads: int, seed: int) -> Kept:
+    """Make beats of which a seventh, and the last fifth but one, are ectopic; values of all kinds are missing."""
     random = np.random.default_rng(seed)
-    rr = random.uniform(0.4, 1.2, n).astype(np.float32)
+    ectopic = random.random(n) < 1 / 7
+    ectopic[3 * n // 5 : 4 * n // 5] = True
+    rr = np.where(ectopic, 0.45, 0.8) * random.uniform(0.95, 1.05, n)
     rr[random.random(n) < 0.1] = np.nan
-    shapes = random.standard_normal((n, leads, len(TICKS))).astype(np.float16)
+    shape = np.random.default_rng(0).standard_normal((leads, len(TICKS)))
+    shapes = shape * np.where(ectopic, -1, 1)[:, None, None] + 0.1 * random.standard_normal((n, leads, len(TICKS)))
     shapes[random.random(shapes.shape) < 0.001] = np.nan
-    return Kept(rr, random.uniform(0.5, 2, (n, leads)).astype(np.float32), shapes.view(np.uint16))
+    span = random.uniform(0.5, 2, (n, leads))
+    for value in (0, np.nan):
+        span[random.random(span.shape) < 0.03] = value
+    log_ax = random.standard_normal((n, 2)) + ectopic[:, None]
+    log_ax[random.random(n) < 0.05] = np.nan
+    return Kept(
+        rr.astype(np.float32),
+        log_ax.astype(np.float32),
+        span.astype(np.float32),
+        shapes.astype(np.float16).view(np.uint16),
+    )
 
 
-def rhythm_of(before: NDArray[np.float32], own: np.float32) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Twin of ``_rhythm``: the known log intervals of the last INTERVALS, and own log RR, ``spread``, ``jump``."""
-    recent = np.log(before[-INTERVALS:].astype(np.float64))
-    recent = recent[~np.isnan(recent)]
-    if np.isnan(own) or len(recent) < LEAST_INTERVALS:
-        return recent, np.full(3, np.nan)
-    recent_and_own = np.append(recent, np.log(np.float64(own)))[-SPREAD_INTERVALS:]
-    steps = np.abs(np.diff(recent_and_own[-JUMP_INTERVALS:]))
-    return recent, np.array([recent_and_own[-1], np.log(recent_and_own.std() + 5e-3), steps.mean()])
+def whole_beats(n: int, leads: int, seed: int) -> Kept:
+    """Make beats as :func:`some_beats` does, but with noise for a shape."""
+    random = np.random.default_rng(seed)
+    shapes = random.standard_normal((n, leads, len(TICKS))).astype(np.float16)
+    kept = some_beats(n, leads, seed)
+    return kept._replace(shapes=shapes.view(np.uint16), rr=random.uniform(0.4, 1.2, n).astype(np.float32))
 
 
+class Twin:
+    """A memory of Python lists, compared by plain numpy."""
+
+    def __init__(self) -> None:
+        self.places: list[dict[str, Any]] = []
+        self.beats = 0
+        self.unusual_beats = 0
+        self.intervals: list[float] = []
+        self.usual: list[float] = [0.0] * (1 + FOLLOWED)
+        self.usual_of: list[int] = [0] * (1 + FOLLOWED)
+
+    def rhythm(self, own: float) -> tuple[float, float, float]:
+        """Find ``early``, ``spread`` and ``jump``."""
+        before = np.array(self.intervals[-INTERVALS:])
+        if math.isnan(own) or len(before) < LEAST_INTERVALS:
+            return NAN, NAN, NAN
+        medians = []
+        for lag in range(1, LAGS + 1):
+            differences = np.sort(np.abs(before[lag:] - before[:-lag]))
+            if lag == 1 or len(differences) >= LEAST_INTERVALS:
+                medians.append(differences[(len(differences) - 1) // 2])
+        late = np.sort(before)[round(LATE * (len(before) - 1))] - own
+        if self.usual_of[0] >= LEAST_INTERVALS:
+            late = max(late, self.usual[0] - own)
+        with_own = np.append(before, own)
+        spread = math.log(with_own[-SPREAD_INTERVALS:].std() + 5e-3)
+        jump = np.abs(np.diff(with_own[-JUMP_INTERVALS:])).mean()
+        return late / (min(medians) + LEAST_IRREGULARITY), spread, jump
+
+    def distances(self, shape: NDArray[np.float64], span: NDArray[np.float64]) -> list[float]:
+        """Find the distances of QRS complex and P wave on the first lead, then those on the second."""
+        found = [NAN] * 4
+        if len(self.places) < LEAST_BEATS:
+            return found
+        for lead in range(len(span)):
+            spans = [place["span"][lead] for place in self.places]
+            usual = sorted(math.inf if math.isnan(value) else value for value in spans)[len(spans) // 2]
+            if not (1e-3 < usual < math.inf) or not span[lead] > 1e-3:
+                continue
+            for part, ticks in enumerate((slice(P, None), slice(P))):
+                apart = [np.square(place["shape"][lead, ticks] - shape[lead, ticks]).mean() for place in self.places]
+                ranked = sorted(math.inf if math.isnan(value) else float(value) for value in apart)
+                value = ranked[len(ranked) * PERCENTILE // 100]
+                if value < math.inf:
+                    found[2 * lead + part] = math.log(value * (2 / usual) ** 2 + 1e-5)
+        return found
+
+    def average(self, which: int, value: float, most: int) -> None:
+        if not math.isnan(value):
+            self.usual_of[which] = min(self.usual_of[which] + 1, most)
+            self.usual[which] += (value - self.usual[which]) / self.usual_of[which]
+
+    def place(self, most: int) -> int:
+        """Choose the place of the next beat, as in the description of ``compare``."""
+        if len(self.places) < BEATS:
+            self.places.append({})
+            return len(self.places) - 1
+        unusual = [at for at, place in enumerate(self.places) if place["unusual"]]
+        among = unusual if len(unusual) >= most else range(BEATS)
+        return min(among, key=lambda at: self.places[at]["number"])
+
+    def take(self, rr: float, log_ax: list[float], span: NDArray[Any], shape: NDArray[Any]) -> tuple[int, list[float]]:
+        """Compare a beat and remember it; return its place and its features."""
+        interval = math.log(rr) if rr > 0 else NAN
+        features = list(self.rhythm(interval))
+        values = [*self.distances(shape, span), *log_ax]
+        usual = [mean if of >= LEAST_BEATS else NAN for mean, of in zip(self.usual, self.usual_of, strict=True)][1:]
+        features += values[:4] + [value - mean for value, mean in zip(values, usual, strict=True)]
+        named = dict(zip(NAMES[FIRST:], features, strict=True))
+        unusual = named["early"] > UNUSUAL_EARLY or named["qrs_over_usual"] > UNUSUAL_QRS
+        self.beats += 1
+        self.unusual_beats += unusual
+        admitted = not unusual or self.unusual_beats % ADMITTED == 0
+        place = self.place(BEATS + 1 if admitted else MOST_UNUSUAL)
+        self.places[place] = {"span": span, "shape": shape, "unusual": unusual, "number": self.beats}
+        if not math.isnan(interval):
+            self.intervals.append(interval)
+        if admitted:
+            self.average(0, interval, USUAL_INTERVALS)
+            for which, value in enumerate(values):
+                self.average(1 + which, value, USUAL_BEATS)
+        return place, features
+
+
+@pytest.mark.parametrize("make", [some_beats, whole_beats])
 @pytest.mark.parametrize("leads", [1, 2])
-def test_distances_and_rhythm_are_those_of_numpy(leads: int) -> None:
-    n = 2 * BEATS + 9
-    kept, compared = some_beats(n, leads, seed=leads), Compared.empty(n, leads)
-    compare(Memory.empty(leads), kept, Kept.empty(n, leads), compared)
-    shapes = kept.shapes.view(np.float16).astype(np.float64)
+def test_features_and_memory_are_those_of_plain_numpy(leads: int, make: Any) -> None:
+    n = 6 * BEATS
+    kept, compared, replaced = make(n, leads, seed=leads), Compared.empty(n), Replaced.empty(n, leads)
+    memory, twin = Memory.empty(leads), Twin()
+    compare(memory, kept, replaced, compared)
+    shapes, span = kept.shapes.view(np.float16).astype(np.float64), kept.span.astype(np.float64)
     for k in range(n):
-        places = np.arange(max(0, k - BEATS), k) % BEATS  # of the ring
-        before = slice(max(0, k - BEATS), k)
-        known = len(places)
-        assert compared.known[k] == known
-        squares = np.square(shapes[before] - shapes[k])  # beats, leads, ticks
-        apart = np.full((leads, 2, BEATS), np.nan)
-        apart[:, 0, places] = squares[..., P:].sum(axis=-1).T
-        apart[:, 1, places] = squares[..., :P].sum(axis=-1).T
-        spans = np.full((leads, BEATS), np.nan)
-        spans[:, places] = kept.span[before].T
-        intervals, rhythm = rhythm_of(kept.rr[before], kept.rr[k])
-        assert compared.apart[k] == pytest.approx(apart, rel=1e-5, nan_ok=True)
-        assert compared.spans[k] == pytest.approx(spans, nan_ok=True)
-        assert compared.intervals[k, : len(intervals)] == pytest.approx(intervals, abs=1e-6)
-        assert np.isnan(compared.intervals[k, len(intervals) :]).all()
-        assert compared.rhythm[k] == pytest.approx(rhythm, rel=1e-5, abs=1e-6, nan_ok=True)
+        place, features = twin.take(float(kept.rr[k]), kept.log_ax[k].tolist(), span[k], shapes[k])
+        assert replaced.place[k] == place
+        assert compared.features[k] == pytest.approx(features, rel=1e-4, abs=1e-4, nan_ok=True), k
+        assert compared.unusual[k] == twin.places[place]["unusual"]
+        assert compared.counts[k].tolist() == [twin.beats, twin.unusual_beats, len(twin.intervals)]
+        assert compared.usual[k] == pytest.approx(twin.usual, rel=1e-4, abs=1e-4)
+        assert compared.usual_of[k].tolist() == twin.usual_of
+        assert compared.intervals[k][(len(twin.intervals) - 1) % INTERVALS] == pytest.approx(
+            twin.intervals[-1] if twin.intervals else 0, abs=1e-6
+        )
+    ring = [twin.intervals[at] for at in sorted(range(len(twin.intervals))[-INTERVALS:], key=lambda at: at % INTERVALS)]
+    assert memory.intervals == pytest.approx(ring, abs=1e-6)
+    assert memory.taken.tolist() == [place["number"] for place in twin.places]
+    assert memory.unusual.tolist() == [place["unusual"] for place in twin.places]
+    assert np.array_equal(memory.span.T, [place["span"] for place in twin.places], equal_nan=True)
+    assert np.array_equal(
+        memory.shape.view(np.float16).transpose(2, 0, 1), [place["shape"] for place in twin.places], equal_nan=True
+    )
+    for name in SMALL:
+        assert np.array_equal(getattr(compared, name)[-1], getattr(memory, name))
+    counted = np.isfinite(compared.features).sum(axis=0)
+    assert (counted[: 5 if leads == 1 else 7] > n / 2).all()
+    assert 0 < compared.unusual.sum() < n
 
 
-def test_put_back_restores_the_memory_to_the_last_byte() -> None:
+@pytest.mark.parametrize(("before", "lost"), [(0, 3), (5, 20), (BEATS + 5, 3 * BEATS)])
+def test_put_back_and_copies_of_the_small_arrays_restore_the_memory_to_the_last_byte(before: int, lost: int) -> None:
     memory = Memory.empty(2)
-    first, second = some_beats(BEATS + 5, 2, seed=5), some_beats(BEATS + 20, 2, seed=6)
-    compare(memory, first, Kept.empty(BEATS + 5, 2), Compared.empty(BEATS + 5, 2))
-    before = [array.tobytes() for array in memory]
-    written_over = Kept.empty(BEATS + 20, 2)
-    compare(memory, second, written_over, Compared.empty(BEATS + 20, 2))
-    assert [array.tobytes() for array in memory] != before
-    put_back(memory, written_over)
-    assert [array.tobytes() for array in memory] == before
+    compare(memory, some_beats(before, 2, seed=5), Replaced.empty(before, 2), Compared.empty(before))
+    stood = [array.tobytes() for array in memory]
+    small = {name: getattr(memory, name).copy() for name in SMALL}
+    replaced = Replaced.empty(lost, 2)
+    compare(memory, some_beats(lost, 2, seed=6), replaced, Compared.empty(lost))
+    assert memory.span.tobytes() != stood[Memory._fields.index("span")]
+    assert memory.counts[0] == before + lost
+    put_back(memory, replaced)
+    for name, array in small.items():
+        getattr(memory, name)[:] = array
+    assert [array.tobytes() for array in memory] == stood
 
 
 def test_what_is_kept_of_windows_is_that_of_numpy() -> None:

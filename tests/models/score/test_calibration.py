@@ -68,7 +68,7 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "surprise", "message"),
+    ("values", "score", "message"),
     [
         ([1, 2, 3], [0, 2, 1], "rises and falls"),
         ([1, 2, 3], [2, 1, 0], "wrong way"),
@@ -80,13 +80,13 @@ def test_a_value_that_is_not_finite_is_refused(bad: float) -> None:
         ("abc", [0, 1, 2], "list of numbers"),
     ],
 )
-def test_an_inconsistent_table_is_refused(values: list[float] | str, surprise: list[float], message: str) -> None:
+def test_an_inconsistent_table_is_refused(values: list[float] | str, score: list[float], message: str) -> None:
     with pytest.raises(CalibrationError, match=message):
-        Table.from_dict({"values": values, "surprise": surprise})  # type: ignore[dict-item]
+        Table.from_dict({"values": values, "score": score})  # type: ignore[dict-item]
 
 
 def test_a_missing_list_is_reported(table: Table) -> None:
     plain = table.to_dict()
-    del plain["surprise"]
-    with pytest.raises(CalibrationError, match="surprise"):
+    del plain["score"]
+    with pytest.raises(CalibrationError, match="score"):
         Table.from_dict(plain)

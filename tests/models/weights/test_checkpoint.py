@@ -153,6 +153,7 @@ def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
     [
         ("format", 1),
         ("format", 2),
+        ("format", 3),
         ("fs", 250),
         ("length", 256),
         ("before", 100),
@@ -178,8 +179,8 @@ def test_invalid_metadata_are_refused(good: Path, tmp_path: Path, metadata: dict
 
 def test_a_score_that_is_not_monotone_is_refused(good: Path, made_up_score: Score, tmp_path: Path) -> None:
     plain = made_up_score.to_dict()
-    surprise = plain["parts"]["reconstruction"]["added"]["surprise"]
-    surprise[len(surprise) // 2] = 6
+    score = plain["parts"]["reconstruction"]["added"]["score"]
+    score[len(score) // 2] = 6
     with pytest.raises(CheckpointError, match="rises and falls"):
         read_info(rewritten(good, tmp_path, metadata={"score": plain}))
 

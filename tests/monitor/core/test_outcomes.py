@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecgmon.models.features import BEATS
 from ecgmon.models.windows import LENGTH
 from ecgmon.monitor.config.schema import AlertSettings
 from ecgmon.monitor.core.alerts import Alert, AlertKind
@@ -64,7 +65,7 @@ def run(
     alerts: list[Alert] = []
     runs: dict[int, tuple[int, int]] = {}
     details: list[int] = []
-    recent: list[Any] = []
+    remembered: dict[int, bytes] = {}
     for number, lot in enumerate(lots(items, cuts)):
         if number == fail_at:  # the store was full; the same lot comes again
             feed(rules, lot)
@@ -75,8 +76,8 @@ def run(
         alerts += outcome.entry.alerts
         runs |= {first: (count, quality) for first, count, quality in outcome.entry.runs}
         details += [seq for seq, _, _ in outcome.entry.details]
-        recent += outcome.entry.recent
-    return beats, alerts, runs, details, rules.state, recent
+        remembered |= outcome.entry.remembered
+    return beats, alerts, runs, details, rules.state, sorted(remembered.items())
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,17 +109,22 @@ def test_unusable_signal_raises_only_a_technical_alert() -> None:
     assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
 
 
-@pytest.mark.parametrize("restart_at", [1, 5, 20])
+@pytest.mark.parametrize("restart_at", [1, 5, 20, 85])
 @pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
 def test_restarted_monitor_compares_with_the_same_beats(restart_at: int, leads: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
-    items = stream_items()
+    items = stream_items(seconds=100)
     items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))
     before, after = items[: 2 * restart_at], items[2 * restart_at :]
     rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
     whole = observe([(rules, lots(items, []))]).evidence
     rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
-    entry = feed(rules, lots(before, [])[0]).entry
-    again = observe([(StreamRules(entry.state, AlertSettings(), entry.recent), lots(after, []))]).evidence
+    stored: dict[int, bytes] = {}
+    for lot in lots(before, list(range(2, 2 * restart_at, 10))):
+        entry = feed(rules, lot).entry
+        rules.commit(entry)
+        stored |= entry.remembered
+    assert len(stored) == min(restart_at, BEATS)
+    again = observe([(StreamRules(entry.state, AlertSettings(), list(stored.values())), lots(after, []))]).evidence
     assert np.array_equal(again.features, whole.features[restart_at:], equal_nan=True)
     assert np.isfinite(again.features[-1]).sum() > np.isfinite(whole.features[0]).sum()

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from ecgmon.models.score.history import latest_rows
 from ecgmon.models.windows import LENGTH
+from ecgmon.monitor.config.schema import AlertSettings
 from ecgmon.monitor.core.alerts import Alert, AlertKind, Priority
 from ecgmon.monitor.core.commit import Entry, StoredBeat, StreamState
+from ecgmon.monitor.core.exchange import Lot
+from ecgmon.monitor.core.outcomes import StreamRules, observe
 from ecgmon.monitor.store import FILE, VERSION, Reader, Store, StoreError
 from ecgmon.monitor.store.schema import MIGRATIONS
-from ecgmon.pipelines.items import Quality
+from ecgmon.pipelines.items import ITEM, Items, Kind, Quality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +50,16 @@ def alert(number: int, *, end: float | None = None) -> Alert:
 def entry(state: StreamState, count: int, **more: Any) -> Entry:
     after = replace(state, position=state.position + count, beats=state.beats + count, rules=b"r")
     return Entry(after, rows(state.beats, count), **more)
+
+
+def lot(position: int) -> Lot:
+    """Make a lot of one beat."""
+    items = Items(
+        np.array([(Kind.BEAT, Quality.USABLE, 0, 5, 500, 580, 1.0, 1.0)], ITEM), np.ones((1, 1, LENGTH), np.float32)
+    )
+    made = Lot("a", position, items, np.zeros(1), 0.0)
+    made.ax[:], made.unscored = 0.25, 0
+    return made
 
 
 @pytest.fixture
@@ -170,6 +184,40 @@ def test_a_store_of_every_older_version_is_upgraded(tmp_path: Path, version: int
         store.open_stream("a", 360.0, ["MLII"], 1)
     with Reader(tmp_path) as reader:
         assert [stream.name for stream in reader.streams()] == ["a"]
+
+
+def test_a_stream_of_version_2_continues_and_learns_its_beats_again(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as db:
+        for script in MIGRATIONS[:2]:
+            db.executescript(script)
+        db.execute("INSERT INTO models VALUES (1, 'f', 'm')")
+        db.execute("INSERT INTO streams VALUES (1, 'a', 100, '[\"MLII\"]', 7, 5, 4.5, 0, x'72', 1, 1)")
+        db.execute("INSERT INTO beats VALUES (1, 4, 400, 1, 1, 0, 0, 0.01, 0.5, 1, 1)")
+        db.executemany("INSERT INTO recent VALUES (1, ?, ?, ?)", [(seq, seq, bytes(114)) for seq in range(5)])
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    with Store(tmp_path) as store:
+        state = store.open_stream("a", 100.0, ["MLII"], 2)
+        assert (state.position, state.beats, state.seconds, state.rules) == (7, 5, 4.5, b"r")
+        assert store.remembered(state) == []
+        rows = observe([(StreamRules(state, AlertSettings(), []), [lot(state.position)])]).remembered
+        store.write([entry(state, 1, remembered=latest_rows(rows))], store.use_model("f", "m"), 2)
+        assert store.remembered(state) == rows
+    with Reader(tmp_path) as reader:
+        assert reader.beats("a")["seq"].tolist() == [4, 5]
+    with sqlite3.connect(tmp_path / FILE) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    db.close()
+    assert {name for name in ("recent", "remembered") if name in tables} == {"remembered"}
+
+
+def test_a_later_beat_replaces_the_one_in_its_place(store: Store, model: int) -> None:
+    a, b = (store.open_stream(name, 360.0, ["MLII"], 1) for name in "ab")
+    first = entry(a, 2, remembered={0: b"0", 1: b"1"})
+    store.write([first, entry(b, 1, remembered={1: b"of b"})], model, 1)
+    store.write([entry(first.state, 2, remembered={1: b"3", 63: b"4"})], model, 1)
+    assert sorted(store.remembered(a)) == [b"0", b"3", b"4"]
+    assert store.remembered(b) == [b"of b"]
 
 
 @pytest.mark.parametrize("damage", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 4096])

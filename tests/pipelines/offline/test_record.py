@@ -35,7 +35,7 @@ def test_the_beats_and_scores_of_a_record_are_those_of_its_stream_bit_for_bit(
     for k, beat in enumerate(streamed.beats):
         window = streamed.windows[k : k + 1]
         raw = scorer.score(window[:, :1])
-        evidence, _ = history.observe(window, raw.ax, raw.ticks, beat["rr"][None], beat["rr_ratio"][None])
+        evidence, _ = history.observe(window, raw.ax, raw.ticks, beat["rr"][None])
         ax.append(raw.ax[0])
         score.append(scorer.info.score.score(evidence)[0])
         features.append(evidence.features[0])
