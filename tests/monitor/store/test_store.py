@@ -200,7 +200,7 @@ def test_a_stream_of_version_2_continues_and_learns_its_beats_again(tmp_path: Pa
         state = store.open_stream("a", 100.0, ["MLII"], 2)
         assert (state.position, state.beats, state.seconds, state.rules) == (7, 5, 4.5, b"r")
         assert store.remembered(state) == []
-        rows = observe([(StreamRules(state, AlertSettings(), []), [lot(state.position)])]).remembered
+        rows = observe([(StreamRules(replace(state, rules=b""), AlertSettings()), [lot(state.position)])]).remembered
         store.write([entry(state, 1, remembered=latest_rows(rows))], store.use_model("f", "m"), 2)
         assert store.remembered(state) == rows
     with Reader(tmp_path) as reader:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ecgmon.models.features import NAMES
-from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
-from ecgmon.models.score.evidence import log_ax
+from ecgmon.models.features import AX, AX_TICKS, NAMES
+from ecgmon.models.inference.reconstruction import Reconstruction, Reconstructor, Scorer
+from ecgmon.models.score.evidence import ax_features
 from ecgmon.models.weights.checkpoint import shipped
 from ecgmon.pipelines.training import score_fitting
 from ecgmon.pipelines.training.fitting import TrainingError
@@ -59,15 +59,32 @@ def test_too_few_beats_for_a_score_are_refused(dataset: Dataset, found: Gathered
         score_fitting.fitted(replace(found, of_unseen=True), few)
 
 
-def test_an_error_is_measured_by_the_half_that_has_not_seen_the_patient(dataset: Dataset, scorer: Scorer) -> None:
+def test_the_evidence_of_a_record_is_by_the_half_that_has_not_seen_its_patient(
+    dataset: Dataset, scorer: Scorer, found: Gathered
+) -> None:
     generators: dict[str, Reconstructor] = {"ds1-a": scorer, "ds1-b": Scorer(shipped("fold1"))}
     halves = score_fitting.Halves(dataset, [(split(dataset, name), one) for name, one in generators.items()])
+    raw = Reconstruction(
+        np.full_like(found.ticks[:, 0], 9, np.float32), found.ticks + 9
+    )  # of no other use than to draw
+    of_unseen = score_fitting.annotated(dataset, raw, halves=halves)
+    assert of_unseen.of_unseen
+    assert not found.of_unseen
+    assert np.array_equal(of_unseen.ticks, raw.ticks)
     for record, unseen in (
         ("119", "ds1-b"),
         ("208", "ds1-a"),
         ("220", "ds1-b"),
     ):  # every second patient, from the first
         assert halves.unseen(dataset.records.index(record)) is generators[unseen]
+        here = dataset.of_records([record]).nonzero()[0][:50]
+        by_it = generators[unseen].score(dataset.windows(dataset.beats[here])[:, :1])
+        expected = ax_features(by_it.ax, by_it.ticks[:, AX_TICKS])
+        assert of_unseen.evidence.features[here, :2] == pytest.approx(expected, abs=1e-4)
+        later = of_unseen.evidence[here[20:]].features[:, [NAMES.index(name) for name in AX if "usual" in name]]
+        usual = np.stack([expected[: 20 + k].mean(axis=0) for k in range(30)])
+        if record != "208":  # which has unusual beats from its first ones on
+            assert later == pytest.approx(expected[20:] - usual, abs=1e-3)
 
 
 @pytest.mark.parametrize("names", [(), ("ds1-a",), ("ds1", "all-b"), ("fold0", "fold1")])
@@ -76,14 +93,18 @@ def test_generators_that_are_not_halves_are_refused(dataset: Dataset, scorer: Sc
         score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in names])
 
 
-def test_beats_of_a_stream_have_the_errors_of_the_half_that_has_not_seen_them(
+def test_the_evidence_of_a_stream_is_by_the_half_that_has_not_seen_its_patient(
     mitdb: Path, dataset: Dataset, scorer: Scorer
 ) -> None:
-    halves = score_fitting.Halves(dataset, [(split(dataset, name), scorer) for name in ("ds1-a", "ds1-b")])
-    streamed = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
-    assert streamed.unseen is not None
-    known = np.isfinite(streamed.unseen)
-    assert np.allclose(log_ax(streamed.unseen[known]), streamed.evidence.features[known, 0])
+    other = Scorer(shipped("fold1"))
+    halves = score_fitting.Halves(dataset, [(split(dataset, name), other) for name in ("ds1-a", "ds1-b")])
+    of_unseen = score_fitting.streamed(dataset, mitdb, scorer, halves=halves)
+    by_other, by_itself = (score_fitting.streamed(dataset, mitdb, one) for one in (other, scorer))
+    assert of_unseen.of_unseen
+    assert not by_itself.of_unseen
+    assert of_unseen.evidence.features.tobytes() == by_other.evidence.features.tobytes()
+    assert of_unseen.evidence.features.tobytes() != by_itself.evidence.features.tobytes()
+    assert of_unseen.ticks.tobytes() == by_itself.ticks.tobytes()
 
 
 def test_beats_of_a_stream_are_the_annotated_ones_with_the_same_evidence(
