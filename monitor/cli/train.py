@@ -136,7 +136,7 @@ def _add_settings(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "Each setting replaces that of the preset.")
     group.add_argument(
         "--preset", choices=steps.PRESETS, default="student",
-        help="settings to start from: BeatGAN's own (paper), a teacher that two cores can train, or the deployed student "
+        help="settings to start from: BeatGAN as published (paper), a teacher that two cores can train, or the deployed student "
         "(default)",
     )  # fmt: skip
     for field in fields(Settings):
@@ -204,7 +204,11 @@ def _run_fit(args: Namespace) -> int:
     if progress.interrupted and not fitted.finished:
         return _stopped(f" after {fitted.training.step} of {fitted.training.steps} steps")
     if (raw := fitted.raw) is not None:
-        print(f"{args.run}: A(x) on the test beats of {args.split}: AUC {raw['auc']:.4f}, AP {raw['ap']:.4f}")
+        print(
+            f"{args.run}: A(x) on the test beats of {args.split}: AUC {raw['auc']:.4f}, AP {raw['ap']:.4f}, best F1 "
+            f"{raw['best_f1']:.4f} at A(x) {raw['best_threshold_ax']:.4g} ({raw['best_threshold']:.4f} if scaled to "
+            "[0, 1]); reported only, no choice depends on it"
+        )
     return DONE
 
 

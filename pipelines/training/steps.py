@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.models.training.settings import PAPER, STUDENT, TEACHER, Settings
 from ecgmon.pipelines.training import dataset as datasets
 from ecgmon.pipelines.training import fitting, mitdb, plans
 from ecgmon.pipelines.training.fitting import TrainingError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.own import Progress
     from ecgmon.pipelines.training.splits import Split
 
-PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
+PRESETS: Final = {"paper": PAPER, "teacher": TEACHER, "student": STUDENT}
 """Settings to start from, by name."""
 
 
@@ -41,8 +41,8 @@ class Fitted:
     training : Training
         Finished or stopped.
     raw : dict or None
-        How well A(x) separates the classes of the test beats; None if the training is not finished or has no test
-        beats.
+        How well A(x) separates the classes of the test beats: see :func:`ecgmon.pipelines.training.fitting.tested`.
+        None if the training is not finished or has no test beats.
     """
 
     training: Training
