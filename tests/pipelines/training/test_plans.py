@@ -61,6 +61,7 @@ def test_an_interrupted_plan_is_resumed(beats: Dataset, runs: tuple[Run, Run], t
     assert student["teacher"]["settings"]["width"] == 2
     assert student["raw"]["beats"]["V"] > 0
     assert 0 <= student["raw"]["auc"] <= 1
+    assert 0 < student["raw"]["best_f1"] <= 1
     assert student["multiply_adds"] < json.loads((tmp_path / "teacher" / "finished.json").read_text())["multiply_adds"]
 
 
