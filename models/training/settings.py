@@ -143,6 +143,7 @@ TEACHER: Final = Settings(
     schedule="cosine",
     discriminator_rate=2e-4,
     w_adv=0.05,
+    initial_weights="dcgan",
     augmented=0.5,
 )
 """A BeatGAN of half the width, which two cores can train."""
@@ -159,6 +160,7 @@ STUDENT: Final = Settings(
     alpha=0.1,
     divergence="student_teacher",
     self_teacher=True,
+    initial_weights="dcgan",
     augmented=0.5,
     shift=3,
 )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -390,16 +391,19 @@ def tested(generator: AnyGenerator, dataset: Dataset, used: Split) -> dict[str, 
     dict
         As :func:`ecgmon.pipelines.training.separation.separation`; and ``best_f1``, the highest F1 of abnormal beats
         against normal ones, with the threshold where it is reached: ``best_threshold`` on A(x) scaled to [0, 1] over
-        the test beats, ``best_threshold_ax`` on A(x).
+        the test beats, ``best_threshold_ax`` on A(x).  All three are NaN if the training diverged.
     """
     beats = dataset.beats[used.test]
     ax = ax_of(generator, dataset, beats)
-    score, is_normal = scaled(ax), beats["aami"] == BeatClass.N
-    threshold, f1 = best_f1(score[is_normal], score[~is_normal])
+    f1 = threshold = threshold_ax = math.nan
+    if np.isfinite(ax).all():
+        score, is_normal = scaled(ax), beats["aami"] == BeatClass.N
+        threshold, f1 = best_f1(score[is_normal], score[~is_normal])
+        threshold_ax = float(ax[score >= threshold].min())
     return separation(ax, beats["aami"]) | {
         "best_f1": f1,
         "best_threshold": threshold,
-        "best_threshold_ax": float(ax[score >= threshold].min()),
+        "best_threshold_ax": threshold_ax,
     }
 
 
@@ -429,13 +433,12 @@ def _load_about(out: Path) -> dict[str, Any]:
     """Load ``about.json``, with the settings of an earlier version completed."""
     try:
         about: dict[str, Any] = json.loads((out / "about.json").read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{out / 'about.json'} is missing or damaged ({error}); start a new training in another folder"
-        ) from error
-    for part in (about, about.get("teacher")):
-        if part is not None:
+        for part in filter(None, (about, about["teacher"])):
             part["settings"] = completed(part["settings"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise TrainingError(
+            f"{out / 'about.json'} is missing or damaged ({error!r}); start a new training in another folder"
+        ) from error
     return about
 
 

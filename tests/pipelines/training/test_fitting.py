@@ -200,6 +200,14 @@ def test_an_invalid_setting_is_named(setting: str, value: Any) -> None:
         Settings(**{setting: value})
 
 
+def test_a_training_that_diverged_has_no_best_f1(beats: Dataset, finished: tuple[Training, Path]) -> None:
+    generator = training.trained(finished[1])[0]
+    for p in generator.parameters():
+        p.data.fill_(float("nan"))
+    found = training.tested(generator, beats, split(beats, "fold0"))
+    assert all(np.isnan(found[name]) for name in ("best_f1", "best_threshold", "best_threshold_ax"))
+
+
 def test_a_missing_device_is_named(beats: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the device 'nonsense' cannot be used"):
         fit(beats, tmp_path, TINY, "all", device="nonsense")
@@ -213,9 +221,10 @@ def test_a_damaged_state_is_refused(beats: Dataset, tmp_path: Path) -> None:
         fit(beats, tmp_path, TINY, "all")
 
 
-def test_a_training_without_a_description_is_refused(beats: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"teacher": null, "settings": 1}'])
+def test_a_training_without_a_description_is_refused(beats: Dataset, tmp_path: Path, text: str) -> None:
     fit(beats, tmp_path, TINY, "all", stop_after=1)
-    (tmp_path / "about.json").write_text("{")
+    (tmp_path / "about.json").write_text(text)
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
         training.trained(tmp_path)
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
