@@ -189,8 +189,8 @@ class Discriminator(nn.Module):
 
 
 @torch.no_grad()
-def initialise(network: nn.Module, random: torch.Generator) -> None:
-    """Draw fresh weights as DCGAN does: N(0, .02), batch-norm scales N(1, .02), shifts and statistics reset.
+def initialise(network: nn.Module, random: torch.Generator, weights: str = "dcgan") -> None:
+    """Draw fresh weights: batch-norm scales N(1, .02), shifts and statistics reset, and convolutions by ``weights``.
 
     Parameters
     ----------
@@ -198,6 +198,10 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
         Changed in place, every module in it.
     random : torch.Generator
         The only source of randomness, so that a seed determines the weights.
+    weights : str
+        One of :data:`ecgmon.models.networks.shape.INITIAL_WEIGHTS`, the distribution of a convolution's weights:
+        ``dcgan`` is N(0, .02); ``xavier`` is normal with the variance 2 / (fan in + fan out) (Glorot and Bengio,
+        2010), which BeatGAN's published code has in its place.
     """
 
     def draw(weight: Tensor, mean: float, std: float = _WEIGHT_STD) -> None:
@@ -206,7 +210,8 @@ def initialise(network: nn.Module, random: torch.Generator) -> None:
 
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            draw(module.weight, 0.0)
+            fans = sum(module.weight.shape[:2]) * module.weight.shape[2]
+            draw(module.weight, 0.0, (2 / fans) ** 0.5 if weights == "xavier" else _WEIGHT_STD)
         elif isinstance(module, nn.Linear):  # DCGAN has none; this keeps the variance (LeCun et al., 1998)
             draw(module.weight, 0.0, module.in_features**-0.5)
             if module.bias is not None:

@@ -28,6 +28,9 @@ STAGE_TICKS: Final = (2 * ENDS, ENDS)
 AXES: Final = 48
 """Principal axes per lead in a dense generator: see :func:`ecgmon.models.networks.dense.principal_axes`."""
 
+INITIAL_WEIGHTS: Final = ("dcgan", "xavier")
+"""Distributions of the first weights: see :func:`ecgmon.models.networks.beatgan.initialise`."""
+
 
 class Shape(Protocol):
     """The shape of a generator, and its costs."""

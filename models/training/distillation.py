@@ -4,7 +4,7 @@
 
 A term with weight zero is not computed, and the networks that only it needs are not made: without
 ``w_adv`` there is no discriminator, without ``alpha`` and ``beta`` no teacher.  BeatGAN's own
-training uses ``w_adv`` only.
+training uses ``w_adv`` only; with ``w_adv``, a step is that of BeatGAN's published code.
 
 This module uses no files, data sets or clocks.
 """
@@ -22,6 +22,7 @@ from ecgmon.models.networks.generator import AnyGenerator, generator_of
 from ecgmon.models.networks.self_teacher import FeaturePyramid
 from ecgmon.models.networks.shape import BeatGanShape
 from ecgmon.models.training import losses
+from ecgmon.models.training.settings import completed, is_of_earlier_version
 from ecgmon.models.windows import LENGTH
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ BETAS: Final = (0.9, 0.999)
 
 COLLAPSE: Final = 5e-6
 """If the discriminator's loss is lower, its weights are drawn again, as in BeatGAN: the generator cannot recover."""
+
+TWO_PASSES: Final = 1 - (1 - 0.1) ** 2
+"""Momentum of the generator's batch norm in adversarial training, 0.19.
+
+BeatGAN's published step runs the generator on a batch twice, for the discriminator's step and for its own.  The weights
+are the same, and so are the outputs.  But the running statistics move twice, by torch's momentum of 0.1.  One pass with
+this momentum moves them as far.
+"""
 
 WARM_UP: Final = 0.1
 """Share of the steps in which the generator's learning rate rises, before it falls along a cosine."""
@@ -97,7 +106,7 @@ class Training:
         self.restarts = 0
         self.random = torch.Generator().manual_seed(settings.seed)
         self.generator = generator_of(settings.shape(leads))
-        initialise(self.generator, self.random)
+        initialise(self.generator, self.random, settings.initial_weights)
         self.generator.to(device)
         betas = ADVERSARIAL_BETAS if settings.w_adv > 0 else BETAS
         self._generator_adam = torch.optim.Adam(self.generator.parameters(), settings.rate, betas)
@@ -108,9 +117,14 @@ class Training:
         self.discriminator: Discriminator | None = None
         if settings.w_adv > 0:
             self.discriminator = Discriminator(BeatGanShape(leads, settings.discriminator_width))
-            initialise(self.discriminator, self.random)
+            initialise(self.discriminator, self.random, settings.initial_weights)
             self.discriminator.to(device)
-            self._discriminator_adam = self._fresh_discriminator_adam(self.discriminator)
+            self._discriminator_adam = torch.optim.Adam(
+                self.discriminator.parameters(), settings.discriminator_rate, ADVERSARIAL_BETAS
+            )
+            for layer in self.generator.modules():
+                if isinstance(layer, torch.nn.BatchNorm1d):
+                    layer.momentum = TWO_PASSES
 
     def advance(self, x: Tensor, taught: TeacherOutput | None = None) -> dict[str, float]:
         """Do one step on one batch.
@@ -126,7 +140,9 @@ class Training:
         Returns
         -------
         dict of str to float
-            The terms of all losses, each before its weight.
+            ``err_g``, the generator's loss; its terms, each before its weight: ``err_rec``, and ``err_adv``, ``l_kd``,
+            ``l_f`` and ``output`` where their weight is not zero; with a discriminator its loss ``err_d`` and the two
+            terms ``err_d_real`` and ``err_d_fake``; with a self-teacher its loss ``pyramid``.
         """
         x = x.to(self.device)
         self.generator.train()
@@ -135,8 +151,8 @@ class Training:
             x_hat, _, features = self.generator.observed(x)
             terms = {"err_rec": (1.0, losses.reconstruction(x, x_hat))}
         if self.discriminator is not None:
-            reported["discrimination"], err_adv = self._against_discriminator(self.discriminator, x, x_hat)
-            terms["err_adv"] = (self.settings.w_adv, err_adv)
+            reported |= self._train_discriminator(self.discriminator, x, x_hat)
+            terms["err_adv"] = (self.settings.w_adv, self._feature_matching(self.discriminator, x, x_hat))
         if self._pyramid is not None:
             with self._autocast():
                 refined_hat, refined = self._pyramid(features)
@@ -150,7 +166,8 @@ class Training:
         for group in self._generator_adam.param_groups:
             group["lr"] = self.rate
         self._generator_adam.zero_grad()
-        torch.stack([weight * term for weight, term in terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        err_g = torch.stack([weight * term for weight, term in terms.values()]).sum()
+        err_g.backward()  # type: ignore[no-untyped-call]
         self._generator_adam.step()
         if self._pyramid is not None:
             for group in self._pyramid_adam.param_groups:
@@ -160,14 +177,12 @@ class Training:
             self._pyramid_adam.step()
         if self.discriminator is not None:
             self.discriminator.requires_grad_(requires_grad=True)
-            if reported["discrimination"].item() < COLLAPSE:
-                initialise(self.discriminator, self.random)
-                self._discriminator_adam = self._fresh_discriminator_adam(self.discriminator)
+            if reported["err_d"].item() < COLLAPSE:  # its optimiser keeps its moments, as in BeatGAN's published code
+                initialise(self.discriminator, self.random, self.settings.initial_weights)
                 self.restarts += 1
         self.step += 1
-        return {name: term.item() for name, (_, term) in terms.items()} | {
-            name: loss.item() for name, loss in reported.items()
-        }
+        every = {"err_g": err_g, **{name: term for name, (_, term) in terms.items()}, **reported}
+        return {name: loss.item() for name, loss in every.items()}
 
     def _taught(self, x_hat: Tensor, features: list[Tensor], taught: TeacherOutput) -> dict[str, tuple[float, Tensor]]:
         """Compute the weights and values of the terms that compare with a teacher."""
@@ -176,7 +191,7 @@ class Training:
         theirs = taught.reconstruction.to(self.device)
         terms: dict[str, tuple[float, Tensor]] = {}
         if settings.alpha > 0:
-            l_kd = losses.softened_outputs(x_hat[:n], theirs, settings.temperature)
+            l_kd = losses.softened_outputs(x_hat[:n], theirs, settings.temperature, settings.divergence)
             terms["l_kd"] = (settings.alpha, l_kd)
         if settings.beta > 0:
             maps = [part.to(self.device) for part in taught.maps]
@@ -185,21 +200,28 @@ class Training:
             terms["output"] = (settings.w_output, losses.reconstruction(theirs.detach(), x_hat[:n]))
         return terms
 
-    def _against_discriminator(self, discriminator: Discriminator, x: Tensor, x_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """Train the discriminator by one step; then compute the generator's term with it frozen."""
+    def _train_discriminator(self, discriminator: Discriminator, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+        """Train the discriminator by one step, and return its loss and the two terms of it."""
         discriminator.train()
         with self._autocast():
-            logit_real, features_real = discriminator(x)
+            logit_real, _ = discriminator(x)
             logit_fake, _ = discriminator(x_hat.detach())
-            discrimination = losses.discrimination(logit_real, logit_fake)
+            err_d_real, err_d_fake = losses.discrimination(logit_real, logit_fake)
+        err_d = err_d_real + err_d_fake
         self._discriminator_adam.zero_grad()
-        discrimination.backward()  # type: ignore[no-untyped-call]
+        err_d.backward()  # type: ignore[no-untyped-call]
         self._discriminator_adam.step()
-        # The generator's term needs no gradients of the discriminator's weights.  The real features are
-        # from before its step: computing them again would change little.
-        discriminator.requires_grad_(requires_grad=False)
+        return {"err_d": err_d, "err_d_real": err_d_real, "err_d_fake": err_d_fake}
+
+    def _feature_matching(self, discriminator: Discriminator, x: Tensor, x_hat: Tensor) -> Tensor:
+        """Compute err_adv with the features of the trained discriminator, which stays in training mode.
+
+        As in BeatGAN's published code, batch norm uses the statistics of the batch.
+        """
+        discriminator.requires_grad_(requires_grad=False)  # only the generator needs gradients of this term
         with self._autocast():
-            return discrimination, losses.feature_matching(features_real, discriminator.features(x_hat))
+            features_fake = discriminator.features(x_hat)
+            return losses.feature_matching(discriminator.features(x), features_fake)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -208,7 +230,9 @@ class Training:
 
     @property
     def rate(self) -> float:
-        """The generator's learning rate at this step: a rise, then a cosine to zero (Smith, 2018)."""
+        """The generator's learning rate at this step: constant, or a rise, then a cosine to zero (Smith, 2018)."""
+        if self.settings.schedule == "constant":
+            return self.settings.rate
         warm_up = max(1.0, WARM_UP * self.steps)
         if self.step < warm_up:
             return self.settings.rate * (self.step + 1) / (warm_up + 1)
@@ -233,17 +257,28 @@ class Training:
         Raises
         ------
         ResumeError
-            If the state is from a training with other settings.
+            If the state is from a training with other settings; or from an unfinished training of an earlier version
+            that computed a term of this loss in another way.
         """
+        before = completed(state["settings"])
         differing = [
-            f"{name} was {state['settings'].get(name)}, is {value}"
+            f"{name} was {before.get(name)}, is {value}"
             for name, value in asdict(self.settings).items()
-            if state["settings"].get(name) != value
+            if before.get(name) != value
         ]
         if differing or state["steps"] != self.steps:
             raise ResumeError(
                 f"the stored training had other settings ({'; '.join(differing) or 'another number of beats'}); "
                 "give the same ones to resume it, or another folder to start afresh"
+            )
+        if (
+            is_of_earlier_version(state["settings"])
+            and state["step"] < state["steps"]
+            and (self.settings.w_adv > 0 or self.settings.beta > 0)
+        ):
+            raise ResumeError(
+                "the stored training is of an earlier version, which computed err_adv and L_F in another way; "
+                "start a new training in another folder"
             )
         self.step = state["step"]
         self.restarts = state["restarts"]
@@ -274,6 +309,3 @@ class Training:
                 assert layer.bias is not None
                 torch.nn.init.zeros_(layer.bias)
         return pyramid.to(self.device)
-
-    def _fresh_discriminator_adam(self, discriminator: Discriminator) -> torch.optim.Adam:
-        return torch.optim.Adam(discriminator.parameters(), self.settings.discriminator_rate, ADVERSARIAL_BETAS)

@@ -6,9 +6,9 @@ A generator minimises the unified loss::
 
 with :func:`reconstruction`, :func:`feature_matching`, :func:`softened_outputs` and
 :func:`attention_transfer`; BeatGAN (Zhou et al., IJCAI 2019) is the case alpha = beta = 0, and the
-last two come from FRSKD (Ji et al., CVPR 2021).  A discriminator minimises :func:`discrimination`.
-Every term is a mean over the batch.  Targets (the discriminator's features of real windows, a
-teacher's outputs) are detached here, so that no term trains its own target.
+last two come from FRSKD (Ji et al., CVPR 2021).  A discriminator minimises the sum of the two terms of
+:func:`discrimination`.  Every term is a mean over the batch.  Targets (the discriminator's features of real
+windows, a teacher's outputs) are detached here, so that no term trains its own target.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name that every torch program uses
+
+from ecgmon.models.training.settings import DIVERGENCES
 
 
 def reconstruction(x: Tensor, x_hat: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def feature_matching(features_real: Tensor, features_fake: Tensor) -> Tensor:
     return F.mse_loss(features_fake, features_real.detach())
 
 
-def discrimination(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
+def discrimination(logit_real: Tensor, logit_fake: Tensor) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy of classifying windows as real and reconstructions as fake: the discriminator's loss.
 
     It is computed from logits, because the cross-entropy of a saturated sigmoid would be infinite.
@@ -59,20 +61,27 @@ def discrimination(logit_real: Tensor, logit_fake: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor of float32, shape ()
+    err_d_real, err_d_fake : Tensor of float32, shape ()
+        The discriminator's loss ``err_d`` is their sum.
     """
     real = F.binary_cross_entropy_with_logits(logit_real, torch.ones_like(logit_real))
     fake = F.binary_cross_entropy_with_logits(logit_fake, torch.zeros_like(logit_fake))
-    return real + fake
+    return real, fake
 
 
-def softened_outputs(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Divergence between the softened outputs of student and teacher (``L_KD``).
+def softened_outputs(
+    student: Tensor, teacher: Tensor, temperature: float, divergence: str = "student_teacher"
+) -> Tensor:
+    """Kullback-Leibler divergence between the softened outputs of student and teacher, times T^2 (``L_KD``).
 
-    KL(softmax(student / T) || softmax(teacher / T)) * T^2 (Hinton et al., 2015), with the softmax
-    over the **ticks** of each lead: it says how a reconstruction spreads its height over time.  Over
-    the leads, the channel axis, it would be the softmax of one number for a one-lead model: always
-    1, a loss of zero for every input, and no gradient.
+    With p = softmax(student / T) and q = softmax(teacher / T), the divergence is one of
+
+    - ``student_teacher``: KL(p || q), the formula of the FRSKD paper
+    - ``teacher_student``: KL(q || p), the published code of FRSKD, and Hinton et al. (2015)
+
+    The softmax is over the **ticks** of each lead: it says how a reconstruction spreads its height over time.  Over
+    the leads, the channel axis, it would be the softmax of one number for a one-lead model: always 1, a loss of zero
+    for every input, and no gradient.
 
     Parameters
     ----------
@@ -80,16 +89,28 @@ def softened_outputs(student: Tensor, teacher: Tensor, temperature: float) -> Te
         Reconstructions; the teacher's gets no gradient.
     temperature : float
         T, over 0.
+    divergence : str
+        One of :data:`ecgmon.models.training.settings.DIVERGENCES`.
 
     Returns
     -------
     Tensor of float32, shape ()
         Mean over windows and leads.
+
+    Raises
+    ------
+    ValueError
+        If there is no such divergence.
     """
+    if divergence not in DIVERGENCES:
+        raise ValueError(f"there is no divergence {divergence!r}; expected {' or '.join(DIVERGENCES)}")
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher.detach() / temperature, dim=-1)
-    divergence = (log_student.exp() * (log_student - log_teacher)).sum(dim=-1)
-    return divergence.mean() * temperature**2
+    if divergence == "student_teacher":
+        distances = log_student.exp() * (log_student - log_teacher)
+    else:
+        distances = log_teacher.exp() * (log_teacher - log_student)
+    return distances.sum(dim=-1).mean() * temperature**2
 
 
 def attention_map(features: Tensor) -> Tensor:
@@ -108,10 +129,11 @@ def attention_map(features: Tensor) -> Tensor:
 
 
 def attention_transfer(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """Squared difference of attention maps, summed over ticks and matched stages (``L_F``).
+    """Mean squared difference of attention maps, summed over matched stages (``L_F``).
 
     Only the maps have to agree in length; the number of channels is each network's own
-    (Zagoruyko and Komodakis, ICLR 2017).
+    (Zagoruyko and Komodakis, ICLR 2017).  The mean over ticks is that of FRSKD's published code, so that values of
+    beta are comparable.
 
     Parameters
     ----------
@@ -123,7 +145,7 @@ def attention_transfer(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     Returns
     -------
     Tensor of float32, shape ()
-        Mean over windows.
+        For each stage the mean over windows and ticks.
 
     Raises
     ------
@@ -136,7 +158,6 @@ def attention_transfer(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
             f"{[f.shape[-1] for f in teacher]}; expected the same, at least one"
         )
     distances = [
-        (attention_map(own) - theirs.detach()).square().sum(dim=-1).mean()
-        for own, theirs in zip(student, teacher, strict=True)
+        (attention_map(own) - theirs.detach()).square().mean() for own, theirs in zip(student, teacher, strict=True)
     ]
     return torch.stack(distances).sum()

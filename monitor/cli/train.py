@@ -13,7 +13,7 @@ from ecgmon.monitor.cli.arguments import count
 from ecgmon.monitor.cli.printing import complain
 from ecgmon.monitor.cli.training_progress import TrainingProgress
 from ecgmon.monitor.process.exit_status import DONE, FAILED, INTERRUPTED
-from ecgmon.pipelines.training import own, plans, steps
+from ecgmon.pipelines.training import own, plans, prediction, steps
 from ecgmon.pipelines.training.mitdb import NAMES
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     own_records.add_training(what)
     _add_prepare(what)
     _add_fit(what)
+    _add_predict(what)
     _add_plan(what)
     _add_score(what)
     _add_report(what)
@@ -80,6 +81,22 @@ def _add_fit(what: _SubParsersAction[ArgumentParser]) -> None:
     )
     _add_machine(parser)
     _add_settings(parser)
+
+
+def _add_predict(what: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _step(what, "predict", "write a table of A(x) and the latent vectors of annotated beats")
+    parser.epilog = (
+        "One row for each beat, with the columns record, sample (R peak, a sample index), label (class N, S, V, F or "
+        "Q), abnormal (0 or 1), ax, score (A(x) scaled to [0, 1] by the smallest and largest of the table), latent_0, "
+        "latent_1 and so on."
+    )
+    _add_path(parser, "--data", _PREPARED)
+    _add_path(parser, "--run", "folder of the training, made by 'fit' or 'plan'")
+    _add_path(parser, "--out", "CSV file to write")
+    parser.add_argument(
+        "--split-part", choices=prediction.PARTS, default="test", help="part of the training's split (default: test)"
+    )
+    _add_machine(parser)
 
 
 def _add_plan(what: _SubParsersAction[ArgumentParser]) -> None:
@@ -136,7 +153,7 @@ def _add_settings(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "Each setting replaces that of the preset.")
     group.add_argument(
         "--preset", choices=steps.PRESETS, default="student",
-        help="settings to start from: BeatGAN's own (paper), a teacher that two cores can train, or the deployed student "
+        help="settings to start from: BeatGAN as published (paper), a teacher that two cores can train, or the deployed student "
         "(default)",
     )  # fmt: skip
     for field in fields(Settings):
@@ -161,8 +178,8 @@ def run(args: Namespace) -> int:
     from ecgmon.pipelines.training.fitting import TrainingError
 
     carry_out = {
-        "all": _run_all, "prepare": _run_prepare, "fit": _run_fit, "plan": _run_plan, "score": _run_score,
-        "report": _run_report, "own": own_records.train,
+        "all": _run_all, "prepare": _run_prepare, "fit": _run_fit, "predict": _run_predict, "plan": _run_plan,
+        "score": _run_score, "report": _run_report, "own": own_records.train,
     }  # fmt: skip
     try:
         return carry_out[args.step](args)
@@ -204,7 +221,22 @@ def _run_fit(args: Namespace) -> int:
     if progress.interrupted and not fitted.finished:
         return _stopped(f" after {fitted.training.step} of {fitted.training.steps} steps")
     if (raw := fitted.raw) is not None:
-        print(f"{args.run}: A(x) on the test beats of {args.split}: AUC {raw['auc']:.4f}, AP {raw['ap']:.4f}")
+        print(
+            f"{args.run}: A(x) on the test beats of {args.split}: AUC {raw['auc']:.4f}, AP {raw['ap']:.4f}, best F1 "
+            f"{raw['best_f1']:.4f} at A(x) {raw['best_threshold_ax']:.4g} ({raw['best_threshold']:.4f} if scaled to "
+            "[0, 1]); reported only, no choice depends on it"
+        )
+    return DONE
+
+
+def _run_predict(args: Namespace) -> int:
+    with TrainingProgress() as progress:
+        columns = steps.predict(
+            args.data, args.run, args.out, part=args.split_part, device=args.device, threads=args.threads,
+            progress=progress,
+        )  # fmt: skip
+    abnormal = columns["abnormal"]
+    print(f"{args.out}: {len(abnormal)} {args.split_part} beats, {abnormal.sum()} of them abnormal")
     return DONE
 
 

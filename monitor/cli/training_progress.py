@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+SHOWN: Final = ("err_g", "err_rec", "err_d")
+"""The losses beside the bar, as many as a terminal of 80 columns has room for; the log has all."""
 
 
 class TrainingProgress:
@@ -38,7 +41,7 @@ class TrainingProgress:
         """Show the progress of a part; return False after Ctrl-C."""
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(name, total=steps, terms="")
-        shown = " ".join(f"{term} {value:.4g}" for term, value in terms.items())
+        shown = " ".join(f"{term} {terms[term]:.4g}" for term in SHOWN if term in terms)
         self._progress.update(self._bars[name], completed=done, terms=shown)
         return not self.interrupted
 

@@ -6,7 +6,7 @@ has the same weights, bit for bit, as an uninterrupted one.  On another processo
 of threads, sums round differently and the weights differ.
 
 A run is a folder: ``about.json`` (what is trained), ``state.pt`` (the state to resume from),
-``log.jsonl`` (losses) and, once it is finished, ``result.json``.
+``log.jsonl`` (losses, one JSON object a line) and, once it is finished, ``result.json``.
 
 Functions import torch themselves: the import takes seconds, and the command line loads this package.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models import windows
-from ecgmon.models.training.settings import Settings
-from ecgmon.pipelines.training.separation import separation
+from ecgmon.models.training.settings import Settings, completed
+from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.separation import best_f1, scaled, separation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -170,18 +172,9 @@ def fit(
         If there are too few beats for a batch, ``out`` holds another training, the teacher does not fit,
         or the device or the number of threads cannot be used.
     """
-    import torch
-
-    from ecgmon.models.inference.device import DeviceError, check_device
     from ecgmon.models.training.distillation import Training
 
-    if threads < 1:
-        raise TrainingError(f"the number of threads is {threads}; expected at least 1")
-    try:
-        check_device(device)
-    except DeviceError as error:
-        raise TrainingError(str(error)) from error
-    torch.set_num_threads(threads)
+    use_machine(device, threads)
     train = dataset.beats[used.train]
     steps_per_epoch = len(train) // settings.batch
     if steps_per_epoch == 0:
@@ -198,6 +191,27 @@ def fit(
     last = training.steps if stop_after is None else min(stop_after, training.steps)
     _train_until(last, training, dataset, used, outputs, out, progress)
     return training
+
+
+def use_machine(device: str, threads: int) -> None:
+    """Check a torch device, and set the number of CPU threads.
+
+    Raises
+    ------
+    TrainingError
+        If the device or the number of threads cannot be used.
+    """
+    import torch
+
+    from ecgmon.models.inference.device import DeviceError, check_device
+
+    if threads < 1:
+        raise TrainingError(f"the number of threads is {threads}; expected at least 1")
+    try:
+        check_device(device)
+    except DeviceError as error:
+        raise TrainingError(str(error)) from error
+    torch.set_num_threads(threads)
 
 
 def _described(dataset: Dataset, settings: Settings, used: Split, *, only_confirmed: bool) -> dict[str, Any]:
@@ -310,13 +324,13 @@ def trained(out: Path) -> tuple[AnyGenerator, dict[str, Any]]:
     Raises
     ------
     TrainingError
-        If ``out`` has no run.
+        If ``out`` has no run, or one of a later version.
     """
     from ecgmon.models.networks.generator import generator_of
 
     state = _load_state(out)
     about = _load_about(out)
-    generator = generator_of(Settings(**state["settings"]).shape(state["leads"]))
+    generator = generator_of(_settings_of(state, out).shape(state["leads"]))
     generator.load_state_dict(state["generator"])
     return generator.eval(), about | {"step": state["step"], "steps": state["steps"]}
 
@@ -330,34 +344,73 @@ def fingerprint(generator: AnyGenerator) -> str:
     return digest.hexdigest()
 
 
-def ax_of(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
-    """Compute A(x) of some beats, cut at their annotations; shape (n,)."""
+def predicted(
+    generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Run a generator on some beats, cut at their annotations, in blocks.
+
+    Parameters
+    ----------
+    generator : Generator or DenseGenerator
+        Put in evaluation mode.
+    dataset : Dataset
+    beats : ndarray of BEAT, shape (n,)
+
+    Yields
+    ------
+    ax : ndarray of float32, shape (at most 256,)
+        A(x) of the first lead.
+    latent : ndarray of float32, shape (at most 256, latent)
+        Latent vectors.
+    """
     import torch
 
     generator.eval()
     device = next(generator.parameters()).device
-    found = []
-    with torch.inference_mode():
-        for block in _scaled(dataset, beats):
-            x = torch.from_numpy(block).to(device)
-            found.append((generator(x)[0] - x).square().mean(dim=(1, 2)).cpu().numpy())
+    for block in _scaled(dataset, beats):
+        x = torch.from_numpy(block).to(device)
+        with torch.inference_mode():
+            x_hat, z = generator(x)
+            ax = (x_hat - x).square().mean(dim=(1, 2))
+        yield ax.cpu().numpy(), z.flatten(1).cpu().numpy()
+
+
+def ax_of(generator: AnyGenerator, dataset: Dataset, beats: NDArray[np.void]) -> NDArray[np.float32]:
+    """Compute A(x) of some beats, cut at their annotations; shape (n,)."""
+    found = [ax for ax, _ in predicted(generator, dataset, beats)]
     return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
 def tested(generator: AnyGenerator, dataset: Dataset, used: Split) -> dict[str, Any]:
     """Measure how well the raw A(x) of a generator separates classes among the test beats of its split.
 
-    This is only reported; no choice depends on it.
+    This is reported only; no choice depends on it.
+
+    Returns
+    -------
+    dict
+        As :func:`ecgmon.pipelines.training.separation.separation`; and ``best_f1``, the highest F1 of abnormal beats
+        against normal ones, with the threshold where it is reached: ``best_threshold`` on A(x) scaled to [0, 1] over
+        the test beats, ``best_threshold_ax`` on A(x).  All three are NaN if the training diverged.
     """
     beats = dataset.beats[used.test]
-    return separation(ax_of(generator, dataset, beats), beats["aami"])
+    ax = ax_of(generator, dataset, beats)
+    f1 = threshold = threshold_ax = math.nan
+    if np.isfinite(ax).all():
+        score, is_normal = scaled(ax), beats["aami"] == BeatClass.N
+        threshold, f1 = best_f1(score[is_normal], score[~is_normal])
+        threshold_ax = float(ax[score >= threshold].min())
+    return separation(ax, beats["aami"]) | {
+        "best_f1": f1,
+        "best_threshold": threshold,
+        "best_threshold_ax": threshold_ax,
+    }
 
 
-def _scaled(dataset: Dataset, beats: NDArray[np.void]) -> list[NDArray[np.float32]]:
-    """Return scaled windows of the first lead in blocks of shape (at most 256, 1, 320)."""
-    return [
-        windows.scale(dataset.windows(beats[first : first + _BLOCK])[:, :1]) for first in range(0, len(beats), _BLOCK)
-    ]
+def _scaled(dataset: Dataset, beats: NDArray[np.void]) -> Iterator[NDArray[np.float32]]:
+    """Yield scaled windows of the first lead in blocks of shape (at most 256, 1, 320)."""
+    for first in range(0, len(beats), _BLOCK):
+        yield windows.scale(dataset.windows(beats[first : first + _BLOCK])[:, :1])
 
 
 def _claim(out: Path, about: dict[str, Any]) -> None:
@@ -377,13 +430,25 @@ def _claim(out: Path, about: dict[str, Any]) -> None:
 
 
 def _load_about(out: Path) -> dict[str, Any]:
+    """Load ``about.json``, with the settings of an earlier version completed."""
     try:
         about: dict[str, Any] = json.loads((out / "about.json").read_text())
-    except (OSError, ValueError) as error:
+        for part in filter(None, (about, about["teacher"])):
+            part["settings"] = completed(part["settings"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise TrainingError(
-            f"{out / 'about.json'} is missing or damaged ({error}); start a new training in another folder"
+            f"{out / 'about.json'} is missing or damaged ({error!r}); start a new training in another folder"
         ) from error
     return about
+
+
+def _settings_of(state: dict[str, Any], out: Path) -> Settings:
+    try:
+        return Settings(**completed(state["settings"]))
+    except (TypeError, ValueError) as error:  # an unknown setting, or an unknown value of one
+        raise TrainingError(
+            f"{out / 'state.pt'} is the state of another version of ecgmon ({error}); use that version"
+        ) from error
 
 
 def _load_state(out: Path) -> dict[str, Any]:

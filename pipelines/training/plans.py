@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.models.training.settings import PAPER, STUDENT, TEACHER, Settings
 from ecgmon.models.windows import LENGTH
 from ecgmon.pipelines.training import fitting as training
 from ecgmon.pipelines.training.mitdb import HALVES, WHOLE_NAMES
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ecgmon.pipelines.training.dataset import Dataset
-
-PAPER: Final = Settings(precision="bfloat16")
-"""BeatGAN exactly as published, 1,908,800 parameters, 100 epochs: for a GPU."""
 
 _FINISHED: Final = "finished.json"
 _TIMED_BATCH: Final = 1024  # windows
@@ -65,7 +62,7 @@ def _of_every_split(kind: str, settings: Settings) -> tuple[Run, ...]:
 _SHORT: Final = replace(
     STUDENT, epochs=16
 )  # the same for all compared runs; two fifths of the epochs of the shipped students
-_ALL_TERMS: Final = replace(_SHORT, beta=0.01)  # all terms that the ablation varies
+_ALL_TERMS: Final = replace(_SHORT, beta=0.15)  # all terms that the ablation varies
 
 _ALONE: Final = replace(_ALL_TERMS, alpha=0.0, beta=0.0, self_teacher=False)
 

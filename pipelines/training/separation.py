@@ -1,4 +1,4 @@
-"""Measure how well a score separates normal and abnormal beats: AUC and average precision."""
+"""Measure how well a score separates normal and abnormal beats: AUC, average precision, and the best F1."""
 
 from __future__ import annotations
 
@@ -37,6 +37,63 @@ def average_precision(negative: NDArray[np.float32], positive: NDArray[np.float3
     true = len(positive) - np.searchsorted(np.sort(positive), positive, side="left")
     false = len(negative) - np.searchsorted(np.sort(negative), positive, side="left")
     return float(np.mean(true / (true + false)))
+
+
+def scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale values to [0, 1] by their own minimum and maximum, as BeatGAN's published code does with A(x).
+
+    Parameters
+    ----------
+    values : ndarray of float32, shape (n,)
+        Finite.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+        Zero if all values are equal.
+
+    Examples
+    --------
+    >>> scaled(np.float32([2, 6, 3])).tolist()
+    [0.0, 1.0, 0.25]
+    """
+    if values.size == 0:
+        return values.astype(np.float32)
+    least = values.min()
+    span = values.max() - least
+    found: NDArray[np.float32] = ((values - least) / (span if span > 0 else 1)).astype(np.float32)
+    return found
+
+
+def best_f1(negative: NDArray[np.float32], positive: NDArray[np.float32]) -> tuple[float, float]:
+    """Find the threshold with the highest F1 among all values, where a value at the threshold counts as positive.
+
+    The thresholds of a ROC curve, among which BeatGAN's published code searches, are some of the values.  They have
+    the same best F1, because F1 is monotonic between the corners of the curve.
+
+    Parameters
+    ----------
+    negative, positive : ndarray of float32, shape (n,), (m,)
+        At least one value in all.
+
+    Returns
+    -------
+    threshold : float
+        The highest one, if several have the same F1.
+    f1 : float
+        2 TP / (2 TP + FP + FN).
+
+    Examples
+    --------
+    >>> best_f1(np.float32([1, 2, 5]), np.float32([4, 6]))
+    (4.0, 0.8)
+    """
+    thresholds = np.unique(np.concatenate([negative, positive]))[::-1]
+    true = len(positive) - np.searchsorted(np.sort(positive), thresholds, side="left")
+    false = len(negative) - np.searchsorted(np.sort(negative), thresholds, side="left")
+    f1 = 2 * true / (true + false + len(positive))  # TP + FN is the number of positives
+    best = int(np.argmax(f1))
+    return float(thresholds[best]), float(f1[best])
 
 
 def separation(values: NDArray[np.float32], aami: NDArray[np.uint8]) -> dict[str, Any]:

@@ -9,17 +9,19 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from ecgmon.models.training.settings import STUDENT, TEACHER, Settings
+from ecgmon.models.training.settings import PAPER, STUDENT, TEACHER, Settings
 from ecgmon.pipelines.training import dataset as datasets
-from ecgmon.pipelines.training import fitting, mitdb, plans
+from ecgmon.pipelines.training import fitting, mitdb, plans, prediction
 from ecgmon.pipelines.training.fitting import TrainingError
 from ecgmon.pipelines.training.mitdb import HALVES
 from ecgmon.pipelines.training.mitdb import split as split_of
-from ecgmon.pipelines.training.own import record_counter, write_checkpoint
+from ecgmon.pipelines.training.own import Stopped, record_counter, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from ecgmon.models.networks.generator import AnyGenerator
     from ecgmon.models.training.distillation import Training
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from ecgmon.pipelines.training.own import Progress
     from ecgmon.pipelines.training.splits import Split
 
-PRESETS: Final = {"paper": Settings(), "teacher": TEACHER, "student": STUDENT}
+PRESETS: Final = {"paper": PAPER, "teacher": TEACHER, "student": STUDENT}
 """Settings to start from, by name."""
 
 
@@ -41,8 +43,8 @@ class Fitted:
     training : Training
         Finished or stopped.
     raw : dict or None
-        How well A(x) separates the classes of the test beats; None if the training is not finished or has no test
-        beats.
+        How well A(x) separates the classes of the test beats: see :func:`ecgmon.pipelines.training.fitting.tested`.
+        None if the training is not finished or has no test beats.
     """
 
     training: Training
@@ -144,6 +146,61 @@ def fit(
     raw = fitting.tested(training.generator, dataset, used)
     (run / "result.json").write_text(json.dumps(raw, indent=1) + "\n")
     return Fitted(training, raw)
+
+
+def predict(
+    data: Path, run: Path, out: Path, *, part: str = "test", device: str = "cpu", threads: int = 1, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    """Write a table of the A(x) and the latent vectors of a part of the beats.
+
+    Parameters
+    ----------
+    data : Path
+        Folder that :func:`prepare` filled.
+    run : Path
+        Folder of a training on this data set, finished or stopped.
+    out : Path
+        CSV file to write.
+    part : str
+        One of :data:`ecgmon.pipelines.training.prediction.PARTS`, a part of the training's split.
+    device, threads
+        Torch device, and number of CPU threads.
+    progress : callable
+
+    Returns
+    -------
+    dict of str to ndarray, shape (n,)
+        The columns: see :func:`ecgmon.pipelines.training.prediction.table`.
+
+    Raises
+    ------
+    ecgmon.pipelines.training.own.Stopped
+        If ``progress`` returns False.
+    TrainingError, ecgmon.pipelines.training.dataset.DatasetError
+        If an argument cannot be used.
+    """
+    fitting.use_machine(device, threads)
+    dataset = datasets.load(data)
+    generator, about = fitting.trained(run)
+    if about["data"] != dataset.about["sha256"] or about["split"] not in mitdb.NAMES:
+        raise TrainingError(
+            f"{run} is not a training on the data set in {data}; name the data set that it was made with"
+        )
+    used = split_of(dataset, about["split"], only_confirmed=about["only_confirmed"])
+    beats = dataset.beats[{"test": used.test, "held-out": used.held_out, "train": used.train}[part]]
+    if not len(beats):
+        raise TrainingError(f"the split {used.name} of {run} has no {part} beats; choose another part")
+    if not out.parent.is_dir():
+        raise TrainingError(f"{out} cannot be written, because there is no folder {out.parent}; make it first")
+    what = "reconstructing beats"
+
+    def advance(done: int) -> None:
+        if not progress(what, done, len(beats), {}):
+            raise Stopped(f"stopped while {what}; the same command repeats this step")
+
+    columns = prediction.table(generator.to(device), dataset, beats, advance=advance)
+    prediction.write_csv(out, columns)
+    return columns
 
 
 def carry_out(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ecgmon.models.networks.beatgan import Discriminator, Generator, initialise
-from ecgmon.models.networks.shape import BeatGanShape
+from ecgmon.models.networks.shape import INITIAL_WEIGHTS, BeatGanShape
 from ecgmon.models.training import losses
 
 if TYPE_CHECKING:
@@ -105,6 +105,24 @@ def test_initialising_the_discriminator_again_resets_its_batch_norm_statistics()
     assert batch_norm.running_mean.abs().sum() == 0
 
 
+@pytest.mark.parametrize("network", [Generator(PAPER), Discriminator(PAPER)], ids=["generator", "discriminator"])
+@pytest.mark.parametrize("weights", INITIAL_WEIGHTS)
+def test_the_first_weights_have_the_published_distribution(network: Network, weights: str) -> None:
+    initialise(network, torch.Generator().manual_seed(0), weights)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+            n_in, n_out, taps = layer.in_channels, layer.out_channels, layer.kernel_size[0]
+            std = 0.02 if weights == "dcgan" else (2 / (n_in * taps + n_out * taps)) ** 0.5
+            mean, five_sigma = 0.0, 5 / layer.weight.numel() ** 0.5
+        elif isinstance(layer, nn.BatchNorm1d):
+            std, mean, five_sigma = 0.02, 1.0, 5 / layer.weight.numel() ** 0.5
+            assert layer.bias.abs().max() == 0
+        else:
+            continue
+        assert layer.weight.mean().item() == pytest.approx(mean, abs=five_sigma * std)
+        assert layer.weight.std().item() == pytest.approx(std, rel=five_sigma)
+
+
 @pytest.mark.parametrize("field", ["leads", "width", "latent"])
 def test_a_shape_with_a_zero_is_refused(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} is 0"):
@@ -131,6 +149,8 @@ def test_feature_matching_gives_the_generator_gradients_through_the_discriminato
 def test_losses_agree_with_values_worked_out_by_hand() -> None:
     assert losses.reconstruction(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).item() == 2.5
     assert losses.feature_matching(torch.tensor([1.0]), torch.tensor([3.0])).item() == 4.0
-    undecided = losses.discrimination(torch.zeros(3), torch.zeros(3))
-    assert undecided.item() == pytest.approx(2 * 0.693147, rel=1e-5)
-    assert losses.discrimination(torch.tensor([200.0]), torch.tensor([200.0])).item() == pytest.approx(200.0)
+    for undecided in losses.discrimination(torch.zeros(3), torch.zeros(3)):
+        assert undecided.item() == pytest.approx(0.693147, rel=1e-5)
+    err_d_real, err_d_fake = losses.discrimination(torch.tensor([200.0]), torch.tensor([200.0]))
+    assert err_d_real.item() == pytest.approx(0.0)
+    assert err_d_fake.item() == pytest.approx(200.0)

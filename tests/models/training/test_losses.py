@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from ecgmon.models.networks.self_teacher import FeaturePyramid
 from ecgmon.models.networks.shape import BeatGanShape, DenseShape
 from ecgmon.models.training import losses
 from ecgmon.models.training.distillation import teacher_output
+from ecgmon.models.training.settings import DIVERGENCES
 
 
 @pytest.fixture
@@ -40,14 +42,38 @@ def moved(network: Generator | DenseGenerator | FeaturePyramid) -> list[str]:
 
 
 def test_softened_outputs_agree_with_a_value_worked_out_by_hand() -> None:
-    # Two ticks, T = 1: student 1/2, 1/2; teacher 3/4, 1/4.  KL = 1/2 ln(2/3) + 1/2 ln 2 = 1/2 ln(4/3).
+    # Two ticks, T = 1: student 1/2, 1/2; teacher 3/4, 1/4.  KL(student || teacher) = 1/2 ln(2/3) + 1/2 ln 2.
     student = torch.zeros(1, 1, 2)
     teacher = torch.tensor([[[math.log(3.0), 0.0]]])
     assert losses.softened_outputs(student, teacher, 1.0).item() == pytest.approx(0.5 * math.log(4 / 3))
+    # KL(teacher || student) = 3/4 ln(3/2) + 1/4 ln(1/2).
+    other = losses.softened_outputs(student, teacher, 1.0, "teacher_student").item()
+    assert other == pytest.approx(0.75 * math.log(1.5) - 0.25 * math.log(2))
     # At T = 2 the teacher's ratio is sqrt(3) to 1, and the square of T is a factor.
     q = math.sqrt(3) / (1 + math.sqrt(3))
     expected = 4 * 0.5 * (math.log(0.5 / q) + math.log(0.5 / (1 - q)))
     assert losses.softened_outputs(student, teacher, 2.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_direction_of_the_divergence_is_that_of_its_name() -> None:
+    """The reference is numpy, in double precision: windows of two leads, T = 4."""
+    random = np.random.default_rng(0)
+    student, teacher = random.uniform(-9, 9, (2, 5, 2, 320))
+    p, q = (np.exp(x / 4) / np.exp(x / 4).sum(axis=-1, keepdims=True) for x in (student, teacher))
+    expected = {
+        "student_teacher": 16 * (p * np.log(p / q)).sum(axis=-1).mean(),
+        "teacher_student": 16 * (q * np.log(q / p)).sum(axis=-1).mean(),
+    }
+    assert abs(expected["student_teacher"] / expected["teacher_student"] - 1) > 0.01
+    assert set(expected) == set(DIVERGENCES)
+    for name in DIVERGENCES:
+        found = losses.softened_outputs(torch.tensor(student), torch.tensor(teacher), 4.0, name)
+        assert found.item() == pytest.approx(expected[name], rel=1e-9)
+
+
+def test_an_unknown_divergence_is_refused(x: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="there is no divergence 'both'; expected student_teacher or teacher_student"):
+        losses.softened_outputs(x, x, 4.0, "both")
 
 
 def test_equal_softened_outputs_have_zero_loss(x: torch.Tensor) -> None:
@@ -82,8 +108,21 @@ def test_an_attention_map_agrees_with_a_value_worked_out_by_hand() -> None:
 def test_attention_transfer_agrees_with_a_value_worked_out_by_hand() -> None:
     student = [torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 2.0]]])]
     teacher = [torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]).sqrt()]
-    # First stage: maps (1, 0) and (0, 1) differ by 2; second: both at 45 degrees.
-    assert losses.attention_transfer(student, teacher).item() == pytest.approx(2.0)
+    # First stage: maps (1, 0) and (0, 1) differ by 1 at each of the two ticks; second: both at 45 degrees.
+    assert losses.attention_transfer(student, teacher).item() == pytest.approx(1.0)
+
+
+def test_attention_transfer_is_a_mean_over_windows_and_ticks_and_a_sum_over_stages() -> None:
+    random = np.random.default_rng(0)
+    features = [random.standard_normal((2, 3, channels, ticks)) for channels, ticks in ((4, 20), (7, 10), (7, 10))]
+    expected, maps = 0.0, []
+    for pair in features:  # student and teacher
+        squares = (pair**2).mean(axis=2)
+        own, theirs = squares / np.sqrt((squares**2).sum(axis=-1, keepdims=True))
+        expected += ((own - theirs) ** 2).mean()
+        maps.append(torch.tensor(theirs))
+    found = losses.attention_transfer([torch.tensor(pair[0]) for pair in features], maps)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_stages_that_do_not_match_are_refused() -> None:

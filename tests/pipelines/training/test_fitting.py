@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ecgmon.models import windows
-from ecgmon.models.training.settings import Settings
+from ecgmon.models.training.settings import STUDENT, Settings
 from ecgmon.models.weights import checkpoint
 from ecgmon.monitor.cli import train as train_command
 from ecgmon.pipelines.training import fitting as training
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from ecgmon.models.score.score import Score
     from ecgmon.models.training.distillation import Training
 
-TINY = Settings(width=4, latent=4, discriminator_width=2, epochs=8, batch=16, rate=1e-2, w_adv=0.1)
-TINY_STUDENT = Settings(
-    architecture="dense", width=2, latent=4, epochs=8, batch=16, rate=1e-2, w_adv=0.0, alpha=1.0, beta=0.1
+TINY = Settings(
+    width=4, latent=4, discriminator_width=2, epochs=8, batch=16, rate=1e-2, schedule="cosine", w_adv=0.1, augmented=0.5
 )
+TINY_STUDENT = replace(TINY, architecture="dense", width=2, w_adv=0.0, alpha=1.0, beta=1.5)
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")  # pandas, of wfdb, when it is first imported
 
@@ -145,14 +145,25 @@ def test_only_normal_beats_that_are_not_held_out_train(beats: Dataset, tmp_path:
     assert same(there.generator, here.generator)
 
 
-def test_a_discriminator_that_has_won_is_restarted(
-    beats: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ecgmon.models.training import distillation
+def test_the_log_has_each_term_of_both_losses(finished: tuple[Training, Path]) -> None:
+    lines = [json.loads(line) for line in (finished[1] / "log.jsonl").read_text().splitlines()]
+    entries = [line for line in lines if "err_g" in line]
+    assert entries
+    for entry in entries:
+        assert entry["err_d"] == pytest.approx(entry["err_d_real"] + entry["err_d_fake"])
+        assert entry["err_g"] == pytest.approx(entry["err_rec"] + TINY.w_adv * entry["err_adv"])
 
-    monkeypatch.setattr(distillation, "COLLAPSE", 1e9)
-    run = fit(beats, tmp_path, TINY, "all", progress=lambda done, *_: done < 3)
-    assert run.restarts == 3
+
+def test_a_training_goes_on_after_its_discriminator_has_won(beats: Dataset, tmp_path: Path) -> None:
+    """The generator stays put, so the beats are trivially separable from its almost flat reconstructions."""
+    settings = replace(TINY, rate=1e-9, schedule="constant", discriminator_width=8, discriminator_rate=3e-2, epochs=200)
+    lost = fit(beats, tmp_path, settings, "all", progress=lambda *at: at[2]["err_d"] >= 5e-6)
+    assert lost.step < lost.steps
+    assert lost.restarts == 1
+    resumed = fit(beats, tmp_path, settings, "all", stop_after=lost.step + training.LOG_EVERY)
+    assert resumed.restarts == 1
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["restarts"] for entry in entries if "restarts" in entry][-1] == 1
 
 
 def test_too_few_beats_are_refused(tmp_path: Path) -> None:
@@ -172,11 +183,29 @@ def test_a_missing_training_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("width", 0), ("epochs", -1), ("rate", float("nan")), ("augmented", 1.5), ("warp", 0.9), ("seed", -1)],
+    [
+        ("width", 0),
+        ("epochs", -1),
+        ("rate", float("nan")),
+        ("augmented", 1.5),
+        ("warp", 0.9),
+        ("seed", -1),
+        ("schedule", "linear"),
+        ("divergence", "both"),
+        ("initial_weights", "zero"),
+    ],
 )
 def test_an_invalid_setting_is_named(setting: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{setting} is {value}; expected"):
+    with pytest.raises(ValueError, match=f"{setting} is {value!r}; expected"):
         Settings(**{setting: value})
+
+
+def test_a_training_that_diverged_has_no_best_f1(beats: Dataset, finished: tuple[Training, Path]) -> None:
+    generator = training.trained(finished[1])[0]
+    for p in generator.parameters():
+        p.data.fill_(float("nan"))
+    found = training.tested(generator, beats, split(beats, "fold0"))
+    assert all(np.isnan(found[name]) for name in ("best_f1", "best_threshold", "best_threshold_ax"))
 
 
 def test_a_missing_device_is_named(beats: Dataset, tmp_path: Path) -> None:
@@ -192,13 +221,61 @@ def test_a_damaged_state_is_refused(beats: Dataset, tmp_path: Path) -> None:
         fit(beats, tmp_path, TINY, "all")
 
 
-def test_a_training_without_a_description_is_refused(beats: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"teacher": null, "settings": 1}'])
+def test_a_training_without_a_description_is_refused(beats: Dataset, tmp_path: Path, text: str) -> None:
     fit(beats, tmp_path, TINY, "all", stop_after=1)
-    (tmp_path / "about.json").write_text("{")
+    (tmp_path / "about.json").write_text(text)
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
         training.trained(tmp_path)
     with pytest.raises(TrainingError, match=r"about\.json is missing or damaged"):
         fit(beats, tmp_path, TINY, "all")
+
+
+def as_of_an_earlier_version(run: Path) -> None:
+    """Rewrite a run as versions without ``schedule``, ``divergence`` and ``initial_weights`` stored it."""
+    new = ("schedule", "divergence", "initial_weights")
+
+    def former(settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name not in new} | {"beta": settings["beta"] / 15}
+
+    about = json.loads((run / "about.json").read_text())
+    for part in filter(None, (about, about["teacher"])):
+        part["settings"] = former(part["settings"])
+    (run / "about.json").write_text(json.dumps(about))
+    state = torch.load(run / "state.pt", weights_only=True)
+    torch.save(state | {"settings": former(state["settings"])}, run / "state.pt")
+
+
+def test_a_training_of_an_earlier_version_is_resumed_where_its_loss_is_the_same(beats: Dataset, tmp_path: Path) -> None:
+    teacher = fit(beats, tmp_path / "teacher", replace(TINY, w_adv=0.0, epochs=1), "all")
+    assert teacher.step == teacher.steps
+    settings = replace(TINY_STUDENT, beta=0.0)
+    whole = fit(beats, tmp_path / "whole", settings, "all", teacher=tmp_path / "teacher")
+    fit(beats, tmp_path / "part", settings, "all", teacher=tmp_path / "teacher", stop_after=5)
+    for run in ("teacher", "part"):
+        as_of_an_earlier_version(tmp_path / run)
+    assert training.trained(tmp_path / "part")[1]["settings"] == asdict(settings)
+    resumed = fit(beats, tmp_path / "part", settings, "all", teacher=tmp_path / "teacher")
+    assert same(resumed.generator, whole.generator)
+
+
+def test_an_unfinished_adversarial_training_of_an_earlier_version_is_refused(beats: Dataset, tmp_path: Path) -> None:
+    fit(beats, tmp_path, TINY, "all", stop_after=2)
+    as_of_an_earlier_version(tmp_path)
+    with pytest.raises(TrainingError, match="is of an earlier version, which computed err_adv and L_F in another way"):
+        fit(beats, tmp_path, TINY, "all")
+    generator, about = training.trained(tmp_path)  # to use it is possible
+    assert about["settings"] == asdict(TINY)
+    assert about["step"] == 2
+    assert np.isfinite(training.ax_of(generator, beats, held_out(beats))).all()
+
+
+def test_a_training_of_a_later_version_is_refused(beats: Dataset, tmp_path: Path) -> None:
+    fit(beats, tmp_path, TINY, "all", stop_after=1)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(state | {"settings": state["settings"] | {"novelty": 1}}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"is the state of another version of ecgmon \(.*novelty.*use that version"):
+        training.trained(tmp_path)
 
 
 def test_a_student_learns_from_its_teacher(beats: Dataset, finished: tuple[Training, Path], tmp_path: Path) -> None:
@@ -306,6 +383,20 @@ def test_every_setting_can_be_given_on_the_command_line(finished: tuple[Training
     assert args.stop_after is None
     with pytest.raises(SystemExit):
         parser.parse_args(["fit", "--data", "a", "--run", "b", "--self-teacher", "perhaps"])
+
+
+def test_the_training_command_of_the_shipped_weights_still_means_the_same() -> None:
+    """The command of a checkpoint has no settings that are newer than it; those of the preset take their place."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    train_command.add_arguments(parser)
+    for weights, split_name in (("default", "all"), ("fold0", "fold0"), ("ds1", "ds1")):
+        info = checkpoint.read_info(checkpoint.shipped(weights))
+        args = parser.parse_args(info.command.split()[2:])
+        given = {name: getattr(args, name) for name in Settings.__dataclass_fields__}
+        assert steps.settings_from(args.preset, given) == STUDENT
+        assert args.split == split_name
 
 
 def test_loading_the_command_does_not_load_torch() -> None:

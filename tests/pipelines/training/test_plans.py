@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ecgmon.models.training.settings import Settings
-from ecgmon.pipelines.training import plans
+from ecgmon.models.training.settings import PAPER, Settings
+from ecgmon.pipelines.training import plans, steps
 from ecgmon.pipelines.training.classes import BeatClass
 from ecgmon.pipelines.training.dataset import Dataset
 from ecgmon.pipelines.training.fitting import TrainingError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEACHER = Settings(width=2, latent=3, discriminator_width=2, epochs=1, batch=16, rate=1e-2)
-STUDENT = replace(TEACHER, architecture="dense", w_adv=0.0, alpha=1.0, beta=0.1)
+STUDENT = replace(TEACHER, architecture="dense", w_adv=0.0, alpha=1.0, beta=1.5)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,7 @@ def test_an_interrupted_plan_is_resumed(beats: Dataset, runs: tuple[Run, Run], t
     assert student["teacher"]["settings"]["width"] == 2
     assert student["raw"]["beats"]["V"] > 0
     assert 0 <= student["raw"]["auc"] <= 1
+    assert 0 < student["raw"]["best_f1"] <= 1
     assert student["multiply_adds"] < json.loads((tmp_path / "teacher" / "finished.json").read_text())["multiply_adds"]
 
 
@@ -74,6 +75,11 @@ def test_speeds_are_measured_in_turns(beats: Dataset, runs: tuple[Run, Run], tmp
     speed = plans.measured_speed([tmp_path / "teacher", tmp_path / "student"])
     assert set(speed) == {"teacher", "student"}
     assert min(speed.values()) > 0
+
+
+def test_preset_and_plan_have_one_definition_of_the_published_recipe() -> None:
+    assert steps.PRESETS["paper"] == PAPER
+    assert {run.settings for run in PLANS["paper"]} == {PAPER}
 
 
 def test_every_plan_names_all_its_teachers() -> None:
