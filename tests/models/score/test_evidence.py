@@ -158,7 +158,7 @@ def test_usual_beats_are_compared_with_the_last_64_only() -> None:
         history.observe(*made_up_beats(BEATS, seed=6))
         answers.append(history.observe(*late)[0])
     for name in ("own_qrs", "own_p", "own_qrs_2", "own_p_2", "spread", "jump"):
-        assert np.array_equal(*(column(answer, name) for answer in answers), equal_nan=True), name
+        assert np.array_equal(column(answers[0], name), column(answers[1], name), equal_nan=True), name
 
 
 def test_a_beat_unlike_those_of_its_stream_has_a_large_distance_where_it_differs() -> None:
