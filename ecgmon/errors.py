@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ecgmon._lazy import lazily
 
 if TYPE_CHECKING:
+    from ecgmon.models.inference.onnx_graph import OnnxError
     from ecgmon.models.inference.reconstruction import ScoringError
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.monitor.process.client import ConnectError
@@ -51,6 +52,7 @@ __all__ = [
     "HeaderError",
     "LeadError",
     "NotRunningError",
+    "OnnxError",
     "RangeError",
     "RecordNotFoundError",
     "RecordTooShortError",
@@ -71,6 +73,7 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "ecgmon.models.inference.onnx_graph": ("OnnxError",),
         "ecgmon.models.inference.reconstruction": ("ScoringError",),
         "ecgmon.models.weights.checkpoint": ("CheckpointError",),
         "ecgmon.monitor.process.client": ("ConnectError",),
