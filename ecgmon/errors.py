@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ecgmon.models.inference.onnx_graph import OnnxError
     from ecgmon.models.inference.reconstruction import ScoringError
     from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.models.weights.registry import RegistryError
     from ecgmon.monitor.process.client import ConnectError
     from ecgmon.monitor.process.control import NotRunningError
     from ecgmon.monitor.store.errors import StoreError
@@ -57,6 +58,7 @@ __all__ = [
     "RecordNotFoundError",
     "RecordTooShortError",
     "RecordTruncatedError",
+    "RegistryError",
     "SamplingRateError",
     "ScoringError",
     "SegmentationError",
@@ -76,6 +78,7 @@ __getattr__, __dir__ = lazily(
         "ecgmon.models.inference.onnx_graph": ("OnnxError",),
         "ecgmon.models.inference.reconstruction": ("ScoringError",),
         "ecgmon.models.weights.checkpoint": ("CheckpointError",),
+        "ecgmon.models.weights.registry": ("RegistryError",),
         "ecgmon.monitor.process.client": ("ConnectError",),
         "ecgmon.monitor.process.control": ("NotRunningError",),
         "ecgmon.monitor.store.errors": ("StoreError",),

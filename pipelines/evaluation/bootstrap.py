@@ -158,6 +158,33 @@ def figures(tested: dict[str, PatientBootstrap]) -> dict[str, Any]:
     }
 
 
+def differences(first: PatientBootstrap, second: PatientBootstrap) -> dict[str, Interval | None]:
+    """Calculate the intervals of the second's AUC and average precision less the first's, with the same patients drawn.
+
+    Parameters
+    ----------
+    first, second : PatientBootstrap
+        Values of two models for beats of the same patients.
+
+    Returns
+    -------
+    dict of str to (float, float) or None
+        ``auc`` and ``ap``, as of :meth:`PatientBootstrap.intervals`.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of patients differ.
+    """
+    if first.patients != second.patients:
+        raise ValueError(f"there are {first.patients} and {second.patients} patients; expected the same")
+    if first.patients < _LEAST_PATIENTS:
+        return {"auc": None, "ap": None}
+    weights = weights_of(first.patients)
+    areas = zip(("auc", "ap"), first.resampled(weights), second.resampled(weights), strict=True)
+    return {name: _interval(other - one) for name, one, other in areas}
+
+
 class _Counts:
     """Counts of the beats of each patient over thresholds."""
 

@@ -28,8 +28,9 @@ def test_the_command_writes_the_shipped_model_or_a_checkpoint(
 def test_a_model_that_is_missing_and_a_file_that_cannot_be_written_are_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(tmp_path / "nowhere"), "--onnx", str(tmp_path / "x.onnx")]) == 1
-    assert "there is no checkpoint at" in capsys.readouterr().err
+    state = ["--state", str(tmp_path)]
+    assert main(["export", str(tmp_path / "nowhere"), "--onnx", str(tmp_path / "x.onnx"), *state]) == 1
+    assert "there is no model" in capsys.readouterr().err
     assert main(["export", "--onnx", str(tmp_path)]) == 1
     assert "cannot be written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

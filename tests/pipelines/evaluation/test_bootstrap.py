@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecgmon.pipelines.evaluation.bootstrap import GRID, RESAMPLES, PatientBootstrap, figures, weights_of
+from ecgmon.pipelines.evaluation.bootstrap import GRID, RESAMPLES, PatientBootstrap, differences, figures, weights_of
 from ecgmon.pipelines.evaluation.curves import Curve, curves_figure
 from ecgmon.pipelines.training.separation import auc, average_precision
 
@@ -56,6 +56,21 @@ def test_an_interval_holds_95_of_100_resamples_and_is_the_same_every_time() -> N
         assert interval is not None
         assert np.mean((resampled >= interval[0]) & (resampled <= interval[1])) == pytest.approx(0.95, abs=0.002)
         assert interval[0] < resampled.mean() < interval[1]
+
+
+def test_the_interval_of_a_difference_is_narrow_if_two_values_are_alike() -> None:
+    values, aami, patient = beats(np.random.default_rng(4), 2000, 15)
+    first = PatientBootstrap.of(values, aami, patient)
+    assert differences(first, first) == {"auc": (0, 0), "ap": (0, 0)}
+    better = PatientBootstrap.of(values + np.float32(0.3) * (aami > 0), aami, patient)
+    low, high = differences(first, better)["auc"] or (0, 0)
+    own = first.intervals()["auc"] or (0, 0)
+    assert 0 < low < high
+    assert high - low < own[1] - own[0]
+    some = patient != patient[0]
+    fewer = PatientBootstrap.of(values[some], aami[some], patient[some])
+    with pytest.raises(ValueError, match="15 and 14 patients"):
+        differences(first, fewer)
 
 
 def test_patients_that_differ_make_wide_intervals() -> None:
