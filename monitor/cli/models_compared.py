@@ -106,7 +106,9 @@ def _show(names: list[str], figures: list[Figures], differences: dict[str, Any])
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", *names, "difference, 95 %")
+    table = Table("")
+    for column in (*names, "difference, 95 %"):
+        table.add_column(column, overflow="fold")
     for name, text in (("score", "score"), ("ax", "A(x)")):
         for key in ("auc", "ap"):
             values = [_with_interval(getattr(found, name), key) for found in figures]

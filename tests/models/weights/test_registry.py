@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ecgmon.models.weights.checkpoint import CheckpointError, default_weights, read_info, shipped
 from ecgmon.models.weights.registry import SHIPPED, Change, Registry, RegistryError
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
 
 WHEN = "2026-01-02T03:04:05+00:00"
 NAMES = ("fold0", "fold1", "ds1")
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "fingerprint", "action", "when", "by", "before", "after"]), inner)
+    ),
+    max_leaves=8,
+)
 
 
 @pytest.fixture
@@ -157,6 +168,17 @@ def test_a_damaged_registry_is_named_in_one_line(tmp_path: Path, contents: str) 
     with pytest.raises(RegistryError, match=r"registry\.json is damaged") as refused:
         Registry(tmp_path).deployed()
     assert "\n" not in str(refused.value)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    contents=st.binary(max_size=40)
+    | st.fixed_dictionaries({"format": st.just(1), "models": VALUES, "history": VALUES}).map(json.dumps).map(str.encode)
+)
+def test_a_registry_with_any_contents_is_read_or_refused(tmp_path: Path, contents: bytes) -> None:
+    (tmp_path / "registry.json").write_bytes(contents)
+    with suppress(RegistryError):
+        assert Registry(tmp_path).deployed().name == SHIPPED
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
