@@ -14,13 +14,13 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ecgmon.models.weights.checkpoint import CheckpointError, default_weights, read_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FORMAT: Final = 1
 """Version of ``registry.json``; another one is refused."""
@@ -210,6 +210,11 @@ class Registry:
                 f"{model.fingerprint[:12]}...; add it again with 'ecgmon models add FILE --name {model.name}'"
             )
         return path
+
+    def checkpoint(self, text: str) -> Path:
+        """Return a file by its path, or the checkpoint of a model as :meth:`find` and :meth:`path` do."""
+        path = Path(text)
+        return path if path.is_file() else self.path(self.find(text))
 
     def add(self, checkpoint: Path, name: str, *, when: str, by: str) -> Registered:
         """Copy a checkpoint into the registry; a model whose file is missing or damaged is restored.

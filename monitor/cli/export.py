@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecgmon.monitor.cli.configuration import add_config_flags, add_state_flag, load_config
-from ecgmon.monitor.cli.models_compared import checkpoint_of
 from ecgmon.monitor.cli.printing import complain
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def run(args: Namespace) -> int:
 
     registry = registry_of(load_config(args, {"store.path": args.state}))
     try:
-        info = export_onnx(checkpoint_of(registry, args.model), args.onnx)
+        info = export_onnx(registry.checkpoint(args.model), args.onnx)
     except (CheckpointError, OnnxError) as error:
         return complain(error)
     print(f"{args.onnx}: {info.name}, {info.fingerprint[:12]}, {args.onnx.stat().st_size / 1e6:.1f} MB")

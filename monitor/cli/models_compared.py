@@ -33,18 +33,6 @@ def add_arguments(parser: ArgumentParser, model_help: str) -> None:
     )
 
 
-def checkpoint_of(registry: Registry, text: str) -> Path:
-    """Return the checkpoint of a model of the registry, or of a file.
-
-    Raises
-    ------
-    ecgmon.errors.RegistryError
-        If there is neither.
-    """
-    path = Path(text)
-    return path if path.is_file() else registry.path(registry.find(text))
-
-
 def run(args: Namespace, registry: Registry) -> int:
     """Compare two models; errors of checkpoints are the caller's."""
     from ecgmon.models.weights.checkpoint import read_info
@@ -52,7 +40,7 @@ def run(args: Namespace, registry: Registry) -> int:
     from ecgmon.pipelines.training.dataset import DatasetError
     from ecgmon.pipelines.training.own import Stopped
 
-    paths = [checkpoint_of(registry, text) for text in (args.first, args.second)]
+    paths = [registry.checkpoint(text) for text in (args.first, args.second)]
     cards = [described(read_info(path)) for path in paths]
     try:
         figures = [] if args.db is None else [_figures(args, path) for path in paths]

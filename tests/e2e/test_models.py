@@ -38,7 +38,7 @@ def more_beats(daemon: Daemon) -> None:
 
 
 def test_a_running_daemon_changes_to_a_promoted_model_and_back(daemon: StartDaemon, ecgmon: RunEcgmon) -> None:
-    one = daemon([{"record": "toy", "speed": 4}], extra="[worker]\ncount = 2\n")
+    one = daemon([{"record": "toy", "speed": 2}], extra="[worker]\ncount = 2\n")
     flags = ("--config", one.config)
     one.wait(lambda status: len(status.workers) == 2 and status.stored > 10, "two workers and some beats")
     pids = {name: one.pids(name) for name in ("monitor", "worker")}

@@ -64,6 +64,8 @@ def test_an_added_model_is_a_copy_named_by_its_fingerprint(registry: Registry) -
 def test_models_are_found_by_name_and_by_the_first_digits_of_the_fingerprint(registry: Registry) -> None:
     model = registry.find("ds1")
     assert registry.find(model.fingerprint) == registry.find(model.fingerprint[:6]) == model
+    assert registry.checkpoint("ds1") == registry.path(model)
+    assert registry.checkpoint(str(shipped("fold2"))) == shipped("fold2")
     assert registry.find(read_info(default_weights()).fingerprint[:6]).name == SHIPPED
     for text in ("nothing", model.fingerprint[:3], "ffff"):
         with pytest.raises(
