@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from ecgmon._lazy import lazily
 
 if TYPE_CHECKING:
+    from ecgmon.models.inference.onnx_graph import OnnxError
     from ecgmon.models.inference.reconstruction import ScoringError
     from ecgmon.models.weights.checkpoint import CheckpointError
+    from ecgmon.models.weights.registry import RegistryError
     from ecgmon.monitor.process.client import ConnectError
     from ecgmon.monitor.process.control import NotRunningError
     from ecgmon.monitor.store.errors import StoreError
@@ -51,10 +53,12 @@ __all__ = [
     "HeaderError",
     "LeadError",
     "NotRunningError",
+    "OnnxError",
     "RangeError",
     "RecordNotFoundError",
     "RecordTooShortError",
     "RecordTruncatedError",
+    "RegistryError",
     "SamplingRateError",
     "ScoringError",
     "SegmentationError",
@@ -71,8 +75,10 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        "ecgmon.models.inference.onnx_graph": ("OnnxError",),
         "ecgmon.models.inference.reconstruction": ("ScoringError",),
         "ecgmon.models.weights.checkpoint": ("CheckpointError",),
+        "ecgmon.models.weights.registry": ("RegistryError",),
         "ecgmon.monitor.process.client": ("ConnectError",),
         "ecgmon.monitor.process.control": ("NotRunningError",),
         "ecgmon.monitor.store.errors": ("StoreError",),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ecgmon.monitor.cli import ablation, own_records
 from ecgmon.monitor.cli.configuration import add_config_flags, load_config
-from ecgmon.monitor.cli.printing import complain, percent
+from ecgmon.monitor.cli.printing import complain, percent, span
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -101,14 +101,20 @@ def _show_protocol(what: str, found: dict[str, Any]) -> None:
         console.print(table)
         return
     table.add_column("", style="bold")
-    table.add_column("AUC", justify="right")
-    table.add_column("AP", justify="right")
+    for column in ("AUC", "95 %", "AP", "95 %"):
+        table.add_column(column, justify="right")
     rows = [("score", found["score"]), ("A(x) of the student", found["raw"])]
     rows += [("A(x) of the teacher, as recorded", found["teacher_raw"])] if found["teacher_raw"] else []
     rows += [(f"score without {what}", row) for what, row in found["without"].items()]
+    intervals = {"score": found["intervals"]["score"], "A(x) of the student": found["intervals"]["raw"]}
     for name, row in rows:
-        table.add_row(name, *(_with_spread(row[key]) for key in ("auc", "ap")))
+        own = intervals.get(name, {})
+        table.add_row(name, *(cell for key in ("auc", "ap") for cell in (_with_spread(row[key]), span(own.get(key)))))
     console.print(table)
+    console.print(
+        f"95 %: interval of the mean over {found['intervals']['patients']} patients, "
+        f"from {found['intervals']['resamples']} resamples"
+    )
     console.print("AUC of the score by class: " + ", ".join(f"{k} {v:.4f}" for k, v in found["per_class"].items()))
     if "without_232" in found:
         light = found["without_232"]

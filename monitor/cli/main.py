@@ -32,6 +32,8 @@ COMMANDS: Final = {
     "explain": "picture of a beat, its reconstruction and its anomalous ticks",
     "evaluate": "measure detection, scores and alerts against reference annotations",
     "train": "prepare data, train a model and fit its score",
+    "models": "the model registry: list, show, add, compare, promote, rollback",
+    "export": "write a model for other programs: ONNX",
     "bench": "measure speed against references in the same run",
     "backup": "copy a store to a file, even while a daemon writes to it",
     "keygen": "make a key pair for roles on several hosts",

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecgmon.monitor.cli.printing import complain, percent
+from ecgmon.monitor.cli.picture_file import write_picture
+from ecgmon.monitor.cli.printing import complain, percent, span
 from ecgmon.monitor.process.exit_status import DONE, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -55,11 +56,14 @@ def add_evaluation(what: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="AUC and average precision on your own annotated records; with --split or --test-share, on the test part",
         description=(
             "Stream annotated WFDB records through segmenter and scorer, and measure how well the score and A(x) separate "
-            "abnormal from normal beats, and how well beats are detected."
+            "abnormal from normal beats, and how well beats are detected. The 95 % intervals come from resampling patients."
         ),
     )
     _add_records(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="checkpoint (default: the shipped one)")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="PNG to write: ROC and precision-recall curves with 95 %% bands"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
@@ -157,7 +161,12 @@ def evaluate(args: argparse.Namespace) -> int:
         print(json.dumps(found.dict()))
     else:
         _show(found)
-    return DONE
+    if args.plot is None:
+        return DONE
+    try:
+        return write_picture(args.plot, "--plot", lambda path: found.plot().savefig(path))
+    except DatasetError as error:
+        return complain(error)
 
 
 def _show(found: Figures) -> None:
@@ -184,6 +193,11 @@ def _show(found: Figures) -> None:
     )
     console.print(table)
     console.print(f"average precision: score {_four(found.score.ap)}, A(x) {_four(found.ax.ap)}")
+    if found.score.auc_interval is not None:
+        console.print(
+            f"95 % intervals over {found.patients} patients: score, AUC {span(found.score.auc_interval)}, "
+            f"AP {span(found.score.ap_interval)}; A(x), AUC {span(found.ax.auc_interval)}, AP {span(found.ax.ap_interval)}"
+        )
     if found.detection is not None:
         se, p = (found.detection[key] for key in ("sensitivity", "positive_predictivity"))
         console.print(

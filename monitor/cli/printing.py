@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def complain(error: Exception | str, status: int = 1) -> int:
@@ -30,6 +33,11 @@ def milliseconds(seconds: float) -> str:
 def percent(share: float | None) -> str:
     """Format a share in percent; "-" if it is None."""
     return "-" if share is None else f"{100 * share:.2f}"
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """Format the ends of an interval of shares; "-" if it is None."""
+    return "-" if interval is None else " to ".join(f"{end:.3f}" for end in interval)
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 - any JSON

@@ -448,7 +448,9 @@ def _with_folders(config: Config, environ: Mapping[str, str]) -> Config:
         config,
         runtime=replace(config.runtime, dir=expanded(config.runtime.dir) or runtime),
         store=replace(config.store, path=expanded(config.store.path) or state),
-        worker=replace(config.worker, weights=expanded(config.worker.weights)),
+        worker=replace(
+            config.worker, weights=expanded(config.worker.weights), registry=expanded(config.worker.registry)
+        ),
         exporter=replace(
             config.exporter,
             tls_certificate=expanded(config.exporter.tls_certificate),

@@ -170,7 +170,12 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Literal["auto", "cpu", "cuda"], _text("Where the model runs; auto takes the GPU where there is one.")
     ] = "auto"
     threads: Annotated[int, _at_least(1, "CPU threads of each worker.", "threads", le=1024)] = 1
-    weights: Annotated[str, _text("Checkpoint file; empty: the weights that ecgmon ships.")] = ""
+    weights: Annotated[
+        str, _text("Checkpoint file; empty: the deployed model of the registry, at first the one that ecgmon ships.")
+    ] = ""
+    registry: Annotated[
+        str, _text("Folder of the model registry (`ecgmon models`); empty: `models` in the state folder.")
+    ] = ""
     credit_batches: Annotated[
         int,
         _at_least(

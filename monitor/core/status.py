@@ -109,6 +109,8 @@ class Status(msgspec.Struct, frozen=True):
     busy_seconds: float = 0.0
     """Time from the first item received to the last commit, in s."""
     model: str = ""
+    fingerprint: str = ""
+    """SHA-256 of the model's checkpoint; the workers have the same model."""
     metrics: str = ""
     producers: int = 0
     workers: list[WorkerStatus] = []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _STATUS: Final = b"status"
 _LATENCIES: Final = b"latencies"
+_RELOAD: Final = b"reload"
 
 
 class Control:
@@ -29,6 +30,8 @@ class Control:
         Returns the status of the monitor.
     latencies : callable
         Returns the latencies of all beats so far, as :meth:`Client.latencies` returns them.
+    reload : callable
+        Requests a reload of the configuration and the model.
     rejected : callable
         Called for every other query, which gets an empty answer.
     """
@@ -39,11 +42,13 @@ class Control:
         *,
         status: Callable[[], Status],
         latencies: Callable[[], bytes],
+        reload: Callable[[], None],
         rejected: Callable[[], None],
     ) -> None:
         self.socket = socket
         self._status = status
         self._latencies = latencies
+        self._reload = reload
         self._rejected = rejected
 
     def answer(self) -> None:
@@ -56,6 +61,9 @@ class Control:
             self.socket.send(msgspec.msgpack.encode(self._status()))
         elif query == [_LATENCIES]:
             self.socket.send(self._latencies())
+        elif query == [_RELOAD]:
+            self._reload()
+            self.socket.send(_RELOAD)
         else:
             self._rejected()
             self.socket.send(b"")
@@ -101,6 +109,16 @@ class Client:
             If it does not answer within ``timeout`` seconds.
         """
         return self._ask(_LATENCIES, timeout)
+
+    def reload(self, timeout: float = 2.0) -> None:
+        """Have the monitor reload its configuration and its model; workers with another model follow it.
+
+        Raises
+        ------
+        NotRunningError
+            If it does not answer within ``timeout`` seconds.
+        """
+        self._ask(_RELOAD, timeout)
 
     def _ask(self, query: bytes, timeout: float) -> bytes:
         if not (self._runtime / endpoints.CONTROL).exists():

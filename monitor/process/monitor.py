@@ -61,6 +61,8 @@ class Monitor:
         Folder in which the sockets are bound; already claimed.
     authenticator : Authenticator or None
         For the tcp addresses of ``[network]``; without one they are not bound.
+    reload : callable
+        Requests a reload, when a client asks for one.
     clock : callable
         Monotonic time in seconds.
     wall : callable
@@ -76,6 +78,7 @@ class Monitor:
         instruments: Instruments,
         runtime: Path,
         authenticator: Authenticator | None = None,
+        reload: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -124,6 +127,7 @@ class Monitor:
             control,
             status=self.status,
             latencies=self._latencies,
+            reload=reload,
             rejected=lambda: instruments.rejected("control", "question"),
         )
         self._freed = Freed(clock=clock)
@@ -308,6 +312,7 @@ class Monitor:
             uptime=now - self._started,
             busy_seconds=max(0.0, busy),
             model=context.info.name,
+            fingerprint=context.info.fingerprint,
             metrics=self.metrics_url,
             producers=len(context.peers.producers),
             workers=[WorkerStatus.of(worker, now) for worker in context.peers.workers.values()],

@@ -39,6 +39,10 @@ class ReloadRequest:
     def _note(self, *_: object) -> None:
         self._requested = True
 
+    def request(self) -> None:
+        """Request a reload as SIGHUP does."""
+        self._requested = True
+
     def consume(self) -> bool:
         """Return whether a reload was requested, and clear the request."""
         requested, self._requested = self._requested, False

@@ -8,7 +8,8 @@ Pictures are written to a folder beside the card, with the card's name.
 result file         contents
 ==================  ================================================================================
 beatgan.json        ``ecgmon evaluate beatgan --json``: ``score``, ``raw``, ``teacher_raw``: ``auc``
-                    and ``ap``, each ``mean`` and ``std``; ``per_class``, ``model``, ``teacher``
+                    and ``ap``, each ``mean`` and ``std``; ``per_class``, ``intervals``, ``model``,
+                    ``teacher``
 inter-patient.json  ``ecgmon evaluate inter-patient --json``, with the same keys
 beatgan.npz,        every tested beat: ``score`` float32, ``aami`` uint8, ``record`` str,
 inter-patient.npz   ``fold`` uint8, each of shape (n,)
@@ -28,21 +29,24 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from ecgmon.models.windows import FS
 from ecgmon.pipelines.evaluation import explanation
+from ecgmon.pipelines.evaluation.bootstrap import PatientBootstrap
+from ecgmon.pipelines.evaluation.curves import Curve, curves_figure
 from ecgmon.pipelines.evaluation.model_card_pictures import (
     FAILING,
     draw_ablation,
-    draw_curves,
     draw_distributions,
     draw_failures,
     draw_frontier,
 )
 from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.mitdb import PATIENTS
 from ecgmon.pipelines.training.separation import separation
 
 if TYPE_CHECKING:
@@ -182,7 +186,9 @@ def failure_cases(
 def _beatgan(results: Path, pictures: Path) -> str:
     curves = _curves(results / "beatgan.npz")
     folds = [curves["fold"] == fold for fold in np.unique(curves["fold"])]
-    draw_curves(pictures / "beatgan-curves.png", curves, folds, "five folds")
+    first, *others = (Curve.of(curves["score"][fold], curves["aami"][fold]) for fold in folds)
+    bands = PatientBootstrap.of(curves["score"], curves["aami"], _patients(curves), curves["fold"]).bands()
+    curves_figure([replace(first, bands=bands, name="five folds"), *others]).savefig(pictures / "beatgan-curves.png")
     draw_distributions(pictures / "beatgan-scores.png", curves)
     figures = json.loads((results / "beatgan.json").read_text())
     return "\n\n".join(
@@ -198,7 +204,11 @@ def _inter_patient(results: Path, pictures: Path) -> str:
     curves = _curves(results / "inter-patient.npz")
     everything = np.ones(len(curves["score"]), np.bool_)
     without = curves["record"] != HEAVY
-    draw_curves(pictures / "inter-patient-curves.png", curves, [everything, without], "all records", f"without {HEAVY}")
+    lines = [
+        Curve.of(curves["score"][part], curves["aami"][part], _patients(curves)[part], name=name)
+        for name, part in (("all records", everything), (f"without {HEAVY}", without))
+    ]
+    curves_figure(lines).savefig(pictures / "inter-patient-curves.png")
     draw_distributions(pictures / "inter-patient-scores.png", curves)
     figures = json.loads((results / "inter-patient.json").read_text())
     return "\n\n".join(
@@ -292,14 +302,21 @@ def _curves(path: Path) -> dict[str, NDArray[Any]]:
     return _arrays(path, ("score", "aami", "record", "fold"))
 
 
+def _patients(curves: dict[str, NDArray[Any]]) -> NDArray[np.str_]:
+    """Return the patient of each beat."""
+    return np.array([PATIENTS.get(record, record) for record in curves["record"].tolist()])
+
+
 def _figures(found: dict[str, Any]) -> str:
     """Return tables of AUC and AP, of the AUC by class, and of the sizes of the networks."""
+    intervals = found.get("intervals", {})  # files of earlier versions have none
     names = {"score": "score", "raw": "A(x) of the student", "teacher_raw": "A(x) of the teacher"}
-    rows = [
-        (text, *(_mean_and_std(found[name][figure]) for figure in ("auc", "ap")))
-        for name, text in names.items()
-        if found.get(name)  # a teacher that was not trained has no figures
-    ]
+    rows = []
+    for name, text in names.items():
+        if found.get(name):  # a teacher that was not trained has no figures
+            own = intervals.get(name, {})
+            cells = ((_mean_and_std(found[name][figure]), _interval(own.get(figure))) for figure in ("auc", "ap"))
+            rows.append((text, *(cell for pair in cells for cell in pair)))
     classes = [(name, _four(value)) for name, value in found["per_class"].items()]
     sizes = [
         (name, f"{found[name]['parameters']:,}", f"{found[name]['multiply_adds']:,}")
@@ -308,7 +325,7 @@ def _figures(found: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            _table(("", "AUC", "AP"), rows),
+            _table(("", "AUC", "95 %", "AP", "95 %"), rows),
             _table(("class", "AUC of the score against N"), classes),
             _table(("network", "parameters", "multiply-adds a beat"), sizes),
         ]
@@ -357,6 +374,10 @@ def _four(share: float | None) -> str:
 def _mean_and_std(found: dict[str, float | None]) -> str:
     spread = "" if not found.get("std") else f" ± {_four(found['std'])}"
     return _four(found["mean"]) + spread
+
+
+def _interval(found: list[float] | None) -> str:
+    return "-" if found is None else " to ".join(f"{end:.3f}".removeprefix("0") for end in found)
 
 
 def _spread(values: list[float]) -> str:

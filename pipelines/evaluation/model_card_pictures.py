@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ecgmon.models.windows import BEFORE, FS, LENGTH
+from ecgmon.pipelines.evaluation.charts import ERROR, INK, QUIET, RECONSTRUCTION, figure_of
 from ecgmon.pipelines.training.classes import BeatClass
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 FAILING: Final = (BeatClass.N, BeatClass.S, BeatClass.V, BeatClass.F)
 """Classes whose failure cases are shown; there are too few Q beats."""
 
-_DPI: Final = 120
-_INK: Final = "#17202a"
-_QUIET: Final = "#7b8794"
-_GRID: Final = "#e3e7ea"
-_RECONSTRUCTION: Final = "#1f6fb2"
-_ERROR: Final = "#d9480f"
 # Okabe and Ito's colours (2008), which people with red-green colour blindness can tell apart
 _COLOURS: Final = {
     BeatClass.N: "#7b8794",
@@ -36,46 +31,10 @@ _SCORE_BINS: Final = np.arange(0.0, 6.26, 0.25)  # the largest score is 6
 _LARGEST_MARKER: Final = 500.0  # marker area of the fastest size, in square points
 
 
-def _figure(columns: int, rows: int = 1, *, size: tuple[float, float]) -> tuple[Any, Any]:
-    """Make a figure with axes in rows and columns."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for part in axes.flat:
-        part.grid(visible=True, color=_GRID, linewidth=0.7)
-        part.set_axisbelow(True)
-        for spine in part.spines.values():
-            spine.set_color(_QUIET)
-    return figure, axes
-
-
-def draw_curves(path: Path, curves: dict[str, NDArray[Any]], parts: list[NDArray[np.bool_]], *names: str) -> None:
-    """Draw the ROC and precision-recall curves of parts of the beats; parts after the last name get no label."""
-    figure, ((roc, recall),) = _figure(2, size=(10, 4.6))
-    lines = len(names) > 1
-    for place, part in enumerate(parts):
-        false, true, precision = _rates(curves["score"][part], curves["aami"][part])
-        style = {
-            "color": _RECONSTRUCTION if not lines or place == 0 else _ERROR,
-            "linewidth": 1.6 if lines else 0.9,
-            "label": names[place] if place < len(names) else None,
-        }
-        roc.plot(np.append(0, false), np.append(0, true), **style)
-        recall.plot(true, precision, **style)
-    roc.plot([0, 1], [0, 1], color=_QUIET, linewidth=0.8, linestyle=":")
-    roc.set(xlabel="share of normal beats at or over the threshold", ylabel="share of abnormal beats", title="ROC")
-    recall.set(xlabel="recall", ylabel="precision", title="Precision and recall")
-    for part in (roc, recall):
-        part.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    roc.legend(loc="lower right", frameon=False)
-    figure.savefig(path)
-
-
 def draw_distributions(path: Path, curves: dict[str, NDArray[Any]]) -> None:
     """Draw a histogram of the scores for each class, in percent of its beats."""
     present = [kind for kind in BeatClass if (curves["aami"] == kind).any()]
-    figure, axes = _figure(1, len(present), size=(8, 1.25 * len(present) + 0.6))
+    figure, axes = figure_of(1, len(present), size=(8, 1.25 * len(present) + 0.6))
     for row, (kind, part) in enumerate(zip(present, axes[:, 0], strict=True)):
         score = curves["score"][curves["aami"] == kind]
         inside = np.clip(score, _SCORE_BINS[0], _SCORE_BINS[-1])
@@ -90,13 +49,13 @@ def draw_distributions(path: Path, curves: dict[str, NDArray[Any]]) -> None:
 
 def draw_frontier(path: Path, sizes: list[dict[str, Any]], teacher: dict[str, Any]) -> None:
     """Draw AUC against multiply-adds; the area of a marker is proportional to beats per second."""
-    figure, ((axes,),) = _figure(1, size=(8, 4.8))
+    figure, ((axes,),) = figure_of(1, size=(8, 4.8))
     fastest = max(size["beats_per_second"] for size in sizes)
     work = [size["multiply_adds"] for size in sizes]
     auc = [size["auc"] for size in sizes]
     area = [_LARGEST_MARKER * size["beats_per_second"] / fastest for size in sizes]
-    axes.plot(work, auc, color=_QUIET, linewidth=0.8, zorder=1)
-    axes.scatter(work, auc, s=area, color=_RECONSTRUCTION, alpha=0.75, zorder=2)
+    axes.plot(work, auc, color=QUIET, linewidth=0.8, zorder=1)
+    axes.scatter(work, auc, s=area, color=RECONSTRUCTION, alpha=0.75, zorder=2)
     for size in sizes:
         axes.annotate(
             f"{size['name']}\n{size['beats_per_second']:,.0f}/s",
@@ -106,10 +65,10 @@ def draw_frontier(path: Path, sizes: list[dict[str, Any]], teacher: dict[str, An
             ha="center",
             va="top",
             fontsize=8,
-            color=_INK,
+            color=INK,
         )
     axes.scatter(
-        [teacher["multiply_adds"]], [teacher["auc"]], marker="*", s=160, color=_ERROR, label="teacher", zorder=3
+        [teacher["multiply_adds"]], [teacher["auc"]], marker="*", s=160, color=ERROR, label="teacher", zorder=3
     )
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.25)
@@ -120,12 +79,12 @@ def draw_frontier(path: Path, sizes: list[dict[str, Any]], teacher: dict[str, An
 
 def draw_ablation(path: Path, variants: list[dict[str, Any]]) -> None:
     """Draw the AUC of every variant and seed, with mean and standard deviation."""
-    figure, ((axes,),) = _figure(1, size=(8, 0.42 * len(variants) + 1.1))
+    figure, ((axes,),) = figure_of(1, size=(8, 0.42 * len(variants) + 1.1))
     for row, variant in enumerate(variants):
         auc = np.array(variant["auc"])
-        axes.plot(auc, np.full(len(auc), row), "o", color=_QUIET, markersize=4, alpha=0.7)
+        axes.plot(auc, np.full(len(auc), row), "o", color=QUIET, markersize=4, alpha=0.7)
         spread = float(auc.std(ddof=1)) if len(auc) > 1 else 0.0
-        axes.errorbar(auc.mean(), row, xerr=spread, fmt="D", color=_RECONSTRUCTION, capsize=4, markersize=6)
+        axes.errorbar(auc.mean(), row, xerr=spread, fmt="D", color=RECONSTRUCTION, capsize=4, markersize=6)
     axes.set_ylim(-0.5, len(variants) - 0.5)
     axes.set_yticks(range(len(variants)), [variant["name"] for variant in variants])
     axes.invert_yaxis()
@@ -137,7 +96,7 @@ def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
     """Draw the worst beats with their reconstructions, and the error per tick below each; one row for each class."""
     kinds = [kind for kind in FAILING if (cases["aami"] == kind).any()]
     columns = max(int(np.count_nonzero(cases["aami"] == kind)) for kind in kinds)
-    figure, axes = _figure(columns, 2 * len(kinds), size=(3.6 * columns, 2.6 * len(kinds)))
+    figure, axes = figure_of(columns, 2 * len(kinds), size=(3.6 * columns, 2.6 * len(kinds)))
     axes[0, 0].get_gridspec().set_height_ratios([3, 1] * len(kinds))
     seconds = (np.arange(LENGTH) - BEFORE) / FS
     errors = np.square(cases["window"] - cases["reconstruction"])
@@ -150,11 +109,11 @@ def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
                 error.set_axis_off()
                 continue
             case = members[column]
-            beat.plot(seconds, cases["window"][case], color=_INK, linewidth=1.2, label="beat")
+            beat.plot(seconds, cases["window"][case], color=INK, linewidth=1.2, label="beat")
             beat.plot(
                 seconds,
                 cases["reconstruction"][case],
-                color=_RECONSTRUCTION,
+                color=RECONSTRUCTION,
                 linewidth=1.2,
                 linestyle="--",
                 label="G(x)",
@@ -163,7 +122,7 @@ def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
             beat.set_title(title, fontsize=9)
             beat.set_ylim(-1.15, 1.15)
             beat.tick_params(labelbottom=False, labelsize=7)
-            error.fill_between(seconds, errors[case], color=_ERROR, linewidth=0)
+            error.fill_between(seconds, errors[case], color=ERROR, linewidth=0)
             error.set_ylim(0, max(0.05, 1.05 * float(errors[case].max())))
             error.tick_params(labelsize=7)
     figure.legend(
@@ -173,14 +132,3 @@ def draw_failures(path: Path, cases: dict[str, NDArray[Any]]) -> None:
     for part in axes[-1]:
         part.set_xlabel("seconds from the R peak", fontsize=8)
     figure.savefig(path)
-
-
-def _rates(
-    score: NDArray[np.float32], aami: NDArray[np.uint8]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for each threshold, the share of normal beats and of abnormal beats at or over it, and the precision."""
-    thresholds = np.unique(score)[::-1]
-    normal, abnormal = np.sort(score[aami == BeatClass.N]), np.sort(score[aami != BeatClass.N])
-    false = len(normal) - np.searchsorted(normal, thresholds)
-    true = len(abnormal) - np.searchsorted(abnormal, thresholds)
-    return false / len(normal), true / len(abnormal), true / (true + false)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ecgmon.models.inference.threads import threads_restored
+from ecgmon.pipelines.evaluation.bootstrap import PatientBootstrap
 from ecgmon.pipelines.evaluation.ec57 import (
     BeatCounts,
     Reference,
@@ -22,6 +23,7 @@ from ecgmon.pipelines.sources.annotations import read_annotations
 from ecgmon.pipelines.sources.wfdb_record import open_record
 from ecgmon.pipelines.training import splits
 from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.dataset import DatasetError
 from ecgmon.pipelines.training.own import no_progress, prepared, record_counter, rule_of
 from ecgmon.pipelines.training.records import ANNOTATOR, reference
 from ecgmon.pipelines.training.separation import auc, average_precision
@@ -30,6 +32,7 @@ from ecgmon.pipelines.training.splits import SplitError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
     from ecgmon.models.inference.reconstruction import Scorer
@@ -50,6 +53,9 @@ class Separation:
         normal or no abnormal beats.
     per_class : dict of str to float
         AUC of each abnormal class that is present, against the normal beats.
+    auc_interval, ap_interval : (float, float) or None
+        95 % intervals by resampling patients, see :mod:`ecgmon.pipelines.evaluation.bootstrap`; None if there are fewer
+        than two patients, or no figures.
     """
 
     __module__ = "ecgmon"
@@ -57,16 +63,21 @@ class Separation:
     auc: float | None
     ap: float | None
     per_class: dict[str, float]
+    auc_interval: tuple[float, float] | None = None
+    ap_interval: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, values: NDArray[np.float32], aami: NDArray[np.uint8]) -> Separation:
-        """Calculate the figures from values and classes of beats, each of shape (n,)."""
+    def of(cls, values: NDArray[np.float32], aami: NDArray[np.uint8], patient: NDArray[np.int64]) -> Separation:
+        """Calculate the figures from values, classes and patients of beats, each of shape (n,)."""
         normal, abnormal = values[aami == BeatClass.N], values[aami != BeatClass.N]
         if not len(normal) or not len(abnormal):
             return cls(None, None, {})
         present = [kind for kind in BeatClass if kind != BeatClass.N and (aami == kind).any()]
         per_class = {kind.name: auc(normal, values[aami == kind]) for kind in present}
-        return cls(auc(normal, abnormal), average_precision(normal, abnormal), per_class)
+        intervals = PatientBootstrap.of(values, aami, patient).intervals()
+        return cls(
+            auc(normal, abnormal), average_precision(normal, abnormal), per_class, intervals["auc"], intervals["ap"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +106,11 @@ class Figures:
     detection : dict or None
         Detection of the beats of these records after AAMI EC57, as
         :meth:`ecgmon.pipelines.evaluation.ec57.BeatCounts.as_dict`; None for a table of beats, which may omit beats.
+    patients : int
+        Number of patients with scored beats.
+    curves : dict of str to ndarray
+        The scored beats, arrays of shape (n,): ``score`` and ``ax``, float32; ``aami``, uint8,
+        :class:`ecgmon.pipelines.training.classes.BeatClass`; ``patient``, int64, a number for each patient.
     """
 
     __module__ = "ecgmon"
@@ -110,10 +126,38 @@ class Figures:
     ax: Separation
     over_threshold: dict[str, float | None]
     detection: dict[str, float | None] | None
+    patients: int = 0
+    curves: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def dict(self) -> dict[str, Any]:
-        """Return the result as plain values, for JSON."""
-        return asdict(self) | {"records": list(self.records)}
+        """Return the result without the curves as plain values, for JSON."""
+        plain = asdict(replace(self, curves={})) | {"records": list(self.records)}
+        del plain["curves"]
+        return plain
+
+    def plot(self) -> Figure:
+        """Draw the ROC and precision-recall curves of the score and of A(x), with 95 % bands over patients.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook displays it; ``savefig`` writes it to a file.
+
+        Raises
+        ------
+        ecgmon.errors.DatasetError
+            If there are no normal or no abnormal beats.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from ecgmon.pipelines.evaluation.curves import Curve, curves_figure
+
+        if self.score.auc is None:
+            raise DatasetError("there are no curves to draw: expected normal and abnormal beats")
+        of_beats = self.curves["aami"], self.curves["patient"]
+        return curves_figure(
+            [Curve.of(self.curves[key], *of_beats, name=name) for key, name in (("score", "score"), ("ax", "A(x)"))]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -242,6 +286,8 @@ def _figures(
 ) -> Figures:
     aami, score = np.concatenate([one.aami for one in tested]), np.concatenate([one.score for one in tested])
     ax = np.concatenate([one.ax for one in tested])
+    first = dataset.patient_of_beats()[np.searchsorted(dataset.beats["record"], places)]
+    patient = np.repeat(first, [len(one.aami) for one in tested])
     members = {kind.name: aami == kind for kind in BeatClass}
     return Figures(
         model=scorer.info.name,
@@ -251,10 +297,12 @@ def _figures(
         left_out=dataset.left_out,
         beats={kind.name: int(np.count_nonzero(dataset.beats["aami"][test] == kind)) for kind in BeatClass},
         scored={name: int(np.count_nonzero(found)) for name, found in members.items()},
-        score=Separation.of(score, aami),
-        ax=Separation.of(ax, aami),
+        score=Separation.of(score, aami, patient),
+        ax=Separation.of(ax, aami, patient),
         over_threshold={
             name: float(np.mean(score[found] >= THRESHOLD)) if found.any() else None for name, found in members.items()
         },
         detection=sum((one.counts for one in tested), BeatCounts()).as_dict() if judged else None,
+        patients=len(np.unique(patient)),
+        curves={"score": score, "ax": ax, "aami": aami, "patient": patient},
     )

@@ -18,7 +18,8 @@ import numpy as np
 
 from ecgmon.models.features import OWN, OWN_2, RHYTHM
 from ecgmon.models.weights.checkpoint import shipped
-from ecgmon.pipelines.evaluation import explanation
+from ecgmon.pipelines.evaluation import bootstrap, explanation
+from ecgmon.pipelines.evaluation.bootstrap import PatientBootstrap
 from ecgmon.pipelines.evaluation.model_card import HEAVY, failure_cases
 from ecgmon.pipelines.training import mitdb
 from ecgmon.pipelines.training.classes import BeatClass
@@ -96,7 +97,8 @@ def evaluate(
         For ``beatgan`` and ``inter-patient`` the figures are ``score`` and ``raw`` (A(x)): ``auc`` and ``ap``, each
         with ``mean`` and ``std`` over the folds; ``teacher_raw``: the same, as recorded when the teacher was trained;
         ``per_class``: mean AUC of the score by class; ``without``: the score without some features, see
-        :data:`WITHOUT`; ``folds``: the figures of each fold; ``model`` and ``teacher``: ``parameters`` and
+        :data:`WITHOUT`; ``folds``: the figures of each fold; ``intervals`` of ``score`` and ``raw`` over patients: see
+        :func:`ecgmon.pipelines.evaluation.bootstrap.figures`; ``model`` and ``teacher``: ``parameters`` and
         ``multiply_adds``.  ``inter-patient`` has the DS2 records as its only fold, and ``without_232``.  For
         ``explanation``: the result of :func:`ecgmon.pipelines.evaluation.explanation.evaluate`.
 
@@ -130,6 +132,8 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
 
     folds: list[dict[str, Any]] = []
     tested: list[dict[str, NDArray[Any]]] = []
+    ax: list[NDArray[np.float32]] = []
+    patient: list[NDArray[np.int64]] = []
     arrays: dict[str, dict[str, NDArray[Any]]] = {}
     for number, split in enumerate(splits):
         scorer = Scorer(shipped(split))
@@ -157,6 +161,8 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
                 "fold": np.full(len(beats), number, "u1"),
             }
         )
+        ax.append(raw.ax[test])
+        patient.append(dataset.patient_of_beats()[test])
         if name == "beatgan" and number == 0:
             arrays["failures"] = failure_cases(scorer, dataset, beats, score)
         done(split)
@@ -168,6 +174,12 @@ def _rescored(name: str, dataset: Dataset, splits: tuple[str, ...], done: Callab
         "without": {what: _spread([fold["without"][what] for fold in folds]) for what in WITHOUT},
         "per_class": _per_class(folds),
         "folds": folds,
+        "intervals": bootstrap.figures(
+            {
+                what: PatientBootstrap.of(values, curves["aami"], np.concatenate(patient), curves["fold"])
+                for what, values in (("score", curves["score"]), ("raw", np.concatenate(ax)))
+            }
+        ),
         "model": _size(scorer.info),
         **_teacher(splits),
     }

@@ -193,7 +193,7 @@ def strip_figure(strip: Strip, beat: Beat | None = None, *, threshold: float) ->
     limits = [_row_limits(strip, row) for row in range(rows)]
     row_heights = [_MV_INCHES * (high - low) for low, high in limits]
     height = _HEAD + sum(row_heights) + rows * _ROW_GAP + (_FOOT_ALONE if beat is None else _BEAT_HEIGHT + _FOOT)
-    figure = _figure_type()(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    figure = figure_type()(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     marked = np.count_nonzero(strip.beat_scores >= threshold)
     title = f"{strip.stream} · lead {strip.lead}"
     if beat is not None:
@@ -217,7 +217,7 @@ def strip_figure(strip: Strip, beat: Beat | None = None, *, threshold: float) ->
 
 
 @cache
-def _figure_type() -> type[Figure]:
+def figure_type() -> type[Figure]:
     """Return a subclass of matplotlib's Figure that a notebook displays without pyplot."""
     import matplotlib.figure
 

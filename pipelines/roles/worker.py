@@ -77,6 +77,7 @@ class Worker:
         self.name = secrets.token_hex(4)
         self._peer = Peer(address, keys=keys, greeting=self._greeting, ping=self._ping, clock=clock)
         self.scored = 0
+        self._refused = False
 
     def _greeting(self) -> list[bytes]:
         ready = wire.Ready(
@@ -126,6 +127,11 @@ class Worker:
         """Fingerprint of the current model."""
         return self._scorer.info.fingerprint
 
+    def consume_refused(self) -> bool:
+        """Return whether the monitor has refused this worker for now, and forget it."""
+        refused, self._refused = self._refused, False
+        return refused
+
     def renew(self, model: Model, *, credit: int) -> None:
         """Switch to another model; the monitor sends the batches of the old one again."""
         self._scorer, self._device, self._spare = model.scorer, model.device, model.spare
@@ -156,6 +162,7 @@ class Worker:
         elif isinstance(message, wire.Refused):
             if not message.retry:
                 raise WorkerError(f"the monitor refuses this worker: {message.reason}")
+            self._refused = True
             self._peer.wait_and_greet()
 
     def _score(self, message: wire.Batch, frames: list[bytes]) -> None:

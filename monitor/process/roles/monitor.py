@@ -66,6 +66,7 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
                 instruments=MetricInstruments(metrics),
                 runtime=runtime,
                 authenticator=authenticator,
+                reload=signals.reload.request,
             )
         except (connections.EndpointError, ZMQError) as error:
             raise RoleError(str(error)) from error

@@ -13,6 +13,7 @@ from ecgmon.monitor.process.systemd import Service
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ecgmon.models.weights.registry import Registry
     from ecgmon.monitor.config.schema import Config
     from ecgmon.pipelines.transport.keys import ConnectionKeys
 
@@ -80,11 +81,29 @@ def exclude_imports_from_garbage_collection() -> None:
     gc.set_threshold(*_GARBAGE)
 
 
+def registry_of(config: Config) -> Registry:
+    """Return the model registry of a configuration, which need not exist."""
+    from ecgmon.models.weights.registry import Registry
+
+    return Registry(Path(config.worker.registry) if config.worker.registry else Path(config.store.path, "models"))
+
+
 def weights_path(config: Config) -> Path:
-    """Return the checkpoint of a configuration: ``[worker] weights``, or the shipped one."""
+    """Return the checkpoint of a configuration: ``[worker] weights``, or the deployed model of the registry.
+
+    Raises
+    ------
+    ecgmon.models.weights.registry.RegistryError
+        If the registry, or the checkpoint of its deployed model, is damaged.
+    """
     from ecgmon.models.weights.checkpoint import default_weights
 
-    return Path(config.worker.weights) if config.worker.weights else default_weights()
+    if config.worker.weights:
+        return Path(config.worker.weights)
+    if not config.worker.registry and not os.access(config.store.path, os.X_OK):
+        return default_weights()  # there is none yet; or a worker's service may not enter the monitor's state folder
+    registry = registry_of(config)
+    return registry.path(registry.deployed())
 
 
 def monitor_address(config: Config, role: str) -> tuple[str, ConnectionKeys | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ecgmon.models.weights.checkpoint import CheckpointError, read_info
@@ -56,16 +57,23 @@ def _serve(config: Config, load: Callable[[], Config], signals: Signals) -> None
         "worker", config, load, request=signals.reload, service=signals.service, refusals=(WorkerError,)
     )  # fmt: skip
 
+    def has_changed(current: Config) -> bool:
+        # another model may be deployed, or the file of the same name have other weights
+        return read_info(weights_path(current)).fingerprint != worker.fingerprint
+
     def apply(new: Config) -> None:
-        # the file of the same name may have other weights now
-        renamed = new.worker != reloader.config.worker
-        if renamed or read_info(weights_path(new)).fingerprint != worker.fingerprint:
+        if new.worker != reloader.config.worker or has_changed(new):
             worker.renew(_model(new), credit=new.worker.credit_batches)
 
+    def turned(status: Callable[[], str]) -> None:
+        if worker.consume_refused():  # the monitor has another model: this worker follows if its own has changed, too
+            with suppress(CheckpointError):
+                if has_changed(reloader.config):
+                    signals.reload.request()
+        reloader.turned(status, apply)
+
     try:
-        worker.run(
-            signals.stopping(config.runtime.drain_seconds), lambda status: reloader.turned(status, apply)
-        )  # fmt: skip
+        worker.run(signals.stopping(config.runtime.drain_seconds), turned)
     finally:
         worker.close()
 

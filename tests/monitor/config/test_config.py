@@ -108,9 +108,12 @@ def test_default_folders_without_systemd_or_session_are_the_users_own() -> None:
 
 def test_a_given_folder_overrides_systemd_and_its_tilde_is_expanded(tmp_path: Path) -> None:
     environ = HOME | {"STATE_DIRECTORY": "/var/lib/e"}
-    config = read(tmp_path, '[store]\npath = "~/ecg"\n', environ, worker__weights="~/w.safetensors")
+    config = read(
+        tmp_path, '[store]\npath = "~/ecg"\n', environ, worker__weights="~/w.safetensors", worker__registry="~/models"
+    )
     assert config.store.path == "/home/someone/ecg"
     assert config.worker.weights == "/home/someone/w.safetensors"
+    assert config.worker.registry == "/home/someone/models"
 
 
 def test_numbers_can_be_written_as_text() -> None:

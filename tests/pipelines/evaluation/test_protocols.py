@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ecgmon.pipelines.evaluation.protocols import Evaluated
 
-FIGURES = {"score", "raw", "teacher_raw", "per_class", "folds", "model", "teacher", "without"}
+FIGURES = {"score", "raw", "teacher_raw", "per_class", "folds", "intervals", "model", "teacher", "without"}
 
 
 @pytest.fixture(scope="module")
