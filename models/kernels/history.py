@@ -105,7 +105,7 @@ class Kept(NamedTuple):
 
     def of(self, part: slice) -> Self:
         """Return the part that some beats have, as views."""
-        return type(self)(*(array[part] for array in self))
+        return type(self)(self.rr[part], self.log_ax[part], self.span[part], self.shapes[part])
 
 
 class Replaced(NamedTuple):
@@ -135,7 +135,7 @@ class Replaced(NamedTuple):
 
     def of(self, part: slice) -> Self:
         """Return the part that some beats have, as views."""
-        return type(self)(*(array[part] for array in self))
+        return type(self)(self.place[part], self.span[part], self.shapes[part], self.unusual[part], self.taken[part])
 
 
 class Compared(NamedTuple):
@@ -168,7 +168,10 @@ class Compared(NamedTuple):
 
     def of(self, part: slice) -> Self:
         """Return the part that some beats have, as views."""
-        return type(self)(*(array[part] for array in self))
+        return type(self)(
+            self.features[part], self.unusual[part], self.counts[part], self.intervals[part], self.usual[part],
+            self.usual_of[part],
+        )  # fmt: skip
 
 
 def compare(memory: Memory, kept: Kept, replaced: Replaced, compared: Compared) -> None:
@@ -323,7 +326,7 @@ def _ranked(values: NDArray[np.float32], count: int, rank: int) -> np.float32:
 
 
 @compiled
-def _log(value: float) -> np.float32:
+def _log(value: float | np.floating[Any]) -> np.float32:
     """Take the natural logarithm; rounded to float32, it does not depend on the processor."""
     return np.float32(math.log(value))
 
@@ -385,7 +388,9 @@ def _rhythm(
 
 
 @compiled
-def _distance(distances: NDArray[np.float32], known: int, work: NDArray[np.float32], scale: float) -> np.float32:
+def _distance(
+    distances: NDArray[np.float32], known: int, work: NDArray[np.float32], scale: float | np.floating[Any]
+) -> np.float32:
     """Return the log of the percentile of squared distances, times ``scale``; NaN if too few of them are numbers."""
     for beat in range(known):
         work[beat] = np.float32(np.inf) if np.isnan(distances[beat]) else distances[beat]

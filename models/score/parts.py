@@ -260,8 +260,7 @@ def columns_of(evidence: Evidence, names: tuple[str, ...]) -> NDArray[np.float32
 
 def is_complete(names: tuple[str, ...], evidence: Evidence) -> NDArray[np.bool_]:
     """Return of which beats all of some features are known; shape (n,)."""
-    complete: NDArray[np.bool_] = np.isfinite(columns_of(evidence, names)).all(axis=1)
-    return complete
+    return np.asarray(np.isfinite(columns_of(evidence, names)).all(axis=1))
 
 
 def opinion(score: NDArray[np.float64]) -> NDArray[np.float64]:

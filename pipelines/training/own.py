@@ -45,6 +45,8 @@ LEAST_STEPS: Final = 3000
 NAME: Final = "own"
 """Name of the split, and of its training."""
 
+_LEAST_PATIENTS: Final = 5  # with fewer, halves say little about others
+
 
 class Stopped(TrainingError):  # noqa: N818 - not a failure
     """A training was stopped on request; its state is stored if a folder for it was given."""
@@ -358,10 +360,10 @@ def write_checkpoint(
 
 def _halves(dataset: Dataset, used: Split, rule: Rule | None) -> list[Split]:
     """Return the two halves of the training patients; none if there are too few or the split is by beat."""
-    from ecgmon.models.score.fitting import ROUNDS
-
     own = np.isin(dataset.patient_of_beats(), dataset.patient_of_beats()[used.train | used.held_out]) & ~used.test
-    if len(np.unique(dataset.patient_of_beats()[own])) < ROUNDS or (isinstance(rule, Drawn) and rule.by == "beat"):
+    if len(np.unique(dataset.patient_of_beats()[own])) < _LEAST_PATIENTS or (
+        isinstance(rule, Drawn) and rule.by == "beat"
+    ):
         return []
     return [splits.half(dataset, f"{NAME}-{'ab'[which]}", own, which) for which in (0, 1)]
 
