@@ -242,7 +242,7 @@ def score(
     >>> scores.anomalous.nonzero()[0]
     array([30, 50])
     >>> scores.to_dataframe()[["time", "rr", "score"]].iloc[30].round(1).to_dict()
-    {'time': 25.2, 'rr': 0.5, 'score': 2.9}
+    {'time': 25.2, 'rr': 0.5, 'score': 4.9}
     """
     source = source_of(x, fs, leads=leads)
     used = _model(model)
@@ -315,7 +315,7 @@ def explain(
     >>> ecg = synthetic_ecg(40, ectopic=[30])
     >>> figure = ecgmon.explain(ecg.signal, ecg.fs)
     >>> figure.texts[0].get_text()
-    'array · lead 1 · beat 30 at 0:25.15 scores 2.9'
+    'array · lead 1 · beat 30 at 0:25.15 scores 4.7'
     >>> ecgmon.explain(ecg.signal, ecg.fs, beat=1000)
     Traceback (most recent call last):
         ...

@@ -109,9 +109,9 @@ def test_unusable_signal_raises_only_a_technical_alert() -> None:
     assert {alert.kind for alert in alerts} == {AlertKind.LEAD_OFF}
 
 
-@pytest.mark.parametrize("restart_at", [1, 5, 20, 85])
+@pytest.mark.parametrize(("restart_at", "of_lot"), [(1, 10), (5, 10), (20, 10), (85, 10), (85, 160)])
 @pytest.mark.parametrize("leads", [("MLII",), ("MLII", "V1")])
-def test_restarted_monitor_compares_with_the_same_beats(restart_at: int, leads: tuple[str, ...]) -> None:
+def test_restarted_monitor_compares_with_the_same_beats(restart_at: int, of_lot: int, leads: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     items = stream_items(seconds=100)
     items = Items(items.table, rng.standard_normal((len(items.windows), len(leads), LENGTH)).astype(np.float32))
@@ -120,7 +120,7 @@ def test_restarted_monitor_compares_with_the_same_beats(restart_at: int, leads: 
     whole = observe([(rules, lots(items, []))]).evidence
     rules = StreamRules(StreamState(1, "a", FS, leads), AlertSettings())
     stored: dict[int, bytes] = {}
-    for lot in lots(before, list(range(2, 2 * restart_at, 10))):
+    for lot in lots(before, list(range(2, 2 * restart_at, of_lot))):
         entry = feed(rules, lot).entry
         rules.commit(entry)
         stored |= entry.remembered
