@@ -84,6 +84,8 @@ def evaluate(
     """
     from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
 
+    generators = steps.halves_of(dataset, "ds1", halves)
+    unseen = score_fitting.Halves(dataset, [(half, Reconstructor(generator)) for half, generator in generators])
     of_folds: list[dict[str, dict[str, float]]] = []
     for fold in folds:
         scorer = Scorer(shipped(fold))
@@ -91,8 +93,6 @@ def evaluate(
         joint = next(part.joint for part in scorer.info.score.parts if part is not None)
         blurs = BLURS if joint is None else (joint.blur,)
         of_folds.append(_found(fold, dataset, found, found, split_of(dataset, fold), blurs, done))
-    generators = steps.halves_of(dataset, "ds1", halves)
-    unseen = score_fitting.Halves(dataset, [(half, Reconstructor(generator)) for half, generator in generators])
     scorer, used = Scorer(shipped("ds1")), split_of(dataset, "ds1")
     raw = score_fitting.reconstructed(dataset, scorer)
     to_fit, to_test = (score_fitting.annotated(dataset, raw, halves=each) for each in (unseen, None))

@@ -12,6 +12,7 @@ import pytest
 
 from ecgmon.pipelines.evaluation import model_card, protocols
 from ecgmon.pipelines.training.classes import BeatClass
+from ecgmon.pipelines.training.mitdb import DS2
 from ecgmon.pipelines.training.separation import separation
 
 if TYPE_CHECKING:
@@ -74,6 +75,22 @@ def test_the_inter_patient_records_are_those_of_ds2_with_and_without_232(apart: 
     assert figures["without_232"] == separation(curves["score"][light], curves["aami"][light])
     assert figures["score"]["auc"]["std"] is None
     assert figures["score"]["auc"]["mean"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_score_of_unknown_patients_stays_above_its_floors(mitdb: Path) -> None:
+    """The limits lie a little below the published figures: docs/model-card.md."""
+    found = protocols.evaluate("inter-patient", mitdb, records=DS2)
+    assert found.figures["score"]["auc"]["mean"] > 0.977
+    assert found.figures["score"]["ap"]["mean"] > 0.88
+    assert found.figures["without_232"]["auc"] > 0.972
+    curves = found.arrays["inter-patient"]
+    normal = curves["aami"] == BeatClass.N
+    assert 0.08 < np.mean(curves["score"][normal] >= 1) < 0.13
+    assert 0.005 < np.mean(curves["score"][normal] >= 2) < 0.02
+    shares = [np.mean(curves["score"][normal & (curves["record"] == name)] >= 1) for name in DS2]
+    assert max(shares) < 0.5
+    assert sum(0.05 <= share <= 0.2 for share in shares) >= 11
 
 
 def test_a_folder_without_the_records_is_refused(tmp_path: Path) -> None:
