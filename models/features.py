@@ -58,8 +58,8 @@ INTERVALS: Final = 32
 LATE: Final = 0.9
 """Quantile of the intervals before: in bigeminy and in long runs of early beats, it is still that of the other beats."""
 
-LAGS: Final = 3
-"""Most intervals between two that are compared for the irregularity: trigeminy repeats every third interval."""
+LAGS: Final = 4
+"""Most intervals between two that are compared for the irregularity: an early beat may come every second to fourth beat."""
 
 LEAST_IRREGULARITY: Final = 0.1
 """Added to the irregularity, which would be zero in a perfectly regular rhythm."""
@@ -76,11 +76,16 @@ UNUSUAL_EARLY: Final = 2.5
 UNUSUAL_QRS: Final = 2.0
 """``qrs_over_usual`` from which a beat counts as unusual for its stream: about seven times the usual squared distance."""
 
-MOST_UNUSUAL: Final = 16
-"""Unusual beats among the :data:`BEATS` that are remembered; below the share that :data:`PERCENTILE` looks at."""
+MOST_UNUSUAL: Final = 12
+"""Unusual beats among the :data:`BEATS` that are remembered, besides those admitted."""
 
-ADMITTED: Final = 6
-"""Every how many unusual beats one is remembered like a usual one, so that a lasting change becomes usual in minutes."""
+ADMITTED: Final = 8
+"""Every how many unusual beats one is remembered like a usual one, so that the memory follows a lasting change.
+
+In bigeminy, a ninth of the other 52 places is then theirs.  With the 12 these are 18 of 64, less than the thirtieth
+percentile looks at: bigeminy does not become usual.  If no beat is like those before, a new shape becomes usual after some
+64 beats, about a minute.
+"""
 
 USUAL_BEATS: Final = 128
 """Beats over which the usual value of a feature is averaged."""

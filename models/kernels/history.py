@@ -60,7 +60,7 @@ class Memory(NamedTuple):
     """
 
     counts: NDArray[np.int64]
-    """Beats taken, unusual beats among them, and RR intervals known, shape (3,)."""
+    """Beats taken, unusual beats among them, RR intervals known, and places with a beat, shape (4,)."""
     intervals: NDArray[np.float32]
     """Logs of the last known RR intervals in seconds, shape (INTERVALS,), as a ring."""
     usual: NDArray[np.float32]
@@ -72,7 +72,7 @@ class Memory(NamedTuple):
     shape: NDArray[np.uint16]
     """Remembered windows at :data:`TICKS` in mV, as the bits of float16, shape (leads, ticks, BEATS)."""
     unusual: NDArray[np.uint8]
-    """1 for a remembered beat that was unusual, shape (BEATS,)."""
+    """1 for a remembered beat that was unusual and not admitted, shape (BEATS,)."""
     taken: NDArray[np.int64]
     """Number of each remembered beat, from 1, shape (BEATS,); 0 for a place without a beat."""
 
@@ -80,7 +80,7 @@ class Memory(NamedTuple):
     def empty(cls, leads: int) -> Self:
         """Make a memory without beats."""
         return cls(
-            np.zeros(3, np.int64),
+            np.zeros(4, np.int64),
             np.zeros(INTERVALS, np.float32),
             np.zeros(1 + FOLLOWED, np.float32),
             np.zeros(1 + FOLLOWED, np.int64),
@@ -144,9 +144,9 @@ class Compared(NamedTuple):
     features: NDArray[np.float32]
     """The columns of ``NAMES`` from :data:`FIRST` on, shape (n, len(NAMES) - FIRST); NaN where not known."""
     unusual: NDArray[np.uint8]
-    """1 for a beat that is unusual for its stream, shape (n,)."""
+    """1 for a beat that is unusual for its stream and not admitted, shape (n,)."""
     counts: NDArray[np.int64]
-    """Shape (n, 3)."""
+    """Shape (n, 4)."""
     intervals: NDArray[np.float32]
     """Shape (n, INTERVALS)."""
     usual: NDArray[np.float32]
@@ -160,7 +160,7 @@ class Compared(NamedTuple):
         return cls(
             np.full((n, len(NAMES) - FIRST), np.nan, np.float32),
             np.empty(n, np.uint8),
-            np.empty((n, 3), np.int64),
+            np.empty((n, 4), np.int64),
             np.empty((n, INTERVALS), np.float32),
             np.empty((n, 1 + FOLLOWED), np.float32),
             np.empty((n, 1 + FOLLOWED), np.int64),
@@ -180,8 +180,7 @@ def compare(memory: Memory, kept: Kept, replaced: Replaced, compared: Compared) 
     A beat is unusual if it is early by :data:`UNUSUAL_EARLY` or its QRS complex is further from the remembered ones
     than usual by :data:`UNUSUAL_QRS`.  Unusual beats do not make themselves the norm: they hold at most
     :data:`MOST_UNUSUAL` places of the memory, where a new one replaces the oldest of them, and they have no part in the
-    usual values.  Only every :data:`ADMITTED`-th of them counts like a usual beat, so that the memory follows a lasting
-    change in some minutes.
+    usual values.  Only every :data:`ADMITTED`-th of them is admitted like a usual beat.
 
     Parameters
     ----------
@@ -333,7 +332,7 @@ def _log(value: float | np.floating[Any]) -> np.float32:
 
 @compiled
 def _irregularity(recent: NDArray[np.float32], known: int, work: NDArray[np.float32]) -> np.float32:
-    """Return the least median difference of log intervals one, two or three beats apart.
+    """Return the least median difference of log intervals one to :data:`LAGS` beats apart.
 
     Bigeminy repeats every second interval and trigeminy every third, so both are regular; atrial fibrillation is not.
     """
@@ -433,19 +432,19 @@ def _shape(
 
 @compiled
 def _place(memory: tuple[NDArray[Any], ...], known: int, most: int) -> int:
-    """Choose where to remember a beat: instead of the oldest, or where ``most`` are unusual, of the oldest of those."""
-    if known < BEATS:
-        return known
+    """Choose where to remember a beat: in place of the oldest unusual one if ``most`` are, else of the oldest."""
     flags, taken = memory[6], memory[7]
     oldest, oldest_unusual, held = 0, -1, 0
-    for beat in range(BEATS):
+    for beat in range(known):
         if taken[beat] < taken[oldest]:
             oldest = beat
         if flags[beat]:
             held += 1
             if oldest_unusual < 0 or taken[beat] < taken[oldest_unusual]:
                 oldest_unusual = beat
-    return oldest_unusual if held >= most else oldest
+    if held >= most:
+        return oldest_unusual
+    return known if known < BEATS else oldest
 
 
 @compiled
@@ -480,7 +479,7 @@ def _compare(
     work = np.empty(max(beats, INTERVALS), np.float32)
     values = np.empty(FOLLOWED, np.float32)
     for k in range(rr.size):
-        known = min(counts[0], beats)
+        known = counts[3]
         interval = _log(rr[k]) if rr[k] > 0 else np.float32(np.nan)
         _rhythm(interval, memory, recent, work, features[k])
         _widen(shapes[k].ravel(), own_bits.ravel(), own.ravel())
@@ -500,7 +499,8 @@ def _compare(
             as_usual = counts[1] % ADMITTED == 0
         place = _place(memory, known, BEATS + 1 if as_usual else MOST_UNUSUAL)
         places[k], old_flags[k], old_taken[k] = place, flags[place], taken[place]
-        flags[place], taken[place] = is_unusual, counts[0]
+        flags[place], taken[place] = not as_usual, counts[0]
+        counts[3] = max(counts[3], place + 1)
         for lead in range(leads):
             old_span[k, lead] = spans[lead, place]
             spans[lead, place] = span[k, lead]
@@ -515,6 +515,6 @@ def _compare(
             _average(memory, 0, interval, USUAL_INTERVALS)
             for which in range(FOLLOWED):
                 _average(memory, 1 + which, values[which], USUAL_BEATS)
-        unusual[k] = is_unusual
+        unusual[k] = not as_usual
         counts_after[k], intervals_after[k] = counts, intervals
         usual_after[k], usual_of_after[k] = usual, usual_of

@@ -26,13 +26,13 @@ In all but ``spread`` and ``jump``, a higher value is more abnormal.  No label t
 known is NaN: a comparison needs some earlier beats, and a lead without signal under this beat cannot be compared.
 
 **Usual and unusual beats.**  A beat that is early or whose QRS complex is unlike the remembered ones is unusual for its
-stream (:func:`ecgmon.models.kernels.history.compare`).  Such beats take up at most a quarter of the memory, which is less
-than the percentile of the distances looks at, and have no part in usual values: in a long run of ectopic beats the last
-one is as far from the norm as the first.  A change that lasts becomes usual within some minutes.
+stream (:func:`ecgmon.models.kernels.history.compare`).  Few of them are remembered, less than the
+percentile of the distances looks at, and they have no part in usual values: bigeminy does not become the norm that it is
+judged by.  A change that lasts becomes usual within a minute or two.
 
 **Early.**  An interval is compared with the ninetieth percentile of the last 32, which is that of the other beats even in
 bigeminy and in runs, and with the usual interval; the larger difference counts.  It is divided by a tenth plus the rhythm's
-irregularity: the least median difference of log intervals one, two or three beats apart.  In atrial fibrillation it is
+irregularity: the least median difference of log intervals one to four beats apart.  In atrial fibrillation it is
 large, so that not every short interval is early; in bigeminy and trigeminy it is small.
 
 How far a part of a beat is from the remembered ones is the thirtieth percentile of its mean squared

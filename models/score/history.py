@@ -22,15 +22,15 @@ _FAST: Final = NAMES.index("fast")
 def row_type(leads: int) -> np.dtype[np.void]:
     """Layout of one remembered beat, little-endian, as in the store.
 
-    ``place`` is the beat's place among the remembered ones and ``unusual`` whether it was unusual;
+    ``place`` is the beat's place among the remembered ones and ``unusual`` whether it was unusual and not admitted;
     ``span`` the range of each lead's window in mV; ``shape`` the ticks
     :data:`ecgmon.models.kernels.history.TICKS` of each lead in mV, the mean of either part removed.  The
     other fields are the small arrays of :class:`ecgmon.models.kernels.history.Memory` after this beat: the first of
-    ``counts`` is the beat's number.  306 bytes for one lead, 416 for two.
+    ``counts`` is the beat's number.  314 bytes for one lead, 424 for two.
     """
     return np.dtype(
         [
-            ("counts", "<i8", (3,)),
+            ("counts", "<i8", (4,)),
             ("place", "u1"),
             ("unusual", "u1"),
             ("usual_of", "<u2", (1 + FOLLOWED,)),

@@ -105,7 +105,7 @@ def _commits(beats: int, folder: Path | None) -> tuple[float, float]:
                 after = replace(state, position=at[stream], beats=at[stream], rules=bytes(200))
                 one.append(
                     Entry(
-                        after, _rows(first, of_each), remembered=dict.fromkeys(range(min(of_each, BEATS)), bytes(416))
+                        after, _rows(first, of_each), remembered=dict.fromkeys(range(min(of_each, BEATS)), bytes(424))
                     )
                 )
             entries.append(one)

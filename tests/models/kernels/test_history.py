@@ -125,10 +125,10 @@ class Twin:
 
     def place(self, most: int) -> int:
         """Choose the place of the next beat, as in the description of ``compare``."""
-        if len(self.places) < BEATS:
+        unusual = [at for at, place in enumerate(self.places) if place["unusual"]]
+        if len(unusual) < most and len(self.places) < BEATS:
             self.places.append({})
             return len(self.places) - 1
-        unusual = [at for at, place in enumerate(self.places) if place["unusual"]]
         among = unusual if len(unusual) >= most else range(BEATS)
         return min(among, key=lambda at: self.places[at]["number"])
 
@@ -145,7 +145,7 @@ class Twin:
         self.unusual_beats += unusual
         admitted = not unusual or self.unusual_beats % ADMITTED == 0
         place = self.place(BEATS + 1 if admitted else MOST_UNUSUAL)
-        self.places[place] = {"span": span, "shape": shape, "unusual": unusual, "number": self.beats}
+        self.places[place] = {"span": span, "shape": shape, "unusual": not admitted, "number": self.beats}
         if not math.isnan(interval):
             self.intervals.append(interval)
         if admitted:
@@ -168,7 +168,9 @@ def test_features_and_memory_are_those_of_plain_numpy(leads: int, make: Any) -> 
         assert replaced.place[k] == place
         assert compared.features[k] == pytest.approx(features, rel=1e-4, abs=1e-4, nan_ok=True), k
         assert compared.unusual[k] == twin.places[place]["unusual"]
-        assert compared.counts[k].tolist() == [twin.beats, twin.unusual_beats, len(twin.intervals)]
+        assert compared.counts[k].tolist() == [
+            twin.beats, twin.unusual_beats, len(twin.intervals), len(twin.places)
+        ]  # fmt: skip
         assert compared.usual[k] == pytest.approx(twin.usual, rel=1e-4, abs=1e-4)
         assert compared.usual_of[k].tolist() == twin.usual_of
         assert compared.intervals[k][(len(twin.intervals) - 1) % INTERVALS] == pytest.approx(
