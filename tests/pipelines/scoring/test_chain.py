@@ -109,7 +109,7 @@ def test_a_chain_continues_from_its_snapshot_and_forgets_beats_that_were_not_sto
 
 def test_remembered_beats_with_another_number_of_leads_are_refused() -> None:
     rows = Chain(2).observe(made_up(3, seed=2)).remembered
-    with pytest.raises(EvidenceError, match="expected a multiple of 306 for 1 lead"):
+    with pytest.raises(EvidenceError, match="expected a multiple of 314 for 1 lead"):
         Chain(1, rows)
 
 
