@@ -61,12 +61,24 @@ def test_the_wheel_is_small_and_holds_one_import_package_with_all_code_and_the_d
     assert {name for name in others if "weights" in name} == {"ecgmon/models/weights/default.safetensors"}
 
 
+def bring_compiled_loops(site: Path) -> None:
+    """Copy the machine code of the checkout's loops to the same sources in a wheel: compiling them takes a minute."""
+    for folder in ("models", "pipelines"):
+        for code in (CHECKOUT / folder).rglob("*.nb[ic]"):
+            kept = site / "ecgmon" / code.relative_to(CHECKOUT)
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copy(code, kept)
+        for source in (CHECKOUT / folder).rglob("*.py"):
+            shutil.copystat(source, site / "ecgmon" / source.relative_to(CHECKOUT))  # numba compares the time
+
+
 def test_the_wheel_works_in_a_folder_with_another_package_models(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     (site,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
+    bring_compiled_loops(site)
     # the dependencies of this environment; its ecgmon is not used, because path files come after installed packages
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     own = tmp_path / "notebooks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -40,6 +41,23 @@ def compiled(function: Function) -> Function:
         return cast("Function", numba.njit(cache=True)(function))
     except RuntimeError:  # numba found no folder that it could keep machine code in
         return cast("Function", numba.njit(function))
+
+
+def start_without_linear_algebra() -> None:
+    """Start numba without scipy's linear algebra: no loop of ecgmon uses it, and its import takes 0.2 s of a start.
+
+    For the processes of the daemon only: numba refuses functions with linear algebra afterwards.
+    """
+    from numba.core.registry import cpu_target
+
+    blas = "scipy.linalg.cython_blas"
+    if blas in sys.modules:
+        return
+    sys.modules[blas] = None  # type: ignore[assignment]  # numba takes it for a machine without scipy
+    try:
+        cpu_target.target_context.refresh()
+    finally:
+        del sys.modules[blas]
 
 
 @compiled

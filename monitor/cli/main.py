@@ -6,6 +6,7 @@ need torch import it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
@@ -42,6 +43,12 @@ COMMANDS: Final = {
 }
 """Commands and their help; the module of each has the same name and the functions ``add_arguments`` and ``run``."""
 
+_GARBAGE: Final = (20_000, 50, 100)
+"""Objects made before the youngest generation is searched; searches before the next older one is.
+
+Rarely: nearly all objects are rows and arrays, which are freed without a search, and those of imports stay.
+"""
+
 _DESCRIPTION: Final = """\
 A streaming ECG monitoring daemon. It cuts ECG streams into beats, gives every beat an
 anomaly score with a distilled BeatGAN generator, raises alerts, and publishes metrics
@@ -67,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     int
         Exit status: see :mod:`ecgmon.monitor.process.exit_status`.
     """
+    gc.set_threshold(*_GARBAGE)
     argv = sys.argv[1:] if argv is None else argv
     parser = ArgumentParser(
         prog="ecgmon", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=RawDescriptionHelpFormatter

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.processes import Daemon, RunEcgmon, StartDaemon, run_ecgmon
+from tests.e2e.processes import Daemon, Replayed, RunEcgmon, StartDaemon, result, run_ecgmon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +23,21 @@ def ecgmon(tmp_path: Path) -> RunEcgmon:
     """Run ``ecgmon`` with some arguments to its end."""
 
     return partial(run_ecgmon, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Replayed:
+    """Replay the built-in record undisturbed, once for all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes
+    summary = folder / "replayed.json"
+    with (folder / "replayed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not summary.exists():
+            done = result(run_ecgmon(folder, "replay", "toy", "--state", folder / "replayed", "--json"))
+            summary.write_text(json.dumps(done))
+    return Replayed(folder / "replayed", json.loads(summary.read_text()))
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -141,6 +142,17 @@ class Daemon:
 
 
 @contextmanager
+def shared(factory: pytest.TempPathFactory, sources: list[dict[str, object]], extra: str = "") -> Iterator[Daemon]:
+    """Run a daemon for several tests that only look at it: starting one takes six seconds of processor time."""
+    with tempfile.TemporaryDirectory(prefix="ecgmon-t-") as runtime:
+        running = Daemon(factory.mktemp("shared"), Path(runtime), sources, extra)
+        try:
+            yield running
+        finally:
+            assert running.stop() == 0, running.log.read_text()
+
+
+@contextmanager
 def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a role in a process of its own, and end it with SIGTERM."""
     config = folder / f"{what}.toml"
@@ -160,6 +172,14 @@ def role(folder: Path, what: str, text: str) -> Iterator[subprocess.Popen[bytes]
 
 StartDaemon = Callable[..., Daemon]
 """The fixture ``daemon``: start ``ecgmon run`` with some sources."""
+
+
+class Replayed(NamedTuple):
+    """What an undisturbed replay of the built-in record as the stream ``toy`` left."""
+
+    state: Path
+    """Its state folder, only to be read: a test that writes takes a copy."""
+    summary: dict[str, Any]
 
 
 class Watched:

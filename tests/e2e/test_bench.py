@@ -19,8 +19,7 @@ from ecgmon.pipelines.sources.wfdb_record import open_record
 from tests.conftest import CHECKOUT
 from tests.e2e.processes import RunEcgmon, clean_environment
 
-# the first test waits for all measurements, which use every core
-pytestmark = [pytest.mark.timeout(900), pytest.mark.serial]
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all measurements, which use every core
 
 Measured = tuple[dict[str, Any], Path]
 
@@ -70,6 +69,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return found, folder
 
 
+@pytest.mark.serial
 def test_pipeline_stores_all_counted_beats_and_reports_the_time_of_each_stage(measured: Measured) -> None:
     found = measured[0]["pipeline"]
     assert found["records"] == 8
@@ -87,6 +87,7 @@ def test_pipeline_stores_all_counted_beats_and_reports_the_time_of_each_stage(me
     assert found["cpu_seconds_per_beat"] > 0
 
 
+@pytest.mark.serial
 def test_live_drops_no_beat_of_a_few_streams(measured: Measured) -> None:
     found = measured[0]["live"]
     assert found["streams"] == 12
@@ -99,6 +100,7 @@ def test_live_drops_no_beat_of_a_few_streams(measured: Measured) -> None:
     assert found["cpu_cores"] > 0
 
 
+@pytest.mark.serial
 def test_the_store_benchmark_runs_every_query(measured: Measured) -> None:
     found = measured[0]["store"]
     assert found["queries"]["beats"] == 20_000
@@ -106,6 +108,7 @@ def test_the_store_benchmark_runs_every_query(measured: Measured) -> None:
     assert found["bytes_per_million_beats"] > 1e6
 
 
+@pytest.mark.serial
 def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured: Measured) -> None:
     found = measured[0]["worker-cpu"]
     assert found["difference_between_batch_sizes"] == 0
@@ -115,12 +118,14 @@ def test_the_worker_is_measured_with_torch_numpy_and_safetensors_alone(measured:
     assert found["best"]["over_floor"] > 0
 
 
+@pytest.mark.serial
 def test_a_soak_reports_a_memory_slope_for_every_role(measured: Measured) -> None:
     found = measured[0]["soak"]
     assert set(found["roles"]) == {"monitor", "worker", "producer"}
     assert found["beats"] > 0
 
 
+@pytest.mark.serial
 def test_the_report_is_made_from_measurements_and_keeps_handwritten_text(
     measured: Measured, ecgmon: RunEcgmon, tmp_path: Path
 ) -> None:
@@ -180,6 +185,7 @@ def test_the_default_records_hold_the_samples_of_the_built_in_one() -> None:
     assert not any(ref.path is None or ref.path.parent.exists() for ref in refs)
 
 
+@pytest.mark.serial
 def test_compare_shows_old_and_new_values(measured: Measured) -> None:
     new = measured[0]["store"]
     old = json.loads(json.dumps(new))

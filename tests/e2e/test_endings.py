@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ecgmon.monitor.process.control import Client, NotRunningError
-from tests.e2e.processes import clean_environment, stored, wait_for
+from tests.e2e.processes import Replayed, clean_environment, stored, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 2.0
 MARGIN_SECONDS = 8.0  # a role that is asked to end during an import completes the import first
 ENDLESS = {"record": "toy", "speed": 0, "loop": 0}
-STREAMS = [{"record": "toy", "speed": 0, "name": name, "start": start} for name, start in (("a", 0), ("b", 40))]
+STREAMS: list[dict[str, object]] = [{"record": "toy", "speed": 0, "name": name} for name in ("a", "b")]
 
 
 class Place:
@@ -160,14 +160,8 @@ def test_without_a_worker_the_producer_waits_for_drain_seconds_and_the_monitor_d
 
 
 def test_repeated_signals_during_a_drain_lose_nothing_and_a_restart_ends_the_same(
-    place: Place, tmp_path: Path, runtime: Path
+    place: Place, replayed: Replayed
 ) -> None:
-    calm = Place(tmp_path / "calm", runtime / "calm")
-    calm.folder.mkdir()
-    done = calm.start("run", STREAMS)
-    calm.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
-    assert ends(done) == 0
-
     process = place.start("run", STREAMS)
     before = place.wait(lambda status: status.stored > 50, "some beats")
     for _ in range(20):
@@ -185,7 +179,8 @@ def test_repeated_signals_during_a_drain_lose_nothing_and_a_restart_ends_the_sam
     again = place.start("run", STREAMS)
     place.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
     assert ends(again) == 0
-    assert stored(place.state) == stored(calm.state)
+    calm = stored(replayed.state)["toy"]
+    assert stored(place.state) == {"a": calm, "b": calm}
 
 
 def test_a_killed_supervisor_leaves_no_process_and_the_next_one_can_start(place: Place) -> None:

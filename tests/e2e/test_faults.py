@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,12 +25,14 @@ from ecgmon.monitor.store import FILE
 from ecgmon.pipelines import wire
 from tests.e2e.processes import (
     Daemon,
+    Replayed,
     RunEcgmon,
     StartDaemon,
     Watched,
     clean_environment,
     missing_tool,
     role,
+    shared,
     stored,
     wait_for,
 )
@@ -43,13 +46,9 @@ SOURCES = [{"record": "toy", "speed": 30}]
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def expected(replayed: Replayed) -> dict[str, Any]:
     """The store of an undisturbed run."""
-    with TemporaryDirectory(prefix="ecgmon-t-") as runtime:
-        running = Daemon(tmp_path_factory.mktemp("expected"), Path(runtime), [{"record": "toy", "speed": 0}])
-        running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
-        assert running.stop() == 0
-        return stored(running.state)
+    return stored(replayed.state)
 
 
 def finished(running: Daemon) -> None:
@@ -151,11 +150,13 @@ def test_a_state_folder_that_cannot_be_written_is_refused(mounted: Callable[[str
 
 
 @pytest.mark.parametrize("damage", ["no database", "cut", "overwritten", "newer"])
-def test_a_damaged_store_is_refused_and_not_changed(daemon: StartDaemon, ecgmon: RunEcgmon, damage: str) -> None:
-    running = daemon([{"record": "toy", "speed": 0}])
-    running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
-    assert running.stop() == 0
-    file = running.state / FILE
+def test_a_damaged_store_is_refused_and_not_changed(
+    replayed: Replayed, ecgmon: RunEcgmon, tmp_path: Path, damage: str
+) -> None:
+    state = shutil.copytree(replayed.state, tmp_path / "state")
+    config = tmp_path / "ecgmon.toml"
+    config.write_text(f'[runtime]\ndir = "{tmp_path}/r"\n[store]\npath = "{state}"\n[exporter]\nport = 0\n')
+    file = state / FILE
     whole = file.read_bytes()
     if damage == "newer":
         with sqlite3.connect(file) as db:
@@ -170,7 +171,7 @@ def test_a_damaged_store_is_refused_and_not_changed(daemon: StartDaemon, ecgmon:
             }[damage]
         )
     before = hashlib.sha256(file.read_bytes()).digest()
-    done = ecgmon("monitor", "--config", running.config)
+    done = ecgmon("monitor", "--config", config)
     assert done.returncode == 3, done.stderr
     (line,) = done.stderr.splitlines()
     assert str(file) in line
@@ -178,27 +179,22 @@ def test_a_damaged_store_is_refused_and_not_changed(daemon: StartDaemon, ecgmon:
     assert hashlib.sha256(file.read_bytes()).digest() == before
 
 
-def test_two_monitors_do_not_share_a_state_folder(daemon: StartDaemon, ecgmon: RunEcgmon, runtime: Path) -> None:
-    running = daemon(SOURCES)
-    running.wait(lambda status: status.stored > 20, "some beats")
-    for elsewhere, what in (
-        (running.runtime, "another monitor serves"),
-        (runtime / "other", "in use by another monitor"),
-    ):
-        done = ecgmon("monitor", "--config", running.config, "--set", f"runtime.dir={elsewhere}")
-        assert done.returncode == 3
-        assert what in done.stderr
-    finished(running)
-
-
-def test_a_second_producer_of_a_stream_waits_for_the_first(
-    daemon: StartDaemon, ecgmon: RunEcgmon, expected: dict[str, Any]
+def test_a_second_monitor_is_refused_and_a_second_producer_of_a_stream_waits_for_the_first(
+    daemon: StartDaemon, ecgmon: RunEcgmon, expected: dict[str, Any], runtime: Path
 ) -> None:
-    running = daemon(SOURCES)
+    running = daemon([{"record": "toy", "speed": 12}])  # long enough for the others to start
     running.wait(lambda status: status.stored > 20, "some beats")
-    done = ecgmon(
-        "producer", "--config", running.config
-    )  # ends when the stream is stored, no matter which producer sent it
+    with ThreadPoolExecutor() as threads:
+        producer = threads.submit(ecgmon, "producer", "--config", running.config)
+        for elsewhere, what in (
+            (running.runtime, "another monitor serves"),
+            (runtime / "other", "in use by another monitor"),
+        ):
+            done = ecgmon("monitor", "--config", running.config, "--set", f"runtime.dir={elsewhere}")
+            assert done.returncode == 3
+            assert what in done.stderr
+        # the producer ends when the stream is stored, no matter which producer sent it
+        done = producer.result()
     assert done.returncode == 0, done.stderr
     assert "being sent by another producer" in done.stderr
     finished(running)
@@ -286,8 +282,14 @@ class FakeWorker:
         self._socket.close()
 
 
-def test_a_failed_gpu_is_an_alert_until_its_worker_leaves(daemon: StartDaemon) -> None:
-    running = daemon([])
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon without a source; its batches are small, so that two workers get one each."""
+    with shared(tmp_path_factory, [], "batch_beats = 4\n") as found:
+        yield found
+
+
+def test_a_failed_gpu_is_an_alert_until_its_worker_leaves(running: Daemon) -> None:
     running.wait(lambda status: status.workers, "a worker")
     fake = FakeWorker(running.runtime, "AcceleratorError: CUDA error: an illegal memory access was encountered")
     name = 'ecgmon_alerts_active{kind="device_failed",priority="medium"}'
@@ -305,13 +307,11 @@ def test_a_failed_gpu_is_an_alert_until_its_worker_leaves(daemon: StartDaemon) -
     log = running.log.read_text()
     assert log.count('"alert-raised"') == log.count('"alert-cleared"') == 1
     assert "illegal memory access" in log
-    assert running.stop() == 0
 
 
 def test_a_worker_that_hangs_but_answers_heartbeats_delays_beats_only_once(
-    daemon: StartDaemon, expected: dict[str, Any], tmp_path: Path
+    running: Daemon, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    running = daemon([], "batch_beats = 4\n")  # small, so that both workers get a batch
     running.wait(lambda status: status.workers, "a worker")
     fake = FakeWorker(running.runtime)
 
@@ -355,6 +355,7 @@ def test_a_worker_ten_times_slower_gets_fewer_beats_and_changes_no_result(
             stdout=log, stderr=log, env=clean_environment(tmp_path), cwd=Path(__file__).parents[2],
         )  # fmt: skip
     try:
+        running.wait(lambda status: len(status.workers) == 2, "the slow worker")
         status = running.wait(lambda status: status.streams and status.streams["toy"].ended, "the end")
         scored = sorted(worker.scored for worker in status.workers)
         assert len(scored) < 2 or scored[0] < scored[1]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -25,10 +25,21 @@ from ecgmon.monitor.store import Reader, Store
 from ecgmon.pipelines.offline.record import score_record
 from ecgmon.pipelines.sources.finding import resolve
 from ecgmon.pipelines.sources.record import open_source
-from tests.e2e.processes import RunEcgmon, StartDaemon, result, run_ecgmon, sequence, stored, wait_for
+from tests.e2e.processes import (
+    Daemon,
+    Replayed,
+    RunEcgmon,
+    StartDaemon,
+    missing_tool,
+    result,
+    sequence,
+    shared,
+    stored,
+    wait_for,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client import Metric
 
@@ -42,23 +53,16 @@ def watched() -> list[Watched]:
     return list(watch(source, Scorer(), AlertSettings(), chunk_seconds=7.0))
 
 
-@pytest.fixture(scope="module")
-def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Replay the built-in record undisturbed; give the state folder, which is to be read only, and the summary."""
-    folder = tmp_path_factory.mktemp("replayed")
-    return folder / "state", result(run_ecgmon(folder, "replay", "toy", "--state", folder / "state", "--json"))
-
-
 @pytest.fixture
-def state(replayed: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    """A copy of the state folder after that replay."""
-    return shutil.copytree(replayed[0], tmp_path / "copy")
+def state(replayed: Replayed, tmp_path: Path) -> Path:
+    """A copy of the state folder after an undisturbed replay."""
+    return shutil.copytree(replayed.state, tmp_path / "copy")
 
 
 def test_a_replay_stores_the_same_bits_as_the_offline_path(
-    replayed: tuple[Path, dict[str, Any]], state: Path, tmp_path: Path, watched: list[Watched]
+    replayed: Replayed, state: Path, tmp_path: Path, watched: list[Watched]
 ) -> None:
-    summary = replayed[1]
+    summary = replayed.summary
     with Store(tmp_path / "offline") as store:
         last = watched[-1].entry.state
         stream = store.open_stream("toy", last.fs, last.leads, 0)
@@ -103,15 +107,20 @@ def test_a_replay_takes_the_time_that_its_speed_implies(ecgmon: RunEcgmon) -> No
     assert 2.5 <= summary["seconds"] <= 30
 
 
-@pytest.mark.parametrize("role", ["worker", "monitor", "producer"])
-def test_a_role_killed_during_a_replay_loses_and_duplicates_nothing(
-    daemon: StartDaemon, state: Path, role: str
-) -> None:
-    torn = daemon([{**TOY, "speed": 100}])
-    torn.wait(lambda status: status.stored > 30, "some beats")
-    (victim,) = torn.pids(role)
+def kill(running: Daemon, role: str) -> None:
+    """Kill a role after some more beats, and wait for the next one."""
+    status = running.status()
+    before = status.stored if status else 0
+    running.wait(lambda status: status.stored > before + 30, "some beats")
+    (victim,) = running.pids(role)
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: torn.pids(role) not in ([], [victim]), f"a new {role}")
+    wait_for(lambda: running.pids(role) not in ([], [victim]), f"a new {role}")
+
+
+def test_roles_killed_during_a_replay_lose_and_duplicate_nothing(daemon: StartDaemon, state: Path) -> None:
+    torn = daemon([{**TOY, "speed": 15}])
+    for role in ("worker", "monitor", "producer"):
+        kill(torn, role)
     torn.wait(lambda status: status.streams and all(s.ended for s in status.streams.values()), "the end of the stream")
     assert torn.stop() == 0
     calm, got = stored(state)["toy"], stored(torn.state)["toy"]
@@ -144,9 +153,15 @@ def samples(families: Iterable[Metric]) -> dict[tuple[str, tuple[tuple[str, str]
     }
 
 
-def test_metrics_agree_with_the_store(daemon: StartDaemon) -> None:
-    running = daemon([TOY, {"record": "toy", "name": "again", "speed": 0}])
-    running.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon whose two streams have ended."""
+    with shared(tmp_path_factory, [TOY, {"record": "toy", "name": "again", "speed": 0}]) as found:
+        found.wait(lambda status: len(status.streams) == 2 and all(s.ended for s in status.streams.values()), "the end")
+        yield found
+
+
+def test_metrics_agree_with_the_store(running: Daemon) -> None:
     found = samples(parse(running.get("/metrics")))
     with Reader(running.state) as reader:
         for stream in ("toy", "again"):
@@ -165,9 +180,16 @@ def test_metrics_agree_with_the_store(daemon: StartDaemon) -> None:
         assert active == sum(alert.alert.end is None for alert in reader.alerts())
 
 
-def test_exemplars_name_the_beat(daemon: StartDaemon) -> None:
-    running = daemon([TOY])
-    running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
+def test_promtool_accepts_the_metrics(running: Daemon) -> None:
+    if shutil.which("promtool") is None:
+        missing_tool("promtool (Debian's prometheus) is not installed")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=running.get("/metrics"), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_exemplars_name_the_beat(running: Daemon) -> None:
     text = running.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert text.rstrip().endswith("# EOF")
     found = [
@@ -178,17 +200,35 @@ def test_exemplars_name_the_beat(daemon: StartDaemon) -> None:
     ]
     assert found
     with Reader(running.state) as reader:
-        beats = reader.beats("toy")
+        beats = {stream: reader.beats(stream) for stream in ("toy", "again")}
     for sample in found:
         labels = sample.exemplar.labels
-        assert beats["score"][int(labels["seq"])] == pytest.approx(sample.exemplar.value)
+        assert beats[sample.labels["stream"]]["score"][int(labels["seq"])] == pytest.approx(sample.exemplar.value)
 
 
-def test_healthy_and_ready_are_separate_from_metrics(daemon: StartDaemon) -> None:
-    running = daemon([])
-    running.wait(lambda status: status.workers, "a worker")
+def test_healthy_and_ready_are_separate_from_metrics(running: Daemon) -> None:
     assert json.loads(running.get("/-/healthy")) == {"healthy": True}
     wait_for(lambda: json.loads(running.get("/-/ready"))["ready"], "readiness")
+
+
+def test_status_and_alerts_describe_a_running_daemon_and_the_store_of_a_stopped_one(
+    ecgmon: RunEcgmon, running: Daemon
+) -> None:
+    live = json.loads(ecgmon("status", "--config", running.config, "--json").stdout)
+    assert live["running"]
+    assert live["daemon"]["stored"] == sum(stream["beats"] for stream in live["store"].values())
+    assert live["store"]["toy"]["beats"] == live["store"]["again"]["beats"] > 400
+    told = json.loads(ecgmon("alerts", "--config", running.config, "--json").stdout)["alerts"]
+    assert running.stop() == 0  # so this is the last test of that daemon
+    left = json.loads(ecgmon("status", "--state", running.state, "--json").stdout)
+    assert not left["running"]
+    assert left["store"] == live["store"]
+    after = ecgmon("alerts", "--state", running.state, "--json")
+    assert json.loads(after.stdout)["alerts"] == told
+    assert "toy" in ecgmon("status", "--state", running.state).stdout
+    nothing = ecgmon("status", "--state", running.state / "nowhere")
+    assert nothing.returncode == 1
+    assert "there is no store in" in nothing.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -206,63 +246,18 @@ def test_a_daemon_drains_exits_with_0_and_leaves_no_process(daemon: StartDaemon,
     assert beats.tolist() == list(range(len(beats)))
 
 
-def test_children_of_a_killed_supervisor_end(daemon: StartDaemon) -> None:
-    running = daemon([{**TOY, "speed": 20}])
-    running.wait(lambda status: status.stored > 5, "some beats")
-    children = [pid for role in ("monitor", "worker", "producer") for pid in running.pids(role)]
-    running.process.kill()
-    running.process.wait()
-
-    def alive(pid: int) -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return False
-
-    wait_for(lambda: not any(alive(pid) for pid in children), "the children to end")
-
-
-def test_status_and_alerts_describe_a_running_daemon_and_the_store_of_a_stopped_one(
-    ecgmon: RunEcgmon, daemon: StartDaemon
-) -> None:
-    running = daemon([TOY])
-    running.wait(lambda status: "toy" in status.streams and status.streams["toy"].ended, "the end")
-    live = json.loads(ecgmon("status", "--config", running.config, "--json").stdout)
-    assert live["running"]
-    assert live["daemon"]["stored"] == live["store"]["toy"]["beats"] > 400
-    told = json.loads(ecgmon("alerts", "--config", running.config, "--json").stdout)["alerts"]
-    assert running.stop() == 0
-    left = json.loads(ecgmon("status", "--state", running.state, "--json").stdout)
-    assert not left["running"]
-    assert left["store"] == live["store"]
-    after = ecgmon("alerts", "--state", running.state, "--json")
-    assert json.loads(after.stdout)["alerts"] == told
-    assert "toy" in ecgmon("status", "--state", running.state).stdout
-    nothing = ecgmon("status", "--state", running.state / "nowhere")
-    assert nothing.returncode == 1
-    assert "there is no store in" in nothing.stderr
-
-
-def test_one_bad_record_never_stops_the_others(ecgmon: RunEcgmon, tmp_path: Path) -> None:
-    (tmp_path / "bad.hea").write_text("bad 1 360 1000\nbad.dat 212 200 11 1024 0 0 0 MLII\n")
-    run = ecgmon("replay", tmp_path / "bad", "toy", "no-such-record", "--json")
-    assert run.returncode == 1
-    summary = json.loads(run.stdout)
-    assert summary["streams"]["toy"]["beats"] > 400
-    assert set(summary["failed"]) == {"bad", "no-such-record"} or len(summary["failed"]) == 2
-
-
-def test_a_truncated_record_delivers_its_samples_and_is_reported(
+def test_bad_records_are_reported_a_truncated_one_delivers_its_samples_and_no_other_is_stopped(
     ecgmon: RunEcgmon, tmp_path: Path, mitdb: Path
 ) -> None:
+    (tmp_path / "bad.hea").write_text("bad 1 360 1000\nbad.dat 212 200 11 1024 0 0 0 MLII\n")
     (tmp_path / "100.hea").write_text((mitdb / "100.hea").read_text())
     (tmp_path / "100.dat").write_bytes((mitdb / "100.dat").read_bytes()[: 3 * 360 * 60])
-    run = ecgmon("replay", tmp_path / "100", "toy", "--json")
+    run = ecgmon("replay", tmp_path / "bad", tmp_path / "100", "toy", "no-such-record", "--json")
     assert run.returncode == 1
     summary = json.loads(run.stdout)
     assert summary["streams"]["100"]["beats"] > 60
     assert summary["streams"]["toy"]["beats"] > 400
-    assert set(summary["failed"]) == {"100"}
+    assert set(summary["failed"]) == {"bad", "100", "no-such-record"}
 
 
 def test_the_error_for_a_port_in_use_names_the_key_to_change(ecgmon: RunEcgmon) -> None:

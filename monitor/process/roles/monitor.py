@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zmq import ZMQError
 
+from ecgmon.models.kernels.compiled import start_without_linear_algebra
 from ecgmon.models.weights.checkpoint import CheckpointError, read_info
 from ecgmon.monitor.metrics.counting import MetricInstruments
 from ecgmon.monitor.metrics.instruments import Metrics
@@ -56,6 +57,7 @@ def run(config: Config, load: Callable[[], Config], signals: Signals) -> None:
         raise RoleError(str(error)) from error
     with store:
         metrics.build.info({"version": version("ecgmon")})
+        start_without_linear_algebra()
         chain.warm_up()
         exclude_imports_from_garbage_collection()
         try:

