@@ -300,7 +300,7 @@ def test_in_atrial_fibrillation_few_beats_are_early() -> None:
 @pytest.mark.parametrize("what", ["early", "shape"])
 def test_only_admitted_unusual_beats_change_the_usual_values(what: str) -> None:
     run = 5 * ADMITTED
-    (windows, error, squared_error, rr), part = with_run(100, run, 20, seed=23)
+    (windows, error, squared_error, rr), _ = with_run(100, run, 20, seed=23)
     if what == "early":
         windows[:] = made_up_beats(120 + run, seed=23)[0]
     else:
