@@ -3,7 +3,7 @@
 >>> import ecgmon
 >>> scores = ecgmon.score("toy")
 >>> scores
-<ecgmon.Scores: 503 beats in 300 s of lead MLII at 360 Hz, 94 anomalous, 5 alerts>
+<ecgmon.Scores: 503 beats in 300 s of lead MLII at 360 Hz, 92 anomalous, 5 alerts>
 
 Names are imported when they are first used, so ``import ecgmon`` is fast.
 """

@@ -242,7 +242,7 @@ def score(
     >>> scores.anomalous.nonzero()[0]
     array([30, 50])
     >>> scores.to_dataframe()[["time", "rr", "score"]].iloc[30].round(1).to_dict()
-    {'time': 25.2, 'rr': 0.5, 'score': 4.9}
+    {'time': 25.2, 'rr': 0.5, 'score': 5.0}
     """
     source = source_of(x, fs, leads=leads)
     used = _model(model)
