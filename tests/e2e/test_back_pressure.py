@@ -107,6 +107,7 @@ def test_a_killed_live_source_continues_after_the_last_item_of_the_monitor(tmp_p
     text = configuration(tmp_path, runtime, source)
     status = Watched(runtime / "r")
     with role(tmp_path, "monitor", text), role(tmp_path, "worker", text):
+        wait_for(lambda: (s := status()) and s.workers, "a worker: beats are dropped while there is none")
         with role(tmp_path, "producer", text) as producer:
             before = wait_for(lambda: (s := status()) and s.stored > 100 and s, "some beats").streams["toy"]
             producer.kill()
