@@ -67,7 +67,8 @@ def run(args: Namespace) -> int:
             )  # fmt: skip
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
-            (args.out / "score-ablation.json").write_text(json.dumps(found, indent=1) + "\n")
+            with_splits = {"splits": list(args.folds), **found}
+            (args.out / "score-ablation.json").write_text(json.dumps(with_splits, indent=1) + "\n")
     except (CheckpointError, DatasetError, SourceError, TrainingError, OSError) as error:
         return complain(error)
     if args.json:
