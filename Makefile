@@ -4,8 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# parallel tests: one more than the number of cores, because end-to-end tests wait for processes; at most eight
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
+# parallel tests: two more than the number of cores, because end-to-end tests wait for processes; at most eight
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 7 ] && echo $$((n + 2)) || echo 8)
+# pip compiles byte code on one core; a package may contain files that are no valid Python, which does not matter
+BYTE_CODE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: help demo test doctest docs torture fuzz check format setup install uninstall wheels clean
 
@@ -61,8 +63,9 @@ $(VENV)/.runs: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else "ecgmon needs Python 3.11 or newer; this is %d.%d: make PYTHON=python3.11" % v[:2])'
 	@echo "setting up $(VENV) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	$(PIP) install -r requirements.txt
+	$(PIP) install --no-compile -r requirements.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(BYTE_CODE)
 	@touch $@
 
 # numba compiles a function again when its own file changes, but not when a function that it calls changes
@@ -72,7 +75,8 @@ $(VENV)/.compiled: $(VENV)/.runs $(wildcard models/*.py models/*/*.py pipelines/
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.runs requirements-dev.txt
-	$(PIP) install -r requirements-dev.txt
+	$(PIP) install --no-compile -r requirements-dev.txt
+	@$(BYTE_CODE)
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.runs requirements-docs.txt

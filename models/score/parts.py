@@ -28,7 +28,7 @@ ORDINARY: Final = 0.6
 """Score of a feature up to which it hardly counts in the sum: that of the most unusual quarter of normal beats."""
 
 FAINT: Final = 0.05
-"""Share of a feature's score that counts up to :data:`ORDINARY`, so that the sum always has an order."""
+"""Share of a feature's score that counts up to :data:`ORDINARY`, so that beats without an unusual feature have an order, too."""
 
 
 class ScoreError(Exception):

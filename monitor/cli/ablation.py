@@ -49,10 +49,15 @@ def run(args: Namespace) -> int:
     from ecgmon.models.weights.checkpoint import CheckpointError
     from ecgmon.pipelines.evaluation import ablation
     from ecgmon.pipelines.sources.errors import SourceError
-    from ecgmon.pipelines.training import mitdb
+    from ecgmon.pipelines.training import fitting, mitdb
     from ecgmon.pipelines.training.dataset import DatasetError
     from ecgmon.pipelines.training.fitting import TrainingError
 
+    try:
+        for half in args.halves:
+            fitting.trained(half)  # before the records are read, which takes longer
+    except TrainingError as error:
+        return complain(error)
     fits = len(ablation.LEFT_OUT) * (len(args.folds) + 2)
     try:
         with (
