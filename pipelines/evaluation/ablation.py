@@ -17,8 +17,9 @@ import numpy as np
 from ecgmon.models.features import AX, OWN, OWN_2, RHYTHM
 from ecgmon.models.score.fitting import BLURS, fit_score
 from ecgmon.models.weights.checkpoint import shipped
+from ecgmon.pipelines.evaluation.protocols import Evaluated, prepared
 from ecgmon.pipelines.training import score_fitting, steps
-from ecgmon.pipelines.training.mitdb import FOLD_NAMES
+from ecgmon.pipelines.training.mitdb import FOLD_NAMES, RECORDS
 from ecgmon.pipelines.training.mitdb import split as split_of
 from ecgmon.pipelines.training.separation import separation
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from ecgmon.models.networks.generator import AnyGenerator
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.score_fitting import Gathered
     from ecgmon.pipelines.training.splits import Split
@@ -46,46 +48,63 @@ _MEDIAN: Final = float(np.log10(2))  # score of the median normal beat
 
 
 def evaluate(
-    dataset: Dataset,
     db: Path,
     halves: Sequence[Path],
     *,
     folds: Sequence[str] = FOLD_NAMES,
     done: Callable[[str], None] = lambda _: None,
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> Evaluated:
     """Fit and measure the score without each group of features.
 
     Parameters
     ----------
-    dataset : Dataset
-        All records of the protocol.
     db : Path
-        Folder with the records.
+        Folder with all records of the protocol.
     halves : sequence of Path
         Folders of the trainings on the two halves of DS1.
     folds : sequence of str
         Folds to use.
     done : callable
-        Called with a description after each of ``len(LEFT_OUT) * (len(folds) + 2)`` fits.
+        Called with a description after each of :func:`steps_of` steps.
 
     Returns
     -------
-    dict of str to dict
-        By :data:`WAYS` and :data:`LEFT_OUT`: ``auc`` and ``ap``, and the AUC of each class; means over the folds.
+    Evaluated
+        The figures are ``splits``, the folds used, and by :data:`WAYS` and :data:`LEFT_OUT` ``auc``, ``ap`` and the AUC
+        of each class; means over the folds.
 
     Raises
     ------
     ecgmon.pipelines.training.fitting.TrainingError
         If ``halves`` are not the trainings on the halves of DS1.
-    ecgmon.pipelines.sources.errors.SourceError
-        If a record cannot be read.
+    ecgmon.pipelines.sources.errors.SourceError, ecgmon.pipelines.training.dataset.DatasetError
+        If the records cannot be used.
     ecgmon.models.weights.checkpoint.CheckpointError
         If a shipped model is missing or damaged.
     """
+    generators = steps.trained_halves("ds1", halves)  # before the records are read, which takes longer
+    with prepared(db, RECORDS, done) as dataset:
+        return Evaluated({"splits": list(folds), **_measured(dataset, db, generators, folds, done)}, {})
+
+
+def steps_of(folds: Sequence[str]) -> int:
+    """Return the number of records read and scores fitted."""
+    return len(RECORDS) + len(LEFT_OUT) * (len(folds) + 2)
+
+
+def _measured(
+    dataset: Dataset,
+    db: Path,
+    generators: dict[str, AnyGenerator],
+    folds: Sequence[str],
+    done: Callable[[str], None],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure in all of :data:`WAYS`."""
     from ecgmon.models.inference.reconstruction import Reconstructor, Scorer
 
-    generators = steps.halves_of(dataset, "ds1", halves)
-    unseen = score_fitting.Halves(dataset, [(half, Reconstructor(generator)) for half, generator in generators])
+    unseen = score_fitting.Halves(
+        dataset, [(split_of(dataset, name), Reconstructor(generator)) for name, generator in generators.items()]
+    )
     of_folds: list[dict[str, dict[str, float]]] = []
     for fold in folds:
         scorer = Scorer(shipped(fold))

@@ -16,6 +16,7 @@ inter-patient.npz   ``fold`` uint8, each of shape (n,)
 frontier.json       ``sizes``: ``name``, ``parameters``, ``multiply_adds``, ``auc``, ``ap``,
                     ``beats_per_second``; ``teacher``: the same; its speed only if it was measured
 ablation.json       ``variants``: ``name``, ``what``, and per seed ``seeds``, ``auc``, ``ap``
+score-ablation.json :func:`ecgmon.pipelines.evaluation.ablation.evaluate`
 explanation.json    :func:`ecgmon.pipelines.evaluation.explanation.evaluate`
 failures.npz        :func:`failure_cases`
 ==================  ================================================================================
@@ -254,6 +255,17 @@ def _ablation(results: Path, pictures: Path) -> str:
     return _table(head, rows) + f"\n\n![AUC of the variants]({pictures.name}/ablation.png)"
 
 
+def _score_ablation(results: Path, pictures: Path) -> str:
+    del pictures
+    found = json.loads((results / "score-ablation.json").read_text())
+    ways = {"folds": ", ".join(found["splits"]), "apart": "patients apart", "streamed": "patients apart, as streamed"}
+    rows = [
+        (what, *(" / ".join(_four(found[way][what][key]) for key in ("auc", "ap")) for way in ways))
+        for what in found["folds"]
+    ]
+    return _table(("without", *ways.values()), rows)
+
+
 def _explanation(results: Path, pictures: Path) -> str:
     del pictures
     return explanation.table(json.loads((results / "explanation.json").read_text()))
@@ -281,6 +293,11 @@ SECTIONS: Final[dict[str, tuple[Callable[[Path, Path], str], tuple[str, ...], st
     ),
     "frontier": (_frontier, ("frontier.json",), "ecgmon train plan frontier"),
     "ablation": (_ablation, ("ablation.json",), "ecgmon train plan ablation"),
+    "score-ablation": (
+        _score_ablation,
+        ("score-ablation.json",),
+        "ecgmon evaluate ablation --db DIR --halves DIR DIR",
+    ),
     "explanation": (_explanation, ("explanation.json",), "ecgmon evaluate explanation --db DIR"),
     "failures": (_failures, ("failures.npz",), "ecgmon evaluate beatgan --db DIR"),
 }

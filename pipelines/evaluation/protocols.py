@@ -111,7 +111,7 @@ def evaluate(
     ecgmon.models.weights.checkpoint.CheckpointError
         If a shipped model is missing or damaged.
     """
-    with _prepared(db, records, done) as dataset:
+    with prepared(db, records, done) as dataset:
         if name == "explanation":
             from ecgmon.models.inference.reconstruction import Scorer
 
@@ -121,7 +121,7 @@ def evaluate(
 
 
 @contextmanager
-def _prepared(db: Path, records: Iterable[str], done: Callable[[str], None]) -> Iterator[Dataset]:
+def prepared(db: Path, records: Iterable[str], done: Callable[[str], None]) -> Iterator[Dataset]:
     """Prepare the data set in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="ecgmon-evaluate-") as folder:
         yield mitdb.prepare(db, Path(folder), records=records, done=done)

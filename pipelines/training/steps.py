@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ecgmon.models.weights.checkpoint import ModelInfo
     from ecgmon.pipelines.training.dataset import Dataset
     from ecgmon.pipelines.training.own import Progress
-    from ecgmon.pipelines.training.splits import Split
 
 PRESETS: Final = {"paper": PAPER, "teacher": TEACHER, "student": STUDENT}
 """Settings to start from, by name."""
@@ -279,7 +278,7 @@ def fit_score(
         db,
         generator,
         split_of(dataset, split, only_confirmed=about["only_confirmed"]),
-        halves_of(dataset, split, halves),
+        [(split_of(dataset, name), half) for name, half in trained_halves(split, halves).items()],
         name=f"{shape.architecture} width {shape.width}, latent {shape.latent}, of {split}",
         command=command_line(about),
         as_stream=split == "all",  # the other splits are for protocols, which give the R peaks
@@ -339,8 +338,8 @@ def command_line(about: Mapping[str, Any]) -> str:
     return " ".join(["ecgmon train fit --data runs/data --run runs/student", f"--split {about['split']}", *flags])
 
 
-def halves_of(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tuple[Split, AnyGenerator]]:
-    """Load the two generators that have each seen half of a split's patients; none if the split has no halves.
+def trained_halves(split: str, folders: Sequence[Path]) -> dict[str, AnyGenerator]:
+    """Load the generators of the halves of a split's patients, by the name of the half; none if it has no halves.
 
     Raises
     ------
@@ -355,4 +354,4 @@ def halves_of(dataset: Dataset, split: str, folders: Sequence[Path]) -> list[tup
             f"--halves names trainings on {', '.join(sorted(found)) or 'nothing'}; "
             f"a score of {split} needs {' and '.join(wanted) or 'none'}"
         )
-    return [(split_of(dataset, name), generator) for name, generator in found.items()]
+    return found

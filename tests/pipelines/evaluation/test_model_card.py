@@ -69,6 +69,9 @@ def new_results(folder: Path) -> Path:
     ]
     variants.append({"name": "self", "what": "not trained yet", "seeds": [], "auc": [], "ap": []})
     (folder / "ablation.json").write_text(json.dumps({"variants": variants}))
+    of_groups = {what: {"auc": 0.98765, "ap": 0.95} for what in ("nothing", "A(x)")}
+    ways = dict.fromkeys(("folds", "apart", "streamed"), of_groups)
+    (folder / "score-ablation.json").write_text(json.dumps({"splits": ["fold0", "fold1"], **ways}))
     found = {"inside": 0.93, "half": 0.96, "all": 0.8}
     rankings = {"error": found, "smoothed": found, "relative": found}
     row = {"beats": 2000, "span": 0.2, "rises": 0.99, **rankings}
@@ -110,6 +113,8 @@ def test_the_card_shows_the_results_and_keeps_text_written_by_hand(written: tupl
     card = written[1]
     text = card.read_text()
     assert text.count(HAND_WRITTEN) == len(SECTIONS)
+    assert "| without | fold0, fold1 | patients apart | patients apart, as streamed |" in text
+    assert "| A(x) | .9877 / .9500 | .9877 / .9500 | .9877 / .9500 |" in text
     for figure in (
         ".9876 ± .0012",
         "412,345",
